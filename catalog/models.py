@@ -1,0 +1,250 @@
+"""What is protected: one app, its workflows, tables, goals and policies, as validated values.
+
+Loaded from YAML by :mod:`catalog.load`; nothing here reads files or the environment. Names of tables are always
+``schema.table``. Secrets are references (``env:NAME`` or ``file:PATH``), never values.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+TableName = Annotated[str, StringConstraints(pattern=r"^[^.\s]+\.[^.\s]+$")]
+SecretRef = Annotated[str, StringConstraints(pattern=r"^(env|file):.+$")]
+Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Tier(StrEnum):
+    """Criticality, most critical first."""
+
+    CRITICAL = "critical"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Owned(Model):
+    owner: str
+    deputy: str
+    tier: Tier = Tier.NORMAL
+
+
+class PlatformRef(Model):
+    kind: Literal["n8n", "fake"]
+    url: SecretRef
+    api_key: SecretRef
+
+
+class DatabaseRef(Model):
+    """Connection strings of the three least-privilege roles (``reinstate roles --print-sql``)."""
+
+    installer: SecretRef
+    capturer: SecretRef
+    recoverer: SecretRef
+
+
+class Trigger(Model):
+    """What starts a run. ``event_key`` and ``event_time`` are dotted paths into the trigger's input
+    (``body.event_id``); without a key, the run's events are not replayed."""
+
+    kind: Literal["webhook", "schedule", "manual"]
+    event_key: str | None = None
+    event_time: str | None = None
+    replay: Literal["once", "discard"] = "once"
+
+
+class Step(Model):
+    """One mutating step and its inverse (needs A3, D6)."""
+
+    name: str
+    inverse: Literal["reversible", "compensable", "irreversible"]
+    manual: str | None = None
+
+
+class Canary(Model):
+    """A synthetic event sent through the resumed workflow; ``expect`` is SQL that must return no rows (the columns
+    it returns say what is wrong). ``:run`` in it is the canary's run id. What the canary wrote is undone afterwards."""
+
+    event: str
+    """Path of a JSON file, relative to the catalogue: the trigger's input body."""
+    expect: str
+
+
+class Workflow(Owned):
+    key: Key
+    name: str
+    """The workflow's name in the platform; ids change when a workflow is deleted and recreated."""
+    role: str
+    """The database role its credential uses: one per workflow."""
+    trigger: Trigger
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    """``schema.table`` or ``schema.table.column``."""
+    downstream: tuple[Key, ...] = ()
+    """Workflows that depend on what this one writes; they are paused with it."""
+    steps: tuple[Step, ...] = ()
+    canary: Canary | None = None
+
+
+class Reference(Model):
+    columns: tuple[str, ...]
+    table: TableName
+    to: tuple[str, ...]
+
+
+class Table(Model):
+    name: TableName
+    key: tuple[str, ...] = ()
+    """Primary key columns; read from the database when omitted."""
+    unique: tuple[tuple[str, ...], ...] = ()
+    """Business keys that must be unique although no constraint says so."""
+    references: tuple[Reference, ...] = ()
+    """Relations that must hold although no foreign key says so."""
+    additive: tuple[str, ...] = ()
+    """Counters: undo merges them by difference, not by value."""
+    public: tuple[str, ...] = ()
+    """Columns whose values may appear in reports and logs; all others are masked."""
+    triggers: dict[str, Literal["suppress", "fire", "derived"]] = {}
+    """What an undo does with each of the app's own triggers; an undeclared one refuses the plan."""
+    derives: tuple[TableName, ...] = ()
+    """Tables that the suppressed triggers maintain."""
+    event_time: str | None = None
+    """Column with the business time of a row."""
+
+
+class Detector(Model):
+    """One rule of the watcher. ``contain`` says that a confirmed finding contains; otherwise it only warns."""
+
+    key: Key
+    kind: Literal["duplicates", "orphans", "partial", "value-drift", "volume-drift", "rule"]
+    table: TableName
+    columns: tuple[str, ...] = ()
+    """duplicates: the business key. value-drift: one numeric column."""
+    reference: Reference | None = None
+    children: Reference | None = None
+    """partial: a parent row without any row in ``children.table`` after ``grace_s`` is partial."""
+    sql: str | None = None
+    """rule: a SQL condition over the row (alias ``r``) that must hold for each changed row."""
+    grace_s: float = 0.0
+    min_rows: int = 1
+    """Findings below this many rows are not confirmed."""
+    percent_floor: float = 25.0
+    """drift: smaller deviations than this never count, however flat the history."""
+    mads: float = 6.0
+    contain: bool = True
+    severity: Literal["sev1", "sev2", "sev3"] = "sev2"
+    impact: str = ""
+    """What it means to the business, in words."""
+
+
+class Objectives(Model):
+    """Recovery time and point objectives in seconds, and the data state goals that must hold afterwards."""
+
+    rto_s: int
+    rpo_s: int
+    goals: tuple[str, ...] = ()
+
+
+class Autonomy(Model):
+    """How far Reinstate goes without a person."""
+
+    contain: bool = True
+    recover: bool = False
+    max_rows: int = 10_000
+    cooldown_s: int = 600
+
+
+class Containment(Model):
+    """Limits of the proven pause, in seconds."""
+
+    drain_s: float = 0.8
+    """How long running runs may finish before they are stopped."""
+    settle_s: float = 0.5
+    """How long no attributed write may arrive before the pause counts as proven."""
+    timeout_s: float = 20.0
+
+
+class Caps(Model):
+    """Limits a data step may not pass, whatever the plan says."""
+
+    max_deleted_rows: int = 5_000
+    max_deleted_share: float = 0.2
+    """Of a table's rows."""
+    max_changed_rows: int = 100_000
+    drift_rows: int = 200
+    """How far the recomputed row counts may be from the planned ones."""
+
+
+class JournalPolicy(Model):
+    retention_days: int = 14
+    size_cap_mb: int = 1024
+
+
+class Playbook(Model):
+    key: Key
+    title: str
+    scenario: str
+    trigger: str
+    impact: str
+    steps: tuple[str, ...]
+    verification: tuple[str, ...]
+    rollback: tuple[str, ...]
+    complete_when: tuple[str, ...]
+    terminate_when: tuple[str, ...]
+    owner: str
+    contacts: tuple[str, ...]
+
+
+class Connector(Model):
+    key: Key
+    what: str
+    owner: str
+
+
+class App(Owned):
+    key: Key
+    title: str
+    platform: PlatformRef
+    database: DatabaseRef
+    objectives: Objectives
+    workflows: tuple[Workflow, ...]
+    tables: tuple[Table, ...]
+    detectors: tuple[Detector, ...] = ()
+    suites: str = "checks"
+    """Folder of Great Expectations suites, relative to the catalogue."""
+    playbooks: tuple[Playbook, ...] = ()
+    connectors: tuple[Connector, ...] = ()
+    caches: tuple[Connector, ...] = ()
+    resume_order: tuple[tuple[Key, ...], ...] = ()
+    """Stages of the staged resume; workflows not named come last, together."""
+    autonomy: Autonomy = Autonomy()
+    containment: Containment = Containment()
+    caps: Caps = Caps()
+    journal: JournalPolicy = JournalPolicy()
+
+    def workflow(self, key: str) -> Workflow:
+        return next(w for w in self.workflows if w.key == key)
+
+    def table(self, name: str) -> Table:
+        return next(t for t in self.tables if t.name == name)
+
+    def dependents(self, keys: frozenset[str]) -> frozenset[str]:
+        """``keys`` and everything downstream of them, transitively."""
+        seen: set[str] = set()
+        todo = list(keys)
+        while todo:
+            key = todo.pop()
+            if key not in seen:
+                seen.add(key)
+                todo.extend(self.workflow(key).downstream)
+        return frozenset(seen)
+
+
+class Catalog(Model):
+    apps: Annotated[tuple[App, ...], Field(min_length=1)]

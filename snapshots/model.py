@@ -1,0 +1,216 @@
+"""Values shared by the modules of this room: positions, tables, journal transactions, undo selections and plans."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Position:
+    """A place in the change journal: which transactions had committed. Membership is by ``pg_visible_in_snapshot``;
+    neither a sequence nor a time is a commit boundary. ``at`` is for people."""
+
+    snapshot: str
+    """``pg_current_snapshot()::text``."""
+    system_id: str
+    timeline: int
+    at: datetime
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableSpec:
+    """What a data operation must know about one table. ``name`` is ``schema.table``."""
+
+    name: str
+    key: tuple[str, ...]
+    additive: tuple[str, ...] = ()
+    public: tuple[str, ...] = ()
+    suppress: tuple[str, ...] = ()
+    """The app's triggers that are disabled inside the transaction of a data step."""
+    references: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...] = ()
+    """Declared relations (columns, parent table, parent columns), beside the foreign keys of the database."""
+
+
+class Attribution(StrEnum):
+    EXACT = "exact"
+    UNIQUE = "unique"
+    AMBIGUOUS = "ambiguous"
+    NONE = "none"
+
+    @property
+    def certain(self) -> bool:
+        """The last two are never undone in silence."""
+        return self in (Attribution.EXACT, Attribution.UNIQUE)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JournalTx:
+    """One transaction as the journal saw it. ``keys`` holds, per table, the text forms of touched keys (at most
+    ``KEYS_PER_TX``), for matching with what a run returned."""
+
+    xid: int
+    actor: str
+    run: str | None
+    first_at: datetime
+    last_at: datetime
+    rows: int
+    tables: tuple[str, ...]
+    keys: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict, compare=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunRef:
+    """A run to be undone: writes tagged ``run`` by ``actor``, and the listed transactions (inferred ones)."""
+
+    actor: str
+    run: str | None
+    xids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """A stretch in which the journal of ``table`` may miss changes (``table`` ``*``: of all)."""
+
+    table: str
+    kind: str
+    detail: str
+    at: datetime
+    until: datetime | None
+    """``None`` while it lasts."""
+
+
+class Policy(StrEnum):
+    """What to do with a conflict. ``refuse``: do not plan. ``non-conflicting-only``: leave conflicting rows as they
+    are, listed. ``keep-later``: later legitimate values win, column by column, listed."""
+
+    REFUSE = "refuse"
+    NON_CONFLICTING_ONLY = "non-conflicting-only"
+    KEEP_LATER = "keep-later"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Conflict:
+    """One row where undo and later work disagree. ``kind``: ``later-same-column`` (a later legitimate value stands;
+    not a loss), ``row-gone`` (later deleted legitimately), ``created-then-edited`` (created by an undone run, edited
+    by someone whose work is not undone), ``key-taken``, ``referenced``. ``blocking`` ones stop policy ``refuse``."""
+
+    table: str
+    key: tuple[str, ...]
+    kind: str
+    columns: tuple[str, ...]
+    blocking: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableCounts:
+    table: str
+    delete: int
+    update: int
+    insert: int
+    merged: int
+    """Rows on which later legitimate work is kept."""
+    table_rows: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UndoSpec:
+    """The frozen selection of an undo. Rows are recomputed from it under lock at execution, by the same rule.
+    ``cancelled`` are transactions that count as selected because they already reverted selected ones (an earlier
+    undo by the same recovery), so that planning again after an undo yields nothing."""
+
+    tables: tuple[TableSpec, ...]
+    runs: tuple[RunRef, ...]
+    policy: Policy
+    cancelled: tuple[int, ...] = ()
+    max_deleted_rows: int = 5_000
+    max_deleted_share: float = 0.2
+    max_changed_rows: int = 100_000
+    drift_rows: int = 200
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UndoPreview:
+    """What an undo would do now; computed read-only by ``undo.preview`` and again under lock by ``undo.apply``."""
+
+    counts: tuple[TableCounts, ...]
+    conflicts: tuple[Conflict, ...]
+    first_at: datetime | None
+    """First commit of the selection, by the database's clock (journal time of its first write)."""
+    position: Position
+    problems: tuple[str, ...] = ()
+    """Why it must not run (gaps, broken chains, caps, undeclared triggers); empty when it may."""
+
+    @property
+    def empty(self) -> bool:
+        return not any(c.delete or c.update or c.insert for c in self.counts)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Applied:
+    """A row of ``reinstate.applied``: the truth about a data step."""
+
+    recovery_id: str
+    step: str
+    plan_hash: str
+    xid: int
+    at: datetime
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Chunk:
+    sha256: str
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ColumnInfo:
+    name: str
+    type: str
+    """Exact, as ``format_type`` prints it."""
+    not_null: bool
+    generated: bool
+    identity: Literal["", "a", "d"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableManifest:
+    name: str
+    columns: tuple[ColumnInfo, ...]
+    key: tuple[str, ...]
+    rows: int
+    chunks: tuple[Chunk, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkflowState:
+    """Logic half of a point: content, and whether it was active."""
+
+    workflow: str
+    platform_id: str
+    active: bool
+    version_hash: str
+    definition: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecoveryPoint:
+    """A manifest. ``verification`` is ``None`` until suites ran on the same snapshot."""
+
+    id: str
+    app: str
+    taken_at: datetime
+    position: Position
+    workflows: tuple[WorkflowState, ...]
+    in_flight: tuple[str, ...]
+    tables: tuple[TableManifest, ...]
+    sequences: dict[str, int]
+    verification: dict[str, Any] | None = None
+
+    @property
+    def verified(self) -> bool:
+        return bool(self.verification and self.verification.get("passed"))
