@@ -1,0 +1,1 @@
+"""See platforms/base.py."""
