@@ -92,8 +92,8 @@ class Run:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunDetail:
-    """``event`` is the trigger's input exactly as it came in (for a webhook: ``{"body": ..., "headers": ...,
-    "query": ...}``), ``None`` when the platform did not keep it. ``outputs`` maps node name to the items it returned."""
+    """``event`` is the trigger's input as it came in (for a webhook: ``{"body": ..., "headers": ...,
+    "query": ...}``), ``None`` when the platform did not keep it. ``outputs`` maps node name to returned items."""
 
     run: Run
     event: Mapping[str, Any] | None
