@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from catalog.errors import UnknownApp
+
 TableName = Annotated[str, StringConstraints(pattern=r"^[^.\s]+\.[^.\s]+$")]
 SecretRef = Annotated[str, StringConstraints(pattern=r"^(env|file):.+$")]
 Key = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$")]
@@ -248,3 +250,10 @@ class App(Owned):
 
 class Catalog(Model):
     apps: Annotated[tuple[App, ...], Field(min_length=1)]
+
+    def app(self, key: str) -> App:
+        """The app of that key. Raises ``UnknownApp`` naming those there are."""
+        for app in self.apps:
+            if app.key == key:
+                return app
+        raise UnknownApp(key, [a.key for a in self.apps])
