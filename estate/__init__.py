@@ -1,1 +1,1 @@
-"""See docs/design.md, Rooms."""
+"""The embedded estate: PostgreSQL, n8n and a Prefect server under one directory, for demo, drills and tests."""

