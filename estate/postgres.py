@@ -66,7 +66,7 @@ class Cluster:
     @property
     def port(self) -> int:
         """Port of the last start; 0 before the first."""
-        return int(self._place().get("port", 0))
+        return int(str(self._place().get("port", 0)))
 
     @property
     def socket_dir(self) -> Path | None:
@@ -99,12 +99,9 @@ class Cluster:
         chosen = ports.choose(port or self.port or None)
         socket_dir = self._make_socket_dir(owner)
         process.write_private(self.place_file, json.dumps({"port": chosen, "socket_dir": str(socket_dir)}))
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._attempt(programs, owner, chosen, socket_dir, deadline):
-            # After kill -9 of the server its sessions hold the shared memory for a moment longer.
-            if time.monotonic() > deadline or "pre-existing shared memory" not in tail(self.log):
-                raise StartFailed(f"postgres did not start on port {chosen}; {tail(self.log)}")
-            time.sleep(0.2)
+        if not self._launch(programs, owner, chosen, socket_dir):
+            self.stop()
+            raise StartFailed(f"postgres did not accept connections on port {chosen}; {tail(self.log)}")
         return chosen
 
     def stop(self) -> None:
@@ -171,11 +168,9 @@ class Cluster:
             let_pass(path, owner[0])
         return path
 
-    def _attempt(
-        self, programs: Path, owner: tuple[int, int] | None, port: int, socket_dir: Path, deadline: float
-    ) -> bool:
-        """One start; True when it accepts connections, False when the process ended or time ran out."""
-        self._forget_stale_lock()
+    def _launch(self, programs: Path, owner: tuple[int, int] | None, port: int, socket_dir: Path) -> bool:
+        """True when the server accepts connections, False when the process ended or time ran out."""
+        self._clear_wreck()
         settings = {
             **self.settings,
             "port": str(port),
@@ -188,22 +183,41 @@ class Cluster:
         record = process.launch(
             command, pid_file=self.pid_file, log=self.log, cwd=Path("/"), environment=_environment(), owner=owner
         )
+        deadline = time.monotonic() + START_TIMEOUT_S
         while record.process() is not None and time.monotonic() < deadline:
             if self._answers():
                 return True
             time.sleep(0.05)
         return False
 
-    def _forget_stale_lock(self) -> None:
-        """Remove postmaster.pid when its pid now belongs to a process that is no PostgreSQL server.
+    def _clear_wreck(self) -> None:
+        """After kill -9 of the server: end its orphaned sessions, then drop a lock file that names no server.
 
-        PostgreSQL checks only whether the pid is alive, so after a reboot an unrelated process would block the start.
+        The sessions must go first, since they may still write to the data directory. PostgreSQL itself only checks
+        whether the locking pid exists, so an unreaped or a reused one would block the start for ever.
         """
         lock = self.data / "postmaster.pid"
-        with suppress(FileNotFoundError, ValueError, IndexError, psutil.NoSuchProcess):
+        try:
             pid = int(lock.read_text(encoding="utf-8").splitlines()[0])
-            if psutil.Process(pid).name() != "postgres":
-                lock.unlink()
+        except (FileNotFoundError, ValueError, IndexError):
+            return
+        sessions = [found for found in psutil.process_iter(["name", "cwd"]) if self._is_server(found)]
+        if any(found.pid == pid for found in sessions):
+            raise StartFailed(
+                f"postgres: {self.data} is in use by process {pid}, which this estate did not record; "
+                f"stop it, then run the same again"
+            )
+        for session in sessions:
+            if not process.gone(session, 5.0):
+                with suppress(psutil.NoSuchProcess):
+                    session.kill()
+                process.gone(session, 5.0)
+        lock.unlink(missing_ok=True)
+
+    def _is_server(self, found: psutil.Process) -> bool:
+        return (
+            found.info["name"] == "postgres" and found.info["cwd"] == str(self.data.resolve()) and process.alive(found)
+        )
 
     def _answers(self) -> bool:
         try:

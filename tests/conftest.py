@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
-from estate.postgres import FAST_AND_UNSAFE, Cluster
+from estate.postgres import FAST_AND_UNSAFE, SUPERUSER, Cluster
 
 INSTALLER, CAPTURER, RECOVERER = "installer", "capturer", "recoverer"
 
@@ -124,7 +124,7 @@ def drop_app_db(app: AppDb) -> None:
 def pg() -> Iterator[PgServer]:
     """A throw-away server; it and its directory are gone at the end of the session."""
     folder = Path(tempfile.mkdtemp(prefix="reinstate-test-"))
-    cluster = Cluster(folder, superuser_password="test-postgres", settings=FAST_AND_UNSAFE)
+    cluster = Cluster(folder, superuser_password=f"test-{SUPERUSER}", settings=FAST_AND_UNSAFE)
     try:
         cluster.start()
         yield PgServer(cluster=cluster)
