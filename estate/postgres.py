@@ -5,7 +5,6 @@ a password on both, and as root runs as another user.
 """
 
 import importlib.util
-import json
 import os
 import shutil
 import signal
@@ -13,7 +12,6 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
@@ -22,11 +20,15 @@ import psycopg
 
 from estate import ports, process
 from estate.errors import MissingPackage, StartFailed, tail
+from estate.files import Memory, write_private
 from estate.os_user import let_pass, let_read, postgres_owner
 
 SUPERUSER = "postgres"
 SOCKET_PATH_LIMIT = 107
 START_TIMEOUT_S = 60.0
+ANSWER_PATIENCE_S = 10.0
+STOP_SIGNALS = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0))
+"""PostgreSQL's fast shutdown, then its immediate one; seconds to wait after each."""
 DEFAULTS = {"max_connections": "200", "shared_buffers": "128MB", "log_line_prefix": "%m [%p] %u@%d "}
 FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "autovacuum": "off"}
 """For throw-away servers of tests only: a crash of the machine would destroy the data."""
@@ -43,15 +45,24 @@ def installation() -> Path:
 class Cluster:
     """One PostgreSQL server whose data, records and log lie in ``folder``.
 
-    ``superuser_password`` is set when the data directory is made, and must be the same ever after.
+    ``superuser_password`` is set when the data directory is made, and must be the same ever after. ``memory`` keeps
+    the port and the socket's directory between starts.
     """
 
-    def __init__(self, folder: Path, *, superuser_password: str, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        superuser_password: str,
+        settings: Mapping[str, str] | None = None,
+        memory: Memory | None = None,
+        log: Path | None = None,
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
-        self.log = folder / "postgres.log"
-        self.pid_file = folder / "postgres.pid.json"
-        self.place_file = folder / "postgres.place.json"
+        self.log = log or folder / "postgres.log"
+        self.pid_file = folder / "postgres.pid"
+        self.memory = memory or Memory(folder / "memory.json")
         self.superuser_password = superuser_password
         self.settings = {**DEFAULTS, **(settings or {})}
 
@@ -66,13 +77,13 @@ class Cluster:
     @property
     def port(self) -> int:
         """Port of the last start; 0 before the first."""
-        return int(str(self._place().get("port", 0)))
+        return self.memory.port("postgres")
 
     @property
     def socket_dir(self) -> Path | None:
         """Directory of the unix socket while the server runs."""
-        place = self._place().get("socket_dir")
-        return Path(str(place)) if place else None
+        path = self.memory.read("postgres").get("socket_dir")
+        return Path(path) if path else None
 
     def dsn(self, database: str = "postgres", *, role: str = SUPERUSER, password: str | None = None) -> str:
         """Connection string over TCP. Without a password: the superuser's."""
@@ -84,7 +95,7 @@ class Cluster:
 
         Without ``port`` the one of the last start is taken if it is free. Raises StartFailed.
         """
-        if self.process() is not None and self._answers():
+        if self.answers(patience_s=ANSWER_PATIENCE_S):
             return self.port
         self.stop()
         owner = postgres_owner()
@@ -98,29 +109,34 @@ class Cluster:
             self._make_data(programs, owner)
         chosen = ports.choose(port or self.port or None)
         socket_dir = self._make_socket_dir(owner)
-        process.write_private(self.place_file, json.dumps({"port": chosen, "socket_dir": str(socket_dir)}))
-        if not self._launch(programs, owner, chosen, socket_dir):
+        self.memory.write("postgres", {"port": str(chosen), "socket_dir": str(socket_dir)})
+        try:
+            started = self._launch(programs, owner, chosen, socket_dir)
+        except StartFailed:
+            self.stop()
+            raise
+        if not started:
             self.stop()
             raise StartFailed(f"postgres did not accept connections on port {chosen}; {tail(self.log)}")
         return chosen
 
+    def answers(self, *, patience_s: float = 0.0) -> bool:
+        """Whether the server runs and accepts connections, within ``patience_s`` seconds. Raises StartFailed."""
+        deadline = time.monotonic() + patience_s
+        while self.process() is not None:
+            if self._accepts():
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.05)
+        return False
+
     def stop(self) -> None:
         """Fast shutdown: open transactions are rolled back. Leaves no process and no socket; harmless when stopped."""
-        record = process.read_record(self.pid_file)
-        if record:
-            signals = [(signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0)]
-            process.stop(record, signals, name="postgres")
-        self.pid_file.unlink(missing_ok=True)
+        process.stop(self.pid_file, STOP_SIGNALS, name="postgres")
         if self.socket_dir:
             shutil.rmtree(self.socket_dir, ignore_errors=True)
-            process.write_private(self.place_file, json.dumps({"port": self.port}))
-
-    def _place(self) -> dict[str, object]:
-        try:
-            place: dict[str, object] = json.loads(self.place_file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return {}
-        return place
+            self.memory.write("postgres", {"port": str(self.port)})
 
     def _make_data(self, programs: Path, owner: tuple[int, int] | None) -> None:
         """Make the data directory beside its final place and rename it: an interrupted start leaves no half of one."""
@@ -128,7 +144,7 @@ class Cluster:
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         secret = self.folder / ".superuser-password"
-        process.write_private(secret, self.superuser_password)
+        write_private(secret, self.superuser_password)
         if owner:
             os.chown(unfinished, *owner)
             os.chown(secret, *owner)
@@ -180,15 +196,10 @@ class Cluster:
         command: list[str | Path] = [programs / "bin" / "postgres", "-D", self.data]
         for name, value in settings.items():
             command += ["-c", f"{name}={value}"]
-        record = process.launch(
+        process.launch(
             command, pid_file=self.pid_file, log=self.log, cwd=Path("/"), environment=_environment(), owner=owner
         )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while record.process() is not None and time.monotonic() < deadline:
-            if self._answers():
-                return True
-            time.sleep(0.05)
-        return False
+        return self.answers(patience_s=START_TIMEOUT_S)
 
     def _clear_wreck(self) -> None:
         """After kill -9 of the server: end its orphaned sessions, then drop a lock file that names no server.
@@ -201,17 +212,14 @@ class Cluster:
             pid = int(lock.read_text(encoding="utf-8").splitlines()[0])
         except (FileNotFoundError, ValueError, IndexError):
             return
-        sessions = [found for found in psutil.process_iter(["name", "cwd"]) if self._is_server(found)]
-        if any(found.pid == pid for found in sessions):
-            raise StartFailed(
-                f"postgres: {self.data} is in use by process {pid}, which this estate did not record; "
-                f"stop it, then run the same again"
-            )
-        for session in sessions:
-            if not process.gone(session, 5.0):
-                with suppress(psutil.NoSuchProcess):
-                    session.kill()
-                process.gone(session, 5.0)
+        servers = [found for found in psutil.process_iter(["name", "cwd"]) if self._is_server(found)]
+        for server in servers:
+            if server.pid == pid:  # Started by somebody whose record of it is lost: end it properly.
+                server.send_signal(signal.SIGINT)
+                process.gone(server, STOP_SIGNALS[0][1])
+        for server in servers:
+            process.gone(server, 5.0)
+        process.kill(servers, name="postgres")
         lock.unlink(missing_ok=True)
 
     def _is_server(self, found: psutil.Process) -> bool:
@@ -219,11 +227,16 @@ class Cluster:
             found.info["name"] == "postgres" and found.info["cwd"] == str(self.data.resolve()) and process.alive(found)
         )
 
-    def _answers(self) -> bool:
+    def _accepts(self) -> bool:
         try:
             with psycopg.connect(self.dsn(), connect_timeout=2) as connection:
                 connection.execute("SELECT 1")
-        except psycopg.OperationalError:
+        except psycopg.OperationalError as error:
+            if "password authentication failed" in str(error):
+                raise StartFailed(
+                    f"postgres refuses the superuser's password for {self.data}; restore the secrets file it was made "
+                    "with, or remove the directory to start over"
+                ) from error
             return False
         return True
 

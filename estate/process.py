@@ -8,53 +8,62 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-from estate.errors import StartFailed, StopFailed
+from estate.errors import StartFailed, StopFailed, tail
 
 DETACH = Path(__file__).with_name("detach.py")
-START_TOLERANCE_S = 2.0
-"""The kernel reports start times against a boot time that clock corrections may shift by a second."""
+KILL_PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessRecord:
-    """A process of ours: a pid alone may have been given to somebody else since."""
+    """A process of ours, leader of its own session: a pid alone may have been given to somebody else since."""
 
     pid: int
-    started: float
-    """Seconds since the epoch, as psutil reports it."""
+    start_ticks: int
+    """Clock ticks since boot, as in /proc: exact, and no clock correction shifts it."""
 
     def process(self) -> psutil.Process | None:
         """The live process, or None if it is gone, a zombie, or the pid now belongs to another one."""
-        try:
-            process = psutil.Process(self.pid)
-            same = abs(process.create_time() - self.started) <= START_TOLERANCE_S
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
+        if start_ticks(self.pid) != self.start_ticks:
             return None
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.pid)
+            return process if alive(process) else None
+        return None
+
+    def left_behind(self) -> list[psutil.Process]:
+        """Live processes of its session, though the leader itself is gone."""
+        if start_ticks(self.pid) not in (None, self.start_ticks):
+            return []  # A pid is never given away while it still names a session: that session has ended.
+        found = []
+        for pid in psutil.pids():
+            with suppress(ProcessLookupError, psutil.NoSuchProcess):
+                if pid != self.pid and os.getsid(pid) == self.pid and alive(psutil.Process(pid)):
+                    found.append(psutil.Process(pid))
+        return found
+
+
+def start_ticks(pid: int) -> int | None:
+    """When a process started (field 22 of proc(5)'s stat); None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(stat.rpartition(")")[2].split()[19])
 
 
 def read_record(path: Path) -> ProcessRecord | None:
-    """The record in a pid file, None when there is none or it was cut off while being written."""
+    """The record in a pid file; None when there is none or it is damaged."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        return ProcessRecord(pid=int(raw["pid"]), started=float(raw["started"]))
+        return ProcessRecord(pid=int(raw["pid"]), start_ticks=int(raw["start_ticks"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-
-
-def write_private(path: Path, text: str) -> None:
-    """Replace a file of mode 0600 as a whole: a reader sees the old or the new text, never a part."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def launch(
@@ -68,11 +77,11 @@ def launch(
 ) -> ProcessRecord:
     """Start a detached process, append its output to ``log`` and record it in ``pid_file``.
 
-    ``owner`` is the (uid, gid) to run as. Raises StartFailed when it is gone at once.
+    ``owner`` is the (uid, gid) to run as. Raises StartFailed.
     """
     uid, gid = owner or (-1, -1)
     answer = subprocess.run(
-        [sys.executable, "-I", "-S", DETACH, log, str(uid), str(gid), *command],
+        [sys.executable, "-I", "-S", DETACH, pid_file, log, str(uid), str(gid), *command],
         cwd=cwd,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
@@ -80,41 +89,44 @@ def launch(
         text=True,
         check=False,
     )
-    if answer.returncode != 0:
-        raise StartFailed(f"{command[0]} could not be started: {answer.stderr.strip()[-200:]}")
-    pid = int(answer.stdout)
-    try:
-        record = ProcessRecord(pid=pid, started=psutil.Process(pid).create_time())
-    except psutil.NoSuchProcess as error:
-        raise StartFailed(f"{command[0]} ended at once; see {log}") from error
-    write_private(pid_file, json.dumps(asdict(record)))
+    record = read_record(pid_file)
+    if answer.returncode != 0 or record is None:
+        raise StartFailed(f"{command[0]} could not be started: {answer.stderr.strip()[-200:]}; {tail(log)}")
     return record
 
 
-def stop(record: ProcessRecord, signals: Sequence[tuple[signal.Signals, float]], *, name: str) -> None:
-    """End a process and everything it started: each signal in turn, with the seconds to wait after it.
+def stop(pid_file: Path, signals: Sequence[tuple[signal.Signals, float]], *, name: str) -> None:
+    """End a recorded process and everything it started, then forget it. Harmless when it has ended.
 
-    What the process leaves behind is killed once it is gone. Raises StopFailed if anything survives.
+    Each signal is sent in turn, with the seconds to wait after it; what is still there afterwards is killed.
+    Raises StopFailed if anything survives that.
     """
-    process = record.process()
-    if process is None:
+    record = read_record(pid_file)
+    if record is None:
         return
-    with suppress(psutil.NoSuchProcess):
-        children = process.children(recursive=True)
-        for number, patience_s in signals:
-            process.send_signal(number)
-            if gone(process, patience_s):
-                break
-        left = [child for child in children if alive(child)]
-        if alive(process):
-            left.append(process)
-        for survivor in left:
-            with suppress(psutil.NoSuchProcess):
-                survivor.kill()
-        stubborn = [survivor for survivor in left if not gone(survivor, 10.0)]
-        if stubborn:
-            pids = ", ".join(str(survivor.pid) for survivor in stubborn)
-            raise StopFailed(f"{name} is still alive as process {pids}; end it by hand, then run the same again")
+    process = record.process()
+    children: list[psutil.Process] = []
+    if process is not None:
+        with suppress(psutil.NoSuchProcess):
+            children = process.children(recursive=True)
+            for number, patience_s in signals:
+                process.send_signal(number)
+                if gone(process, patience_s):
+                    break
+        children.append(process)
+    kill([*children, *record.left_behind()], name=name)
+    pid_file.unlink(missing_ok=True)
+
+
+def kill(processes: Sequence[psutil.Process], *, name: str) -> None:
+    """Kill whatever of ``processes`` still lives. Raises StopFailed if one survives."""
+    left = [process for process in processes if alive(process)]
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    stubborn = [str(process.pid) for process in left if not gone(process, KILL_PATIENCE_S)]
+    if stubborn:
+        raise StopFailed(f"{name} is still alive as process {', '.join(stubborn)}; end it by hand, then run this again")
 
 
 def alive(process: psutil.Process) -> bool:

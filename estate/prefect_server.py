@@ -1,0 +1,77 @@
+"""A Prefect server on SQLite, run as its own program: nothing here imports Prefect."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import psutil
+
+from estate import ports, process, web
+from estate.files import Memory
+
+START_TIMEOUT_S = 240.0
+STOP_SIGNALS = ((signal.SIGTERM, 20.0),)
+
+
+class PrefectServer:
+    """The Prefect server of one estate; everything of it lies in ``folder``."""
+
+    def __init__(self, folder: Path, *, memory: Memory, log: Path) -> None:
+        self.folder = folder
+        self.memory = memory
+        self.log = log
+        self.pid_file = folder / "prefect.pid"
+
+    @property
+    def url(self) -> str:
+        """Address of its pages, without a slash at the end; empty before the first start."""
+        port = self.memory.port("prefect")
+        return f"http://{ports.LOOPBACK}:{port}" if port else ""
+
+    def process(self) -> psutil.Process | None:
+        """The running server, or None."""
+        record = process.read_record(self.pid_file)
+        return record.process() if record else None
+
+    def healthy(self) -> bool:
+        """Whether it runs and answers."""
+        return self.process() is not None and web.healthy(f"{self.url}/api/health")
+
+    def start(self) -> None:
+        """Start it unless it is healthy. Raises StartFailed."""
+        if self.healthy():
+            return
+        self.stop()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        port = ports.choose(self.memory.port("prefect"))
+        self.memory.write("prefect", {"port": str(port)})
+        process.launch(
+            [sys.executable, "-m", "prefect", "server", "start", "--host", ports.LOOPBACK, "--port", str(port)],
+            pid_file=self.pid_file,
+            log=self.log,
+            cwd=self.folder,
+            environment={
+                "PATH": os.environ.get("PATH", os.defpath),
+                "HOME": str(self.folder),
+                "LC_ALL": "C.UTF-8",
+                "TZ": "UTC",
+                "DO_NOT_TRACK": "1",
+                "PREFECT_HOME": str(self.folder),
+                "PREFECT_API_URL": f"{self.url}/api",
+                "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.folder / 'prefect.db'}",
+                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
+            },
+        )
+        web.await_health(
+            f"{self.url}/api/health",
+            part="prefect",
+            process=self.process,
+            patience_s=START_TIMEOUT_S,
+            log=self.log,
+        )
+
+    def stop(self) -> None:
+        """End the server and what it started."""
+        process.stop(self.pid_file, STOP_SIGNALS, name="prefect")
