@@ -1,4 +1,8 @@
 """The ledger: the append-only, hash-chained record of everything decided and done.
 
-``from ledger.ledger import Ledger``; nothing is imported here, so that commands which need no ledger start fast.
+Importing it is cheap; SQLAlchemy is loaded when a ledger is opened.
 """
+
+from ledger.ledger import Ledger
+
+__all__ = ["Ledger"]

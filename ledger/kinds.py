@@ -14,8 +14,10 @@ INCIDENT_OPENED: Final = "incident.opened"
 INCIDENT_JOINED: Final = "incident.joined"
 INCIDENT_CONTAINED: Final = "incident.contained"
 INCIDENT_DIAGNOSED: Final = "incident.diagnosed"
+INCIDENT_UNDIAGNOSED: Final = "incident.undiagnosed"
 INCIDENT_CLOSED: Final = "incident.closed"
 CONTAIN_STARTED: Final = "contain.started"
+CONTAIN_LIVE_BEFORE: Final = "contain.live-before"
 CONTAIN_PROVEN: Final = "contain.proven"
 CONTAIN_FAILED: Final = "contain.failed"
 POINT_TAKEN: Final = "point.taken"
@@ -24,48 +26,49 @@ PLAN_APPROVED: Final = "plan.approved"
 PLAN_REJECTED: Final = "plan.rejected"
 RECOVERY_STARTED: Final = "recovery.started"
 RECOVERY_STOPPED: Final = "recovery.stopped"
+RECOVERY_ABANDONED: Final = "recovery.abandoned"
 RECOVERY_FINISHED: Final = "recovery.finished"
 STEP_INTENT: Final = "step.intent"
 STEP_OUTCOME: Final = "step.outcome"
 VERIFY_PASSED: Final = "verify.passed"
 VERIFY_FAILED: Final = "verify.failed"
-CANARY_PASSED: Final = "canary.passed"
-CANARY_FAILED: Final = "canary.failed"
+CANARY_STARTED: Final = "canary.started"
 RESUME_STAGE: Final = "resume.stage"
-RELAPSE: Final = "relapse"
+RESUME_RELAPSE: Final = "resume.relapse"
 OVERRIDE: Final = "override"
 LEASE_TAKEN_OVER: Final = "lease.taken_over"
 HEAD_RESET: Final = "ledger.head_reset"
 
 BODY_FIELDS: Final[dict[str, str]] = {
     INCIDENT_DETECTED: "findings [{detector, table, rows, message, ...}], detected_at?, by?",
-    INCIDENT_OPENED: "severity, title, impact, workflows [key], detected_at?, first_bad_at?, by?, "
+    INCIDENT_OPENED: "severity, title, impact, workflows [key], findings [...], detected_at?, first_bad_at?, by?, "
     "objectives? {rto_s, rpo_s}",
-    INCIDENT_JOINED: "severity, title, impact, workflows [key], detected_at?, by?",
+    INCIDENT_JOINED: "severity, title, impact, workflows [key], findings [...], detected_at?, by?",
     INCIDENT_CONTAINED: "workflows [key], seconds?, proof? [sentence]",
     INCIDENT_DIAGNOSED: "a diagnosis: workflow, bad_version, good_version, published_at, first_bad_at, bad_runs [...], "
     "point_id, confidence 0..1, evidence [sentence], unattributed [...]",
+    INCIDENT_UNDIAGNOSED: "why",
     INCIDENT_CLOSED: "resolution (resolved | false-alarm | handed-over), by, reason",
-    CONTAIN_STARTED: "workflows [key]",
-    CONTAIN_PROVEN: "workflows [key], roles? [role], seconds?, active_before? [key], stopped_runs? n, "
-    "proof? [sentence]",
+    CONTAIN_STARTED: "workflows [key], active_before [key]",
+    CONTAIN_LIVE_BEFORE: "versions {workflow: hash}",
+    CONTAIN_PROVEN: "workflows [key], seconds, stopped_runs [run id], roles? [role], proof? [sentence]",
     CONTAIN_FAILED: "workflows [key], reason",
-    POINT_TAKEN: "point_id, verified, rows?, seconds?",
+    POINT_TAKEN: "point, verified, rows, workflows {key: version}, in_flight n, seconds?",
     PLAN_MADE: "the plan as plain JSON and its hash; mode, policy, effects [{table, delete, update, insert, merged}], "
     "conflicts {kind: n}, suspects n, events [...], steps [{id, kind, title}], notes [sentence], objectives?",
     PLAN_APPROVED: "plan_hash, by, reason, identity_proven",
     PLAN_REJECTED: "plan_hash, by, reason",
-    RECOVERY_STARTED: "mode, plan_hash, by?, flow_run_id?, versions? {name: version}, objectives? {rto_s, rpo_s}",
+    RECOVERY_STARTED: "mode, plan_hash, by?, flow_run?, versions? {name: version}, objectives? {rto_s, rpo_s}",
     RECOVERY_STOPPED: "state (where it stopped safely), reason, next?",
-    RECOVERY_FINISHED: "state, resumed?, data_loss_s?",
+    RECOVERY_ABANDONED: "by, reason",
+    RECOVERY_FINISHED: "plan_hash, mode, state (resumed | logic-restored | data-restored), data_loss_s?",
     STEP_INTENT: "plan_hash?, title?, kind?",
     STEP_OUTCOME: "status (done | failed | skipped), seconds, detail {...}, error?",
     VERIFY_PASSED: "suites {ran, failed [...]}, agreement [{name, holds, detail}], seconds?",
     VERIFY_FAILED: "suites {ran, failed [...]}, agreement [{name, holds, detail}], seconds?",
-    CANARY_PASSED: "workflow, run_id?",
-    CANARY_FAILED: "workflow, reason, run_id?",
+    CANARY_STARTED: "workflow, position",
     RESUME_STAGE: "stage n, workflows [key], ok",
-    RELAPSE: "findings [...], workflows [key]",
+    RESUME_RELAPSE: "what",
     OVERRIDE: "what, by, reason",
     LEASE_TAKEN_OVER: "holder, previous, reason, fencing n, previous_since",
     HEAD_RESET: "by, reason, seq n",

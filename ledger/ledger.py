@@ -27,9 +27,14 @@ Clock = Callable[[], datetime]
 class View:
     """The ledger as one transaction sees it. Inside :meth:`Ledger.append_with` nobody else writes meanwhile."""
 
-    def __init__(self, conn: Connection, ledger_id: str) -> None:
+    def __init__(self, conn: Connection, ledger_id: str, clock: Callable[[Connection], datetime]) -> None:
         self._conn = conn
         self._ledger_id = ledger_id
+        self._clock = clock
+
+    def now(self) -> datetime:
+        """The time an entry made now would carry."""
+        return self._clock(self._conn)
 
     def entries(
         self,
@@ -163,7 +168,7 @@ class Ledger:
             with self._db.writing() as conn:
                 if lease is not None:
                     lease.still_held(conn)
-                sealed = self._insert(conn, compose(View(conn, self.id)))
+                sealed = self._insert(conn, compose(View(conn, self.id, self._now)))
         except Unreachable:
             # The reply to a commit may be lost although the commit was not: read back before calling it a failure.
             if sealed is None or self._hash_of(sealed.seq) != sealed.hash:
@@ -183,14 +188,14 @@ class Ledger:
     ) -> list[Entry]:
         """Entries in order, narrowed by every filter given."""
         with self._db.reading() as conn:
-            return View(conn, self.id).entries(
+            return View(conn, self.id, self._now).entries(
                 app=app, incident=incident, recovery=recovery, kinds=kinds, after_seq=after_seq, limit=limit
             )
 
     def head(self) -> tuple[int, str]:
         """Number and hash of the newest entry; ``(0, genesis)`` for an empty ledger."""
         with self._db.reading() as conn:
-            return View(conn, self.id).head()
+            return View(conn, self.id, self._now).head()
 
     def verify(self) -> list[str]:
         """What is wrong with the record, one line each, in order; empty when it is as it was written."""
@@ -206,7 +211,7 @@ class Ledger:
                     found.append(f"head file {self._head.path}: missing, a cut tail cannot be ruled out")
         with self._db.reading() as conn:
             found.extend(f"trigger {name}: gone or changed" for name in self._db.missing_triggers(conn))
-            found.extend(verify.problems(View(conn, self.id).stored(), ledger_id=self.id, head=head))
+            found.extend(verify.problems(View(conn, self.id, self._now).stored(), ledger_id=self.id, head=head))
         return found
 
     def accept_head(self, *, app: str, by: str, reason: str) -> Entry:
@@ -246,7 +251,7 @@ class Ledger:
             step=draft.step,
             body=body,
         )
-        seq, newest = View(conn, self.id).head()
+        seq, newest = View(conn, self.id, self._now).head()
         sealed = seal(cleaned, seq=seq + 1, at=self._now(conn), prev_hash=newest)
         conn.execute(sa.insert(table).values(**sealed._asdict()))
         return sealed
@@ -254,7 +259,7 @@ class Ledger:
     def _hash_of(self, seq: int) -> str | None:
         try:
             with self._db.reading() as conn:
-                return View(conn, self.id).hash_of(seq)
+                return View(conn, self.id, self._now).hash_of(seq)
         except LedgerError:
             return None
 

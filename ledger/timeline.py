@@ -1,0 +1,225 @@
+"""The story of an incident: one plain sentence per entry, for people who did not build the thing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from ledger import kinds
+from ledger.entry import Entry
+
+if TYPE_CHECKING:
+    from ledger.ledger import Ledger
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimelineLine:
+    """``text`` is one sentence without full stop. ``tone``: ``good``, ``bad`` or ``plain``, for colouring."""
+
+    seq: int
+    at: datetime
+    kind: str
+    text: str
+    tone: str = "plain"
+
+
+def timeline(ledger: Ledger, incident: str) -> list[TimelineLine]:
+    """The incident's entries as sentences, in order."""
+    return [line(entry) for entry in story(ledger, incident)]
+
+
+def story(ledger: Ledger, incident: str) -> list[Entry]:
+    """All entries of the incident, those of its recoveries that do not name it included."""
+    found = {e.seq: e for e in ledger.entries(incident=incident)}
+    for recovery in sorted({e.recovery for e in found.values() if e.recovery}):
+        found |= {e.seq: e for e in ledger.entries(recovery=recovery) if e.incident in (None, incident)}
+    return [found[seq] for seq in sorted(found)]
+
+
+def line(entry: Entry) -> TimelineLine:
+    """One entry as a sentence; kinds without a sentence of their own show their name."""
+    sentence = SENTENCES.get(entry.kind, _by_name)
+    return TimelineLine(
+        seq=entry.seq, at=entry.at, kind=entry.kind, text=" ".join(sentence(entry).split()), tone=_tone(entry)
+    )
+
+
+def seconds(value: object) -> str:
+    """A duration in words: ``0.8 s``, ``42 s``, ``3 min 5 s``, ``2 h 10 min``."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "an unknown time"
+    if value < 10:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 120:
+        return f"{whole} s"
+    if whole < 7200:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _names(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return ", ".join(str(v) for v in value) if isinstance(value, Iterable) and value else "nothing"
+
+
+def _size(value: object) -> int:
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, int):
+        return value
+    return len(value) if isinstance(value, list | tuple | dict) else 0
+
+
+def _by(body: Mapping[str, Any]) -> str:
+    return str(body.get("by") or "somebody")
+
+
+def _because(body: Mapping[str, Any], key: str = "reason") -> str:
+    return f": {body[key]}" if body.get(key) else ""
+
+
+def _by_name(entry: Entry) -> str:
+    words = entry.kind.replace(".", " ").replace("_", " ").replace("-", " ")
+    return f"{words[:1].upper()}{words[1:]}" + (f" ({entry.step})" if entry.step else "")
+
+
+def _detected(entry: Entry) -> str:
+    messages = [str(f.get("message") or f.get("detector")) for f in _dicts(entry.body.get("findings"))]
+    return f"Detected: {'; '.join(messages)}" if messages else "An anomaly was detected"
+
+
+def _opened(entry: Entry) -> str:
+    body = entry.body
+    return f"Incident {entry.incident} opened ({body.get('severity', 'no severity')}): {body.get('title', 'no title')}"
+
+
+def _diagnosed(entry: Entry) -> str:
+    body = entry.body
+    runs = count(_size(body.get("bad_runs")), "run")
+    version = str(body.get("bad_version") or "?")[:12]
+    sure = body.get("confidence")
+    share = f", {sure:.0%} of the damage explained" if isinstance(sure, int | float) else ""
+    return f"Cause found: version {version} of {body.get('workflow', 'a workflow')}; {runs} to undo{share}"
+
+
+def _proven(entry: Entry) -> str:
+    stopped = _size(entry.body.get("stopped_runs"))
+    took = f" after {seconds(entry.body['seconds'])}" if "seconds" in entry.body else ""
+    runs = f"; {count(stopped, 'unfinished run was', 'unfinished runs were')} stopped" if stopped else ""
+    return f"Damage contained{took}: {_names(entry.body.get('workflows'))} proven paused{runs}"
+
+
+def _planned(entry: Entry) -> str:
+    body = entry.body
+    rows = sum(_size(e.get(k)) for e in _dicts(body.get("effects")) for k in ("delete", "update", "insert"))
+    events = count(_size(body.get("events")), "event")
+    return f"Plan {str(body.get('hash', '?'))[:12]} made: {count(rows, 'row')} to change, {events} to replay"
+
+
+def _decided(word: str) -> Callable[[Entry], str]:
+    def sentence(entry: Entry) -> str:
+        body = entry.body
+        unproven = " (identity unproven)" if body.get("identity_proven") is False else ""
+        return f"Plan {str(body.get('plan_hash', '?'))[:12]} {word} by {_by(body)}{unproven}{_because(body)}"
+
+    return sentence
+
+
+def _outcome(entry: Entry) -> str:
+    body = entry.body
+    status = body.get("status", "ended")
+    took = f" after {seconds(body['seconds'])}" if body.get("seconds") is not None else ""
+    detail = body.get("detail")
+    error = body.get("error") or (detail.get("error") if isinstance(detail, dict) else None)
+    return f"Step {entry.step} {status}{took}" + (f": {error}" if error else "")
+
+
+def _verified(entry: Entry) -> str:
+    suites = entry.body.get("suites")
+    ran, failed = (suites.get("ran"), suites.get("failed")) if isinstance(suites, dict) else (None, None)
+    clauses = _dicts(entry.body.get("agreement"))
+    broken = [str(c.get("name")) for c in clauses if not c.get("holds")]
+    what = f"{ran if ran is not None else '?'} checks, {_size(failed)} failed"
+    agreement = f"; broken: {', '.join(broken)}" if broken else f"; {count(len(clauses), 'clause')} of agreement hold"
+    word = "passed" if entry.kind == kinds.VERIFY_PASSED else "failed"
+    return f"Verification {word}: {what}" + (agreement if clauses else "")
+
+
+def _resumed(entry: Entry) -> str:
+    word = "resumed" if entry.body.get("ok") else "could not be resumed"
+    return f"Stage {entry.body.get('stage', '?')}: {_names(entry.body.get('workflows'))} {word}"
+
+
+def _point(entry: Entry) -> str:
+    name = entry.body.get("point") or entry.body.get("point_id") or "?"
+    return f"Recovery point {name} taken, {'verified' if entry.body.get('verified') else 'not verified'}"
+
+
+def _taken_over(entry: Entry) -> str:
+    body = entry.body
+    return f"{body.get('holder', '?')} took over from {body.get('previous', '?')}{_because(body)}"
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+SENTENCES: dict[str, Callable[[Entry], str]] = {
+    kinds.INCIDENT_DETECTED: _detected,
+    kinds.INCIDENT_OPENED: _opened,
+    kinds.INCIDENT_JOINED: lambda e: f"A further finding joined the incident: {e.body.get('title', 'no title')}",
+    kinds.INCIDENT_CONTAINED: _proven,
+    kinds.INCIDENT_DIAGNOSED: _diagnosed,
+    kinds.INCIDENT_UNDIAGNOSED: lambda e: f"No sure cause found; a person must decide{_because(e.body, 'why')}",
+    kinds.INCIDENT_CLOSED: lambda e: f"Incident closed ({e.body.get('resolution', 'resolved')}){_because(e.body)}",
+    kinds.CONTAIN_STARTED: lambda e: f"Pausing {_names(e.body.get('workflows'))}",
+    kinds.CONTAIN_LIVE_BEFORE: lambda e: f"Noted which version of {_names(e.body.get('versions'))} was live",
+    kinds.CONTAIN_PROVEN: _proven,
+    kinds.CONTAIN_FAILED: lambda e: f"The pause could not be proven{_because(e.body)}",
+    kinds.POINT_TAKEN: _point,
+    kinds.PLAN_MADE: _planned,
+    kinds.PLAN_APPROVED: _decided("approved"),
+    kinds.PLAN_REJECTED: _decided("rejected"),
+    kinds.RECOVERY_STARTED: lambda e: f"Recovery {e.recovery} started ({e.body.get('mode', 'mode not recorded')})",
+    kinds.RECOVERY_STOPPED: lambda e: f"Recovery stopped, {e.body.get('state', 'still contained')}{_because(e.body)}",
+    kinds.RECOVERY_ABANDONED: lambda e: f"Recovery {e.recovery} abandoned by {_by(e.body)}{_because(e.body)}",
+    kinds.RECOVERY_FINISHED: lambda e: f"Recovery finished: {e.body.get('state', 'done')}",
+    kinds.STEP_INTENT: lambda e: f"Step {e.step} begins: {e.body.get('title') or e.body.get('kind') or 'no title'}",
+    kinds.STEP_OUTCOME: _outcome,
+    kinds.VERIFY_PASSED: _verified,
+    kinds.VERIFY_FAILED: _verified,
+    kinds.CANARY_STARTED: lambda e: f"A test event is sent through {e.body.get('workflow', 'a workflow')}",
+    kinds.RESUME_STAGE: _resumed,
+    kinds.RESUME_RELAPSE: lambda e: f"Relapse, contained again{_because(e.body, 'what')}",
+    kinds.OVERRIDE: lambda e: f"{_by(e.body)} overrode {e.body.get('what', 'a rule')}{_because(e.body)}",
+    kinds.LEASE_TAKEN_OVER: _taken_over,
+    kinds.HEAD_RESET: lambda e: f"{_by(e.body)} accepted the ledger as it stands{_because(e.body)}",
+}
+
+_GOOD = frozenset({*kinds.CONTAINED, kinds.VERIFY_PASSED, kinds.RECOVERY_FINISHED, kinds.INCIDENT_CLOSED})
+_BAD = frozenset(
+    {
+        kinds.INCIDENT_DETECTED,
+        kinds.INCIDENT_OPENED,
+        kinds.CONTAIN_FAILED,
+        kinds.VERIFY_FAILED,
+        kinds.RECOVERY_STOPPED,
+        kinds.RESUME_RELAPSE,
+    }
+)
+
+
+def _tone(entry: Entry) -> str:
+    if entry.kind in _BAD or entry.body.get("status") == "failed" or entry.body.get("ok") is False:
+        return "bad"
+    if entry.kind in _GOOD or entry.body.get("status") == "done" or entry.body.get("ok") is True:
+        return "good"
+    return "plain"
