@@ -123,6 +123,7 @@ def _lower(text: str) -> str:
 
 
 def _did_you_mean(name: str) -> str:
-    known = {field for model in (App, *models.Model.__subclasses__()) for field in model.model_fields}
+    family: list[type[models.Model]] = [App, *models.Model.__subclasses__()]
+    known = {field for model in family for field in model.model_fields}
     close = difflib.get_close_matches(name, sorted(known), n=1)
     return f"Remove it, or did you mean `{close[0]}:`?" if close else "Remove it"
