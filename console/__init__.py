@@ -1,1 +1,1 @@
-"""See docs/design.md, Rooms."""
+"""The `reinstate` command and the report. See docs/design.md, Rooms."""

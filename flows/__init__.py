@@ -1,1 +1,1 @@
-"""See docs/design.md, Rooms."""
+"""Prefect flows and tasks: thin; the only room that imports Prefect. See docs/design.md, The flows."""

@@ -1,1 +1,1 @@
-"""See docs/design.md, Rooms."""
+"""The heart: plan (pure), step execution over the ledger, containment, replay, resume. See docs/design.md, Rooms."""

@@ -71,6 +71,7 @@ class TableEffect(Value):
     update: int
     insert: int
     merged: int
+    table_rows: int = 0
 
 
 class Plan(Value):

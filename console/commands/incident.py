@@ -1,0 +1,107 @@
+"""`reinstate watch | diagnose | contain`: from the first sign to a proven pause."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated
+
+import typer
+
+from console import exits, output
+from console.options import DEFAULT_CATALOG, AppKey, Catalog, Incident, Json, opened
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(watch)
+    app.command()(diagnose)
+    app.command()(contain)
+
+
+def watch(
+    catalog: Catalog = DEFAULT_CATALOG,
+    app: AppKey = None,
+    until_incident: Annotated[bool, typer.Option(help="Stop after the first incident is contained.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Watch the app; contain a confirmed anomaly in this very process and open the incident.
+
+    Example: `reinstate watch`. Ctrl-C or SIGTERM stops it. Exit code 0 when asked to stop.
+    """
+    from recovery import watch as watching
+
+    stopping: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    with opened(catalog, app) as ctx:
+        output.progress(f"watching {ctx.app.key}")
+        for caught in watching.watch(ctx, say=output.progress, stop=lambda: bool(stopping)):
+            shown = {
+                "incident": caught.incident,
+                "contained": caught.contained.workflows,
+                "contain_s": round(caught.contained.seconds, 3),
+                "diagnosed": caught.diagnosis is not None,
+                "why_not": caught.undiagnosed,
+            }
+            output.emit(
+                shown,
+                as_json=as_json,
+                text=f"incident {caught.incident}: contained {', '.join(caught.contained.workflows)}",
+            )
+            sys.stdout.flush()
+            if until_incident:
+                return
+
+
+def diagnose(
+    catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, incident: Incident = None, as_json: Json = False
+) -> None:
+    """Say what went wrong and from what evidence: first bad commit, version, runs, good point. Changes nothing else.
+
+    Example: `reinstate diagnose --json`. Exit code 5 when the evidence does not single out a version.
+    """
+    from recovery import session
+    from recovery import watch as watching
+
+    with opened(catalog, app) as ctx:
+        chosen = session.incident_of(ctx, incident)
+        findings = watching.look_again(ctx, chosen)
+        found, why = watching.diagnose(ctx, chosen, findings, say=lambda _: None)
+        if found is None:
+            sys.stderr.write(f"reinstate: {why}\n")
+            raise typer.Exit(exits.REFUSED)
+        if as_json:
+            output.emit(found, as_json=True)
+            return
+        output.say(f"{found.workflow}: version {found.bad_version[:12]} is bad, {found.good_version[:12]} was good")
+        output.say(f"first bad commit {found.first_bad_at:%Y-%m-%d %H:%M:%S.%f} (transaction {found.first_bad_xid})")
+        output.say(f"{len(found.bad_runs)} bad runs; good point {found.point_id}; confidence {found.confidence:.0%}")
+        for line in found.evidence:
+            output.say(f"- {line}")
+
+
+def contain(
+    workflow: Annotated[list[str], typer.Argument(help="Workflows; their dependents are paused with them.")],
+    catalog: Catalog = DEFAULT_CATALOG,
+    app: AppKey = None,
+    incident: Incident = None,
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "contained by hand",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be paused; change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Pause workflows and their dependents, prove the pause, fence their database roles.
+
+    Example: `reinstate contain order-intake --reason "wrong totals"`. Exit code 6 when the pause is not proven.
+    """
+    from recovery import containment, manual
+
+    with opened(catalog, app) as ctx:
+        manual.known_workflows(ctx, workflow)
+        closure = sorted(ctx.app.dependents(frozenset(workflow)))
+        if dry_run:
+            output.emit({"would_pause": closure}, as_json=as_json, text=f"would pause {', '.join(closure)}")
+            return
+        chosen = incident or manual.open_incident(ctx, closure, reason)
+        contained = containment.contain(ctx, workflow, incident=chosen, say=output.progress)
+    output.emit(
+        contained, as_json=as_json, text=f"incident {chosen}: paused and fenced {', '.join(contained.workflows)}"
+    )

@@ -1,0 +1,76 @@
+"""`reinstate status | timeline | report`: what happened and where things stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from console import exits, output
+from console.options import DEFAULT_CATALOG, AppKey, Catalog, Incident, Json, opened
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(status)
+    app.command()(timeline)
+    app.command()(report)
+
+
+def status(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json = False) -> None:
+    """Where things stand: workflows, open incident, newest verified point, journal, ledger. Changes nothing.
+
+    Example: `reinstate status --json`. Exit code 5 while an incident is open.
+    """
+    from recovery import standing
+
+    with opened(catalog, app) as ctx:
+        found = standing.standing(ctx)
+    output.emit(found, as_json=as_json)
+    if not as_json:
+        output.table(
+            found.app,
+            ["workflow", "state", "live version"],
+            [(w.key, "active" if w.active else "paused", (w.live or "")[:12]) for w in found.workflows],
+        )
+        for line in found.lines:
+            output.say(line)
+    if found.incident is not None:
+        raise typer.Exit(exits.REFUSED)
+
+
+def timeline(
+    catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, incident: Incident = None, as_json: Json = False
+) -> None:
+    """What was decided and done, in order, from the ledger.
+
+    Example: `reinstate timeline --incident INC-20261121-0001`.
+    """
+    from ledger import timeline as reading
+    from recovery import standing
+
+    with opened(catalog, app) as ctx:
+        lines = reading.timeline(ctx.ledger, standing.incident_or_last(ctx, incident))
+    if as_json:
+        output.emit(lines, as_json=True)
+    else:
+        for line in lines:
+            output.say(f"{line.at:%H:%M:%S}  {line.text}")
+
+
+def report(
+    catalog: Catalog = DEFAULT_CATALOG,
+    app: AppKey = None,
+    incident: Incident = None,
+    to: Annotated[Path, typer.Option("--output", "-o", help="Where to write the page.")] = Path("report.html"),
+) -> None:
+    """Write one self-contained HTML page about an incident, for business people and auditors.
+
+    Example: `reinstate report -o incident.html`.
+    """
+    from console import report as page
+    from recovery import standing
+
+    with opened(catalog, app) as ctx:
+        page.write(page.collect(ctx.ledger, standing.incident_or_last(ctx, incident)), to)
+    output.say(f"report written to {to}")

@@ -1,0 +1,7 @@
+"""Errors of the command line itself."""
+
+from __future__ import annotations
+
+
+class Unreachable(Exception):
+    """A server the command needs is not running; the message says how to start it."""

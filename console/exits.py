@@ -1,0 +1,57 @@
+"""Exit codes, mapped once. Errors are named, not imported: a start must not load what it does not use."""
+
+from __future__ import annotations
+
+from typing import Final
+
+OK: Final = 0
+UNEXPECTED: Final = 1
+USAGE: Final = 2
+CATALOGUE: Final = 3
+UNREACHABLE: Final = 4
+REFUSED: Final = 5
+NOT_PROVEN: Final = 6
+HELD: Final = 7
+NOTHING: Final = 8
+
+MEANING: Final = {
+    OK: "done",
+    UNEXPECTED: "an error nobody foresaw; nothing is assumed about its effect: look at `reinstate status`",
+    USAGE: "the command line is off",
+    CATALOGUE: "the catalogue, a suite or a secret is missing or malformed; nothing was changed",
+    UNREACHABLE: "the platform, the database, the store or the Prefect server cannot be reached or refuses the key",
+    REFUSED: "the plan may not run (gap, cap, conflict, unverified point, missing approval); nothing was changed",
+    NOT_PROVEN: "a pause, a verification or a resume was not proven; the app is in a safe, paused state",
+    HELD: "another recovery of the same app is running; its holder is named",
+    NOTHING: "there is nothing to do: no such incident, point or recovery",
+}
+
+BY_ERROR: Final = {
+    "catalog.errors.CatalogError": CATALOGUE,
+    "checks.errors.SuiteError": CATALOGUE,
+    "checks.errors.ChecksError": CATALOGUE,
+    "platforms.base.PlatformError": UNREACHABLE,
+    "snapshots.errors.Unreachable": UNREACHABLE,
+    "psycopg.OperationalError": UNREACHABLE,
+    "estate.errors.EstateError": UNREACHABLE,
+    "console.errors.Unreachable": UNREACHABLE,
+    "snapshots.errors.NoSuchPoint": NOTHING,
+    "snapshots.errors.SnapshotError": REFUSED,
+    "checks.diagnosis.Undiagnosed": REFUSED,
+    "recovery.errors.NothingToRecover": NOTHING,
+    "recovery.errors.Refused": REFUSED,
+    "recovery.errors.RecoveryError": NOT_PROVEN,
+    "ledger.errors.LeaseHeld": HELD,
+    "ledger.errors.LedgerError": UNREACHABLE,
+    "incidents.errors.IncidentError": NOTHING,
+}
+"""Most specific class first is not needed: the error's own ancestry decides."""
+
+
+def code(error: BaseException) -> int:
+    """The exit code of an error: that of its nearest named ancestor."""
+    for ancestor in type(error).__mro__:
+        found = BY_ERROR.get(f"{ancestor.__module__}.{ancestor.__qualname__}")
+        if found is not None:
+            return found
+    return UNEXPECTED

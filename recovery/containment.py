@@ -1,0 +1,190 @@
+"""Containment: pause, drain, fence, prove. Runs in the process that noticed, straight over the platform's API.
+
+The order is pause, then drain or stop what is ``running``, ``waiting`` or ``new``, then the fence, then the settle
+time without an attributed write. The pause counts as proven only when the platform says inactive, its entry answers
+as paused, nothing is in flight and nothing was written. If that cannot be shown in time the fence goes up all the
+same (no write can do more harm) and :class:`PauseNotProven` names what is still alive.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+
+from platforms.base import Run, RunState
+from recovery.context import AppContext
+from recovery.errors import PauseNotProven, RecoveryError
+from snapshots import fence
+
+IN_FLIGHT = tuple(s for s in RunState if s.in_flight)
+POLL_S = 0.05
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Contained:
+    """What was paused. ``active_before`` and ``live_before`` are what a resume restores, exactly."""
+
+    incident: str
+    workflows: tuple[str, ...]
+    active_before: tuple[str, ...]
+    live_before: dict[str, str]
+    stopped_runs: tuple[str, ...]
+    seconds: float
+    at: str
+
+
+def quiet(_: str) -> None:
+    """Say nothing."""
+
+
+def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = quiet) -> Contained:
+    """Pause ``keys`` and their dependents and prove it. Idempotent: a repeated call keeps the first record of what
+    was active and proves the pause again. Raises :class:`PauseNotProven`."""
+    started = time.monotonic()
+    closure = tuple(sorted(ctx.app.dependents(frozenset(keys))))
+    before = recorded(ctx, incident)
+    infos = ctx.infos()
+    missing = [k for k in closure if before is None or k not in before["workflows"]]
+    if missing:
+        active = [k for k in missing if infos[k].active]
+        before = {
+            "workflows": sorted({*closure, *(before["workflows"] if before else ())}),
+            "active_before": sorted({*active, *(before["active_before"] if before else ())}),
+        }
+        ctx.ledger.append("contain.started", app=ctx.app.key, incident=incident, body=before)
+    assert before is not None  # noqa: S101 - either recorded earlier or just now
+    closure = tuple(before["workflows"])
+    say(f"pausing {', '.join(closure)}")
+    # What was live is read while pausing, so that reading it delays nothing.
+    with ThreadPoolExecutor(max_workers=max(2, 2 * len(closure))) as pool:
+        live = {k: pool.submit(ctx.platform.live_version, infos[k].id) for k in closure if infos[k].active}
+        versions = {k: v.hash for k, f in live.items() if (v := f.result()) is not None}
+        list(pool.map(lambda k: ctx.platform.deactivate(infos[k].id), closure))
+    if versions:
+        ctx.ledger.append("contain.live-before", app=ctx.app.key, incident=incident, body={"versions": versions})
+    with ctx.connect("recoverer", "fence") as connection:
+        try:
+            stopped = drain(ctx, closure, {k: infos[k].id for k in closure}, say)
+        finally:
+            raise_fence(ctx, connection, closure, incident)
+        settle(ctx, connection, closure)
+    infos = ctx.infos()
+    if awake := [k for k in closure if infos[k].active or in_flight(ctx, [infos[k].id])]:
+        raise PauseNotProven(not_proven(ctx, f"{', '.join(awake)} came alive again"))
+    seconds = time.monotonic() - started
+    entry = ctx.ledger.append(
+        "contain.proven",
+        app=ctx.app.key,
+        incident=incident,
+        body={"workflows": list(closure), "stopped_runs": stopped, "seconds": round(seconds, 3)},
+    )
+    say(f"pause proven and fence up after {seconds:.1f} s; {len(stopped)} unfinished runs were stopped")
+    return Contained(
+        incident=incident,
+        workflows=closure,
+        active_before=tuple(before["active_before"]),
+        live_before=live_before(ctx, incident),
+        stopped_runs=tuple(stopped),
+        seconds=seconds,
+        at=entry.at.isoformat(),
+    )
+
+
+def recorded(ctx: AppContext, incident: str) -> dict[str, Any] | None:
+    """The widest containment recorded for the incident so far."""
+    entries = ctx.ledger.entries(incident=incident, kinds=["contain.started"])
+    return dict(entries[-1].body) if entries else None
+
+
+def live_before(ctx: AppContext, incident: str) -> dict[str, str]:
+    """Live version by workflow when it was first paused."""
+    found: dict[str, str] = {}
+    for entry in ctx.ledger.entries(incident=incident, kinds=["contain.live-before"]):
+        for key, version in entry.body["versions"].items():
+            found.setdefault(key, version)
+    return found
+
+
+def in_flight(ctx: AppContext, ids: Iterable[str]) -> list[Run]:
+    runs: list[Run] = []
+    for workflow_id in ids:
+        runs += ctx.platform.runs(workflow_id, states=IN_FLIGHT)
+    return runs
+
+
+def drain(ctx: AppContext, keys: tuple[str, ...], ids: dict[str, str], say: Say) -> list[str]:
+    """Wait until nothing starts or runs; stop what outlasts the drain time. Returns the stopped runs' ids."""
+    limits = ctx.app.containment
+    began = time.monotonic()
+    stopped: dict[str, None] = {}
+    with ThreadPoolExecutor(max_workers=max(2, len(keys))) as pool:
+        while True:
+            open_entries = [
+                k for k, ok in zip(keys, pool.map(lambda k: ctx.platform.ingress_paused(ids[k]), keys), strict=True) if not ok
+            ]
+            alive = [r for rs in pool.map(lambda k: ctx.platform.runs(ids[k], states=IN_FLIGHT), keys) for r in rs]
+            if not open_entries and not alive:
+                return list(stopped)
+            elapsed = time.monotonic() - began
+            if elapsed > limits.timeout_s:
+                what = [f"the entry of {k} still answers" for k in open_entries]
+                what += [f"run {r.id} of {r.workflow_id} is {r.state}" for r in alive[:5]]
+                raise PauseNotProven(not_proven(ctx, "; ".join(what)))
+            if elapsed > limits.drain_s and alive:
+                if not stopped:
+                    say(f"stopping {len(alive)} runs that are still unfinished after {elapsed:.1f} s")
+                list(pool.map(lambda r: ctx.platform.stop(r.id), alive))
+                stopped.update(dict.fromkeys(r.id for r in alive))
+            time.sleep(POLL_S)
+
+
+def not_proven(ctx: AppContext, what: str) -> str:
+    return (
+        f"app {ctx.app.key}: the pause is not proven: {what}; the fence is up so nothing can be written; "
+        "restart the platform, then run `reinstate contain` again"
+    )
+
+
+def raise_fence(ctx: AppContext, connection: psycopg.Connection, keys: Iterable[str], incident: str) -> None:
+    """Fence the workflows' roles; raises when one of them can still write."""
+    for role in ctx.roles(tuple(keys)):
+        fence.raise_(connection, role, incident)
+    connection.commit()
+    if leaks := fence.leaks(connection, ctx.roles(tuple(keys))):
+        raise RecoveryError(
+            f"fence of app {ctx.app.key}: still writable: {'; '.join(map(str, leaks))}; revoke it by hand"
+        )
+    connection.rollback()
+
+
+def lower_fence(ctx: AppContext, connection: psycopg.Connection, keys: Iterable[str], incident: str) -> None:
+    """Give the workflows' roles back exactly the grants that the fence took."""
+    for role in ctx.roles(tuple(keys)):
+        fence.lower(connection, role, incident)
+    connection.commit()
+
+
+def settle(ctx: AppContext, connection: psycopg.Connection, keys: tuple[str, ...]) -> None:
+    """Wait for open transactions of the fenced roles to end, then for the settle time without a write of theirs.
+
+    A statement that was running when its grant was revoked still completes: the fence alone proves nothing."""
+    limits = ctx.app.containment
+    began = time.monotonic()
+    roles = ctx.roles(keys)
+    while True:
+        busy = fence.writers(connection, roles)
+        idle_s = fence.idle_seconds(connection, roles)
+        connection.rollback()
+        if not busy and (idle_s is None or idle_s >= limits.settle_s):
+            return
+        if time.monotonic() - began > limits.timeout_s:
+            what = f"{len(busy)} open transactions of {', '.join(roles)}" if busy else "writes keep arriving"
+            raise PauseNotProven(not_proven(ctx, what))
+        time.sleep(POLL_S)

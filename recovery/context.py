@@ -1,0 +1,127 @@
+"""Wiring: one opened app with its platform, database connections, store and ledger."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import psycopg
+
+from catalog import secrets
+from catalog.load import load
+from catalog.models import App
+from ledger import Ledger
+from platforms.base import Platform, WorkflowInfo
+from platforms.registry import open_platform
+from platforms.retrying import Retrying
+from recovery.errors import RecoveryError
+from snapshots import database
+from snapshots.model import TableSpec
+from snapshots.store import Store
+
+Role = Literal["installer", "capturer", "recoverer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppContext:
+    """Everything a recovery needs of one app. ``home`` holds ledger, store and secrets file."""
+
+    home: Path
+    catalog_path: Path
+    app: App
+    platform: Platform = field(repr=False)
+    ledger: Ledger = field(repr=False)
+    store: Store = field(repr=False)
+
+    def dsn(self, role: Role) -> str:
+        return secrets.resolve(getattr(self.app.database, role), self.home / "secrets.env")
+
+    @contextmanager
+    def connect(self, role: Role, purpose: str) -> Iterator[psycopg.Connection]:
+        connection = database.connect(self.dsn(role), purpose=purpose)
+        try:
+            yield connection
+        finally:
+            connection.close()
+
+    @cached_property
+    def tables(self) -> tuple[TableSpec, ...]:
+        with self.connect("recoverer", "catalogue") as connection:
+            return database.tables(connection, self.app.tables)
+
+    @property
+    def suites(self) -> Path:
+        folder = self.catalog_path if self.catalog_path.is_dir() else self.catalog_path.parent
+        return folder / self.app.suites
+
+    def infos(self) -> dict[str, WorkflowInfo]:
+        """The platform's workflows by catalogue key. Raises when a declared one is missing there."""
+        by_name: dict[str, list[WorkflowInfo]] = {}
+        for info in self.platform.workflows():
+            by_name.setdefault(info.name, []).append(info)
+        found = {}
+        for workflow in self.app.workflows:
+            matches = by_name.get(workflow.name, [])
+            if len(matches) != 1:
+                raise RecoveryError(
+                    f"workflow {workflow.key}: {len(matches)} workflows named {workflow.name!r} in the platform; "
+                    "correct the name in the catalogue or in the platform"
+                )
+            found[workflow.key] = matches[0]
+        return found
+
+    def roles(self, keys: frozenset[str] | set[str] | tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(sorted(self.app.workflow(key).role for key in keys))
+
+
+def default_home() -> Path:
+    """``$REINSTATE_HOME``, else the user's data directory."""
+    if home := os.environ.get("REINSTATE_HOME"):
+        return Path(home).absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_data_dir("reinstate"))
+
+
+@contextmanager
+def open_app(catalog_path: Path, app_key: str | None = None, home: Path | None = None) -> Iterator[AppContext]:
+    """Open the named app (the only one when ``None``). Checks nothing beyond what opening needs.
+
+    Raises ``catalog.errors.CatalogError`` on a bad catalogue, unknown app or missing secret."""
+    home = home or default_home()
+    app = select(load(catalog_path).apps, app_key)
+    env_file = home / "secrets.env"
+    api_key = secrets.resolve(app.platform.api_key, env_file)
+    platform = Retrying(open_platform(app.platform.kind, secrets.resolve(app.platform.url, env_file), api_key))
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        yield AppContext(
+            home=home,
+            catalog_path=catalog_path,
+            app=app,
+            platform=platform,
+            ledger=Ledger(home / "ledger.sqlite", secrets=[api_key]),
+            store=Store(str(home / "store")),
+        )
+    finally:
+        platform.close()
+
+
+def select(apps: tuple[App, ...], key: str | None) -> App:
+    """The app named ``key``; the only one when ``None``."""
+    from catalog.errors import CatalogError
+
+    known = ", ".join(sorted(a.key for a in apps))
+    if key is None:
+        if len(apps) == 1:
+            return apps[0]
+        raise CatalogError(f"catalogue: it holds several apps ({known}); name one")
+    for app in apps:
+        if app.key == key:
+            return app
+    raise CatalogError(f"app {key}: not in the catalogue, which holds {known}; correct the name")

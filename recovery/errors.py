@@ -1,0 +1,31 @@
+"""Why a recovery does not go on. Each message names the object, the cause and the next step in one line."""
+
+from __future__ import annotations
+
+
+class RecoveryError(Exception):
+    """Base of this room's errors."""
+
+
+class Refused(RecoveryError):
+    """The plan may not run: a gap, a cap, a conflict, a missing approval. Nothing was changed."""
+
+
+class PauseNotProven(RecoveryError):
+    """The platform says paused but something still runs, answers or writes. The fence is up."""
+
+
+class StepFailed(RecoveryError):
+    """A step could not be done. The app stays paused and fenced: a safe state; rerun when the cause is gone."""
+
+
+class VerificationFailed(RecoveryError):
+    """Suites or agreement did not pass. Nothing resumes without a recorded override."""
+
+
+class Relapse(RecoveryError):
+    """After the resume the detectors fired again; the app was contained again."""
+
+
+class NothingToRecover(RecoveryError):
+    """No open incident, or nothing in it to bring back."""

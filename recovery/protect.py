@@ -1,0 +1,56 @@
+"""Taking a recovery point: logic and data together, suites on the same snapshot, published once."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from checks import suites
+from recovery.containment import Say, quiet
+from recovery.context import AppContext
+from snapshots import capture
+from snapshots.model import RecoveryPoint
+
+
+def protect(ctx: AppContext, *, say: Say = quiet) -> RecoveryPoint:
+    """Capture a point and prove it. A point whose suites fail is kept, unverified, and said so."""
+
+    def verify(snapshot: str) -> dict[str, Any]:
+        say("running the suites on the captured snapshot")
+        report = suites.run(ctx.dsn("capturer"), ctx.suites, snapshot=snapshot)
+        return {
+            "passed": report.passed,
+            "ran": report.ran,
+            "failed": [asdict(f) for f in report.failed],
+            "seconds": report.seconds,
+        }
+
+    with ctx.connect("recoverer", "tick") as connection:
+        from snapshots import journal
+
+        journal.tick(connection)
+        connection.commit()
+    ids = {key: info.id for key, info in ctx.infos().items()}
+    say(f"capturing {len(ctx.tables)} tables and {len(ids)} workflows")
+    point = capture.capture(
+        ctx.dsn("capturer"),
+        app=ctx.app.key,
+        tables=ctx.tables,
+        platform=ctx.platform,
+        workflows=ids,
+        store=ctx.store,
+        verify=verify,
+    )
+    ctx.ledger.append(
+        "point.taken",
+        app=ctx.app.key,
+        body={
+            "point": point.id,
+            "verified": point.verified,
+            "rows": sum(t.rows for t in point.tables),
+            "workflows": {w.workflow: w.version_hash for w in point.workflows},
+            "in_flight": len(point.in_flight),
+        },
+    )
+    say(f"point {point.id}: {'verified' if point.verified else 'NOT verified'}")
+    return point

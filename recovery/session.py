@@ -1,0 +1,175 @@
+"""What a flow calls: one recovery from plan to end, each call standing alone so that any of them can be repeated.
+
+State lives in the ledger: a process that dies between two calls loses nothing but time.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from checks.model import Diagnosis
+from incidents import record
+from recovery import execute, planning
+from recovery.containment import Say, quiet
+from recovery.context import AppContext, open_app
+from recovery.diagnosed import latest
+from recovery.errors import NothingToRecover, Refused
+from recovery.plan import Approval, Mode, Plan
+from snapshots.model import Policy
+
+LEASE_S = 30.0
+STATES = {Mode.BOTH: "resumed", Mode.LOGIC: "logic-restored", Mode.DATA: "data-restored"}
+
+
+@contextmanager
+def exclusive(catalog: Path, app: str) -> Iterator[None]:
+    """One recovery per app: holds the lease, renewing it. Raises ``ledger.errors.LeaseHeld`` naming the holder."""
+    with open_app(catalog, app) as ctx:
+        holder = f"recovery by process {os.getpid()} on {socket.gethostname()}"
+        with ctx.ledger.lease(ctx.app.key, holder, ttl_s=LEASE_S) as lease:
+            over = threading.Event()
+
+            def renew() -> None:
+                while not over.wait(LEASE_S / 3):
+                    lease.renew()
+
+            keeper = threading.Thread(target=renew, name="lease", daemon=True)
+            keeper.start()
+            try:
+                yield
+            finally:
+                over.set()
+                keeper.join()
+
+
+def plan(
+    catalog: Path,
+    app: str,
+    *,
+    incident: str | None,
+    mode: str,
+    policy: str,
+    point: str | None,
+    resume: bool = False,
+    say: Say = quiet,
+) -> str:
+    """Make a plan and record it; with ``resume``, find the interrupted one. Returns its recovery id."""
+    with open_app(catalog, app) as ctx:
+        chosen = incident_of(ctx, incident)
+        if resume:
+            return interrupted(ctx, chosen)
+        made = make(ctx, chosen, mode=mode, policy=policy, point=point, say=say)
+        body = {**made.model_dump(mode="json"), "hash": made.hash}
+        ctx.ledger.append("plan.made", app=ctx.app.key, incident=chosen, recovery=made.recovery_id, body=body)
+        return made.recovery_id
+
+
+def make(ctx: AppContext, incident: str, *, mode: str, policy: str, point: str | None, say: Say = quiet) -> Plan:
+    """A plan from the incident's latest diagnosis; recorded nowhere (``reinstate plan`` is a dry run)."""
+    diagnosis: Diagnosis = latest(ctx, incident)
+    return planning.make_plan(ctx, incident, diagnosis, mode=Mode(mode), policy=Policy(policy), point_id=point, say=say)
+
+
+def incident_of(ctx: AppContext, incident: str | None) -> str:
+    if incident is not None:
+        return incident
+    found = record.find_open(ctx.ledger, ctx.app.key)
+    if found is None:
+        raise NothingToRecover(f"app {ctx.app.key}: no open incident; see `reinstate status`")
+    return found.id
+
+
+def interrupted(ctx: AppContext, incident: str) -> str:
+    """The newest recovery of the incident that has started and not finished."""
+    for entry in reversed(ctx.ledger.entries(incident=incident, kinds=["recovery.started"])):
+        if entry.recovery and not ctx.ledger.entries(recovery=entry.recovery, kinds=["recovery.finished"]):
+            return entry.recovery
+    raise NothingToRecover(f"incident {incident}: no interrupted recovery; start one with `reinstate recover`")
+
+
+def load_plan(ctx: AppContext, recovery: str) -> Plan:
+    """The recorded plan, its hash checked against the record."""
+    entries = ctx.ledger.entries(recovery=recovery, kinds=["plan.made"])
+    if not entries:
+        raise NothingToRecover(f"recovery {recovery}: no plan in the ledger; make one with `reinstate plan`")
+    body = dict(entries[-1].body)
+    recorded = body.pop("hash")
+    found = Plan.model_validate(body)
+    if found.hash != recorded:
+        raise Refused(f"recovery {recovery}: the recorded plan does not have the recorded hash; verify the ledger")
+    return found
+
+
+def load(catalog: Path, app: str, recovery: str) -> Plan:
+    with open_app(catalog, app) as ctx:
+        return load_plan(ctx, recovery)
+
+
+def approval(ctx: AppContext, found: Plan) -> Approval | None:
+    """The recorded approval of exactly this plan."""
+    for entry in reversed(ctx.ledger.entries(recovery=found.recovery_id, kinds=["plan.approved"])):
+        given = Approval.model_validate(entry.body)
+        if given.covers(found):
+            return given
+    return None
+
+
+def approve(catalog: Path, app: str, found: Plan, *, by: str | None, reason: str) -> bool:
+    """Record the approval, unless it is there already. False when nobody approved. Identity is unproven."""
+    with open_app(catalog, app) as ctx:
+        if approval(ctx, found) is not None:
+            return True
+        if by is None:
+            return False
+        given = Approval(plan_hash=found.hash, by=by, at=datetime.now(UTC).isoformat(), reason=reason)
+        ctx.ledger.append(
+            "plan.approved",
+            app=found.app,
+            incident=found.incident_id,
+            recovery=found.recovery_id,
+            body=given.model_dump(mode="json"),
+        )
+        return True
+
+
+def started(catalog: Path, app: str, found: Plan, *, flow_run: str | None = None) -> None:
+    with open_app(catalog, app) as ctx:
+        ctx.ledger.append(
+            "recovery.started",
+            app=found.app,
+            incident=found.incident_id,
+            recovery=found.recovery_id,
+            body={"plan_hash": found.hash, "mode": found.mode, "flow_run": flow_run},
+        )
+
+
+def step(catalog: Path, app: str, recovery: str, step_id: str, *, say: Say = quiet) -> dict[str, Any]:
+    """Run one step of a recorded, approved plan."""
+    with open_app(catalog, app) as ctx:
+        found = load_plan(ctx, recovery)
+        given = approval(ctx, found)
+        if given is None:
+            raise Refused(f"recovery {recovery}: its plan is not approved; see `reinstate plan`")
+        chosen = next(s for s in found.steps if s.id == step_id)
+        return execute.run_step(ctx, found, chosen, given, say)
+
+
+def finished(catalog: Path, app: str, found: Plan) -> dict[str, Any]:
+    """Record the end. After one half alone the incident stays open, in a named paused state."""
+    state = STATES[found.mode]
+    with open_app(catalog, app) as ctx:
+        where = {"app": found.app, "incident": found.incident_id, "recovery": found.recovery_id}
+        body = {"plan_hash": found.hash, "mode": found.mode, "state": state}
+        ctx.ledger.append("recovery.finished", **where, body=body)
+        if found.mode is Mode.BOTH:
+            record.close(
+                ctx.ledger, found.incident_id, reason="recovered: logic and data agree, suites passed, resumed"
+            )
+    return {"recovery": found.recovery_id, "plan_hash": found.hash, "state": state}

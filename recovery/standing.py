@@ -1,0 +1,67 @@
+"""Where an app stands now: a read of platform, ledger, store and journal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from incidents import record
+from recovery.context import AppContext
+from recovery.errors import NothingToRecover
+from snapshots import journal, points
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WorkflowStanding:
+    key: str
+    active: bool
+    live: str | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Standing:
+    app: str
+    workflows: tuple[WorkflowStanding, ...]
+    incident: str | None
+    point: str | None
+    lines: tuple[str, ...]
+
+
+def standing(ctx: AppContext) -> Standing:
+    """Reads only; raises what the platform or the database raise when they cannot be reached."""
+    workflows = []
+    for key, info in ctx.infos().items():
+        live = ctx.platform.live_version(info.id) if info.active else None
+        workflows.append(WorkflowStanding(key=key, active=info.active, live=live.hash if live else None))
+    incident = record.find_open(ctx.ledger, ctx.app.key)
+    verified = [p for p in points.listing(ctx.store, ctx.app.key).points if p.verified]
+    newest = max(verified, key=lambda p: p.taken_at, default=None)
+    with ctx.connect("recoverer", "status") as connection:
+        state = journal.status(connection)
+    problems = ctx.ledger.verify()
+    lines = [
+        f"incident: {incident.id} {incident.status} - {incident.title}" if incident else "incident: none open",
+        f"newest verified point: {newest.id} of {newest.taken_at:%Y-%m-%d %H:%M:%S}"
+        if newest
+        else "no verified point: run `reinstate protect`",
+        f"journal: {state.summary}",
+        f"ledger: {'; '.join(problems)}" if problems else f"ledger: {ctx.ledger.head()[0]} entries, chain intact",
+    ]
+    return Standing(
+        app=ctx.app.key,
+        workflows=tuple(workflows),
+        incident=incident.id if incident else None,
+        point=newest.id if newest else None,
+        lines=tuple(lines),
+    )
+
+
+def incident_or_last(ctx: AppContext, incident: str | None) -> str:
+    """The named incident, else the open one, else the last one."""
+    if incident is not None:
+        return incident
+    if found := record.find_open(ctx.ledger, ctx.app.key):
+        return found.id
+    opened = ctx.ledger.entries(app=ctx.app.key, kinds=["incident.opened"])
+    if not opened or opened[-1].incident is None:
+        raise NothingToRecover(f"app {ctx.app.key}: there has been no incident yet")
+    return opened[-1].incident

@@ -1,0 +1,131 @@
+"""The watcher: detectors over what changed, and containment in this very process when one is confirmed."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from checks import confirm, detectors, diagnosis
+from checks.model import Diagnosis, Finding
+from incidents import record
+from incidents.severity import worst
+from recovery.containment import Contained, Say, contain, quiet
+from recovery.context import AppContext
+from snapshots import journal
+from snapshots.model import Position
+
+INTERVAL_S = 0.5
+WINDOW_S = 60.0
+TICK_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Caught:
+    incident: str
+    findings: tuple[Finding, ...]
+    contained: Contained
+    diagnosis: Diagnosis | None
+    undiagnosed: str | None = None
+
+
+def watch(ctx: AppContext, *, say: Say = quiet, stop: Callable[[], bool] = lambda: False) -> Iterator[Caught]:
+    """Yield each incident once it is contained and diagnosed; runs until ``stop`` says so.
+
+    Detectors look at the last minute of the journal, so that a rule with a grace time gets its second look."""
+    recent: deque[tuple[float, Position]] = deque()
+    warned: set[str] = set()
+    with ctx.connect("recoverer", "watch") as connection:
+        ticked = 0.0
+        while not stop():
+            now = time.monotonic()
+            if not recent or now - ticked >= TICK_S:
+                recent.append((now, journal.tick(connection)))
+                connection.commit()
+                ticked = now
+            while len(recent) > 1 and now - recent[1][0] > WINDOW_S:
+                recent.popleft()
+            findings = detectors.run(connection, ctx.app, since=recent[0][1])
+            connection.rollback()
+            for finding in findings:
+                if finding.message not in warned and not finding.contain:
+                    warned.add(finding.message)
+                    say(f"warning: {finding.message}")
+            serious = confirm.confirmed(findings)
+            if serious:
+                caught = handle(ctx, serious, say=say)
+                recent.clear()
+                yield caught
+            time.sleep(INTERVAL_S)
+
+
+def handle(ctx: AppContext, findings: list[Finding], *, say: Say = quiet) -> Caught:
+    """Open (or join) the incident, contain the culprits and their dependents, then diagnose."""
+    for finding in findings:
+        say(f"detected: {finding.message}")
+    with ctx.connect("capturer", "culprits") as connection:
+        culprits = diagnosis.culprits(connection, ctx.app, findings)
+    if not culprits:
+        culprits = frozenset(w.key for w in ctx.app.workflows)
+        say("no single workflow wrote the damage: containing all of them")
+    incident = record.open_incident(
+        ctx.ledger,
+        app=ctx.app.key,
+        severity=worst(ctx.app.tier, [f.severity for f in findings]),
+        title="; ".join(sorted({f.message for f in findings}))[:200],
+        impact=impact(ctx, findings),
+        workflows=sorted(culprits),
+        findings=[summary(f) for f in findings],
+    ).id
+    contained = contain(ctx, culprits, incident=incident, say=say)
+    found, why = diagnose(ctx, incident, findings, say=say)
+    return Caught(incident=incident, findings=tuple(findings), contained=contained, diagnosis=found, undiagnosed=why)
+
+
+def diagnose(
+    ctx: AppContext, incident: str, findings: list[Finding], *, say: Say = quiet
+) -> tuple[Diagnosis | None, str | None]:
+    """Diagnose and record it; an undecided diagnosis is recorded with its reason, and a person must decide."""
+    from snapshots import points
+
+    with ctx.connect("capturer", "diagnose") as connection:
+        try:
+            found = diagnosis.diagnose(
+                connection, ctx.app, ctx.platform, findings, points=points.load_all(ctx.store, ctx.app.key)
+            )
+        except diagnosis.Undiagnosed as error:
+            ctx.ledger.append("incident.undiagnosed", app=ctx.app.key, incident=incident, body={"why": str(error)})
+            say(str(error))
+            return None, str(error)
+    ctx.ledger.append("incident.diagnosed", app=ctx.app.key, incident=incident, body=plain(asdict(found)))
+    for line in found.evidence:
+        say(f"evidence: {line}")
+    return found, None
+
+
+def impact(ctx: AppContext, findings: list[Finding]) -> str:
+    """The detectors' own words, each once."""
+    words = {d.key: d.impact for d in ctx.app.detectors}
+    return " ".join(sorted({words.get(f.detector, "") for f in findings} - {""}))
+
+
+def summary(finding: Finding) -> dict[str, Any]:
+    """A finding without row keys, which may be personal."""
+    return {
+        "detector": finding.detector,
+        "table": finding.table,
+        "rows": finding.rows,
+        "message": finding.message,
+        "severity": finding.severity,
+    }
+
+
+def plain(value: Any) -> Any:
+    """JSON-ready: times become ISO 8601 text, tuples lists."""
+    if isinstance(value, dict):
+        return {k: plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(v) for v in value]
+    return value.isoformat() if hasattr(value, "isoformat") else value

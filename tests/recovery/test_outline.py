@@ -1,0 +1,48 @@
+"""The steps of a plan and the stages of a resume."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recovery.outline import stages, steps
+from recovery.plan import Mode, Step
+
+
+def outline(mode: Mode, *, events: int = 3, carried: int = 1) -> tuple[Step, ...]:
+    return steps(
+        mode,
+        published=["intake"],
+        contained=["intake", "payment"],
+        resume_order=[["intake"]],
+        replayed=["intake"],
+        canaries=["intake"],
+        events=events,
+        carried=carried,
+    )
+
+
+def test_both_halves_are_verified_before_anything_resumes() -> None:
+    ids = [s.id for s in outline(Mode.BOTH)]
+    assert ids == [
+        "contain", "publish:intake", "undo", "replay", "carry", "verify", "canary", "resume:1", "resume:2", "watch", "close",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mode", [Mode.LOGIC, Mode.DATA])
+def test_one_half_alone_never_resumes(mode: Mode) -> None:
+    kinds = {s.kind for s in outline(mode)}
+    assert not kinds & {"resume", "canary", "watch"}
+    assert "verify" in kinds
+
+
+def test_logic_alone_touches_no_rows_and_data_alone_no_definition() -> None:
+    assert not {s.kind for s in outline(Mode.LOGIC)} & {"undo", "replay", "carry"}
+    assert "publish" not in {s.kind for s in outline(Mode.DATA)}
+
+
+@given(st.lists(st.lists(st.sampled_from("abcdef"), unique=True), max_size=4), st.sets(st.sampled_from("abcdefgh")))
+def test_every_contained_workflow_is_in_exactly_one_stage(order: list[list[str]], contained: set[str]) -> None:
+    seen = [w for stage in stages(order, contained) for w in stage]
+    assert sorted(seen) == sorted(contained)
