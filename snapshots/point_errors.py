@@ -1,0 +1,68 @@
+"""What can go wrong with recovery points. Each message names the object, the cause and the next step in one line.
+
+* worth trying again: :class:`StoreUnreachable` (``retryable``), :class:`LogicMoved`, :class:`RestoreBusy`;
+* trying again cannot help: :class:`Damaged`, and everything that is a :class:`snapshots.errors.Refused`.
+"""
+
+from __future__ import annotations
+
+from .errors import Refused, SnapshotError, Unreachable
+
+
+class StoreUnreachable(Unreachable):
+    """The store could not be read or written."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, retryable=True)
+
+
+class Damaged(SnapshotError):
+    """An object of the store is missing, cut or altered. Use another point, or a copy of the store."""
+
+
+class PointMissing(Refused):
+    """The store has no such point."""
+
+
+class UnknownFormat(Refused):
+    """The manifest was written by a later version of Reinstate."""
+
+
+class BadName(Refused):
+    """An address or name that no store can have."""
+
+
+class WorkflowMissing(Refused):
+    """The platform does not have the workflow that the catalogue names, or has it twice."""
+
+
+class LogicMoved(SnapshotError):
+    """The logic changed during every attempt to capture. Capture again once the deployment is over."""
+
+
+class TableMissing(Refused):
+    """A table of the catalogue or the point does not exist in the database, or not in the point."""
+
+
+class ShapeChanged(Refused):
+    """The table's columns are not those of the point: its rows do not fit."""
+
+
+class CapPassed(Refused):
+    """The restore would change more than its caps, or its plan, allow."""
+
+
+class WouldBreak(Refused):
+    """The restored rows would not fit the rest of the database. Everything was rolled back."""
+
+
+class StepApplied(Refused):
+    """This step of this recovery was already applied by a plan with another hash."""
+
+
+class NotEmpty(Refused):
+    """A copy is restored only into empty tables."""
+
+
+class RestoreBusy(SnapshotError):
+    """Other sessions held the locks for too long, or a deadlock was broken. Nothing changed; try again."""

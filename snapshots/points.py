@@ -1,0 +1,156 @@
+"""Recovery points in a store: publish, read, list, choose.
+
+Which point is good is decided by evidence, not by clocks: :func:`contains` asks PostgreSQL whether a transaction was
+visible in the point's snapshot, so "before the first bad commit" is exact however long a transaction stayed open.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from psycopg import Connection
+
+from .model import Chunk, ColumnInfo, Position, RecoveryPoint, TableManifest, WorkflowState
+from .point_errors import Damaged, UnknownFormat
+from .position import require_same_server
+from .store import Store
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Listing:
+    """The points of an app, newest first, and one sentence for each manifest that cannot be read."""
+
+    points: tuple[RecoveryPoint, ...]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ranked:
+    """A point as offered to a person: best first is verified before unverified, then newest."""
+
+    point: RecoveryPoint
+    age_s: float
+
+
+def new_id(at: datetime) -> str:
+    """An id that sorts by time and that two captures at once do not share."""
+    return f"{at.astimezone(UTC):%Y%m%dT%H%M%S.%fZ}-{secrets.token_hex(4)}"
+
+
+def publish(store: Store, point: RecoveryPoint) -> None:
+    """Make the point exist, with the checksum and format version of the store. Its chunks must be there already."""
+    store.publish(point.app, point.id, encode(point))
+
+
+def load(store: Store, app: str, point_id: str) -> RecoveryPoint:
+    """One point. Raises ``PointMissing``, ``Damaged`` or ``UnknownFormat``."""
+    return decode(store.read_manifest(app, point_id), where=f"points/{app}/{point_id}.json in {store.name}")
+
+
+def listing(store: Store, app: str) -> Listing:
+    """All points of ``app``. A damaged manifest never hides the readable ones: it is named in ``problems``."""
+    found: list[RecoveryPoint] = []
+    problems: list[str] = []
+    for point_id in store.point_ids(app):
+        try:
+            found.append(load(store, app, point_id))
+        except (Damaged, UnknownFormat) as error:
+            problems.append(str(error))
+    found.sort(key=lambda p: (p.taken_at, p.id), reverse=True)
+    return Listing(points=tuple(found), problems=tuple(problems))
+
+
+def latest_verified(
+    store: Store,
+    app: str,
+    *,
+    before: datetime | None = None,
+    admits: Callable[[RecoveryPoint], bool] = lambda _: True,
+) -> RecoveryPoint | None:
+    """The newest verified point that ``admits`` accepts (say, "does not contain the first bad transaction and its
+    logic is the good version"), taken before ``before`` by the database's clock; ``None`` when there is none."""
+    for point in listing(store, app).points:
+        if point.verified and (before is None or point.taken_at < before) and admits(point):
+            return point
+    return None
+
+
+def rank(points: Iterable[RecoveryPoint], *, now: datetime) -> tuple[Ranked, ...]:
+    """Points in the order in which to consider them, with their age in seconds at ``now``."""
+    ordered = sorted(points, key=lambda p: (p.verified, p.taken_at, p.id), reverse=True)
+    return tuple(Ranked(point=p, age_s=(now - p.taken_at).total_seconds()) for p in ordered)
+
+
+def contains(conn: Connection[Any], position: Position, xid: int) -> bool:
+    """Whether transaction ``xid`` had ended when ``position`` was taken, so that what it committed is in the point.
+
+    Any role. Raises :class:`snapshots.errors.Refused` when ``conn`` is another cluster or timeline than the position's:
+    its numbers mean nothing there. An aborted transaction counts as ended.
+    """
+    require_same_server(conn, position)
+    row = conn.execute(
+        "SELECT pg_visible_in_snapshot(%s::text::xid8, %s::text::pg_snapshot)", (str(xid), position.snapshot)
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def audit(store: Store, point: RecoveryPoint) -> tuple[str, ...]:
+    """Read every chunk of the point; one sentence for each damaged or missing object, empty when all are sound."""
+    problems: list[str] = []
+    for table in point.tables:
+        for chunk in table.chunks:
+            try:
+                store.read_chunk(chunk.sha256)
+            except Damaged as error:
+                problems.append(f"{table.name}: {error}")
+    return tuple(problems)
+
+
+def encode(point: RecoveryPoint) -> dict[str, Any]:
+    """The point as plain JSON values; :func:`decode` is its inverse."""
+    values = dataclasses.asdict(point)
+    values["taken_at"] = point.taken_at.isoformat()
+    values["position"]["at"] = point.position.at.isoformat()
+    return _plain(values)  # type: ignore[no-any-return]
+
+
+def decode(values: Mapping[str, Any], *, where: str) -> RecoveryPoint:
+    """A point from :func:`encode`'s values. Raises ``Damaged`` naming ``where`` when they do not fit."""
+    try:
+        position = values["position"]
+        return RecoveryPoint(
+            **{
+                **values,
+                "taken_at": datetime.fromisoformat(values["taken_at"]),
+                "position": Position(**{**position, "at": datetime.fromisoformat(position["at"])}),
+                "workflows": tuple(WorkflowState(**w) for w in values["workflows"]),
+                "in_flight": tuple(values["in_flight"]),
+                "tables": tuple(_table(t) for t in values["tables"]),
+            }
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(f"{where} is not a recovery point ({error}); use another point.") from error
+
+
+def _table(values: Mapping[str, Any]) -> TableManifest:
+    return TableManifest(
+        **{
+            **values,
+            "columns": tuple(ColumnInfo(**c) for c in values["columns"]),
+            "key": tuple(values["key"]),
+            "chunks": tuple(Chunk(**c) for c in values["chunks"]),
+        }
+    )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(k): _plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(v) for v in value]
+    return value
