@@ -1,0 +1,125 @@
+"""What the report of an incident says, as values. Collected by :mod:`console.report_collect`, shown by the template."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from incidents.record import Incident
+from ledger.metrics import Metrics
+from ledger.timeline import TimelineLine
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cause:
+    """The newest diagnosis. ``runs`` counts runs by workflow and reason, ``confidence`` is 0 to 1."""
+
+    workflow: str
+    bad_version: str
+    good_version: str
+    published_at: datetime | None
+    first_bad_at: datetime | None
+    confidence: float | None
+    point: str | None
+    runs: tuple[tuple[str, str, int], ...]
+    unattributed: int
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableChange:
+    table: str
+    delete: int
+    update: int
+    insert: int
+    merged: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepLine:
+    """``facts`` are the numbers of the outcome, never texts of rows."""
+
+    step: str
+    title: str
+    kind: str
+    status: str
+    attempts: int
+    seconds: float | None
+    error: str = ""
+    facts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    at: datetime
+    what: str
+    by: str
+    reason: str
+    proven: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verification:
+    """``failed`` names suite, table, expectation and number of violating rows."""
+
+    at: datetime
+    passed: bool
+    ran: int | None
+    failed: tuple[tuple[str, str, str, int | None], ...]
+    agreement: tuple[tuple[str, bool, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Stage:
+    at: datetime
+    stage: str
+    workflows: tuple[str, ...]
+    ok: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recovery:
+    """One attempt. ``planned`` from the plan, ``changed`` from what the data step recorded (``None``: it did not run).
+    ``state`` is where it ended, empty while it has not."""
+
+    id: str
+    mode: str = ""
+    policy: str = ""
+    plan_hash: str = ""
+    planned: tuple[TableChange, ...] = ()
+    changed: tuple[TableChange, ...] | None = None
+    events: int = 0
+    replayed: int | None = None
+    carried: int = 0
+    conflicts: tuple[tuple[str, int], ...] = ()
+    suspects: int = 0
+    notes: tuple[str, ...] = ()
+    steps: tuple[StepLine, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    state: str = ""
+    reason: str = ""
+    flow_run: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReportData:
+    """Everything the page shows. ``problems`` is what verifying the ledger found."""
+
+    incident: Incident
+    made_at: datetime
+    cause: Cause | None
+    undiagnosed: str
+    findings: tuple[tuple[str, str, int], ...]
+    timeline: tuple[TimelineLine, ...]
+    recoveries: tuple[Recovery, ...]
+    verifications: tuple[Verification, ...]
+    stages: tuple[Stage, ...]
+    overrides: tuple[Decision, ...]
+    metrics: Metrics
+    rto_s: float | None
+    rpo_s: float | None
+    head: tuple[int, str]
+    problems: tuple[str, ...]
+    versions: dict[str, str] = field(default_factory=dict)
