@@ -31,7 +31,9 @@ class TableSpec:
     suppress: tuple[str, ...] = ()
     """The app's triggers that are disabled inside the transaction of a data step."""
     references: tuple[tuple[tuple[str, ...], str, tuple[str, ...]], ...] = ()
-    """Declared relations (columns, parent table, parent columns), beside the foreign keys of the database."""
+    """Relations (columns, parent table, parent columns): the database's foreign keys, then the declared ones."""
+    undeclared_triggers: tuple[str, ...] = ()
+    """The app's triggers the catalogue says nothing about: a data step with any of them refuses."""
 
 
 class Attribution(StrEnum):
@@ -95,7 +97,8 @@ class Policy(StrEnum):
 class Conflict:
     """One row where undo and later work disagree. ``kind``: ``later-same-column`` (a later legitimate value stands;
     not a loss), ``row-gone`` (later deleted legitimately), ``created-then-edited`` (created by an undone run, edited
-    by someone whose work is not undone), ``key-taken``, ``referenced``. ``blocking`` ones stop policy ``refuse``."""
+    by someone whose work is not undone), ``key-taken``, ``referenced`` (a row that stays needs it), ``parent-gone`` (it
+    cannot come back: what it references is gone). ``blocking`` ones stop policy ``refuse``."""
 
     table: str
     key: tuple[str, ...]
@@ -142,6 +145,8 @@ class UndoPreview:
     position: Position
     problems: tuple[str, ...] = ()
     """Why it must not run (gaps, broken chains, caps, undeclared triggers); empty when it may."""
+    conflict_counts: dict[str, int] = field(default_factory=dict)
+    """Rows by kind of conflict; complete, whereas ``conflicts`` lists only the first ones."""
 
     @property
     def empty(self) -> bool:

@@ -1,0 +1,290 @@
+"""The SQL of one journaled table, generated from what the catalogues say. Pure: the same shape gives the same text.
+
+Each table gets a *twin* in schema ``reinstate`` (same column names, base types without length or precision, no
+constraints, then the ``rj_`` columns), a capture function with explicit column lists, and four always-enabled
+triggers. A capture function never raises: what it cannot store becomes a gap, and the app's write goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+from psycopg import sql
+
+TRUNCATE_LIMIT = 50_000
+"""A TRUNCATE of more rows than this is not copied but recorded as a gap: it must not take minutes."""
+
+LOCK_WAIT = "1s"
+"""Longest wait of an app's write for a lock inside the journal."""
+
+_META = (
+    ("rj_seq", "bigint"),
+    ("rj_stmt", "bigint"),
+    ("rj_xid", "xid8"),
+    ("rj_at", "timestamptz"),
+    ("rj_actor", "name"),
+    ("rj_app", "text"),
+    ("rj_run", "text"),
+    ("rj_op", '"char"'),
+    ("rj_side", '"char"'),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """A column the journal keeps. ``type`` is the base type, schema-qualified; ``collation`` only where the column
+    has another than its type."""
+
+    name: str
+    type: str
+    num: int
+    typid: int
+    collation: tuple[str, str] | None = None
+
+    def definition(self) -> sql.Composed:
+        text = sql.SQL("{} {}").format(sql.Identifier(self.name), sql.SQL(self.type))
+        if self.collation:
+            text += sql.SQL(" COLLATE {}").format(sql.Identifier(*self.collation))
+        return text
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shape:
+    """One table as the database describes it now. ``relations`` are the table itself and its partitions."""
+
+    name: str
+    relid: int
+    columns: tuple[Column, ...]
+    signatures: tuple[int, ...]
+    """Shape hashes (``reinstate.shape``) of the relations; more than one when partitions were made differently."""
+    relations: tuple[tuple[str, str], ...]
+
+
+def twin_name(table: str) -> str:
+    """Name of the twin: readable, unique, with room for suffixes within 63 bytes."""
+    schema, _, name = table.partition(".")
+    plain = f"j_{schema}__{name}"
+    if len(plain.encode()) <= 46 and "__" not in f"{schema}." + name and not schema.endswith("_") and name[:1] != "_":
+        return plain
+    digest = hashlib.sha256(table.encode()).hexdigest()[:8]
+    return plain.encode()[:38].decode(errors="ignore") + digest
+
+
+def _own(name: str) -> sql.Identifier:
+    return sql.Identifier("reinstate", name)
+
+
+def _names(columns: tuple[Column, ...]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.Identifier(c.name) for c in columns)
+
+
+def create_twin(shape: Shape, twin: str) -> list[sql.Composable]:
+    body = [c.definition() for c in shape.columns]
+    body += [sql.SQL("{} {} NOT NULL").format(sql.Identifier(n), sql.SQL(t)) for n, t in _META if n != "rj_run"]
+    body.append(sql.SQL("rj_run text"))
+    return [
+        sql.SQL("CREATE TABLE {} ({})").format(_own(twin), sql.SQL(", ").join(body)),
+        sql.SQL("CREATE INDEX ON {} (rj_xid)").format(_own(twin)),
+    ]
+
+
+def follow_twin(
+    old: tuple[Column, ...], new: tuple[Column, ...], twin: str, castable: frozenset[tuple[int, int]], *, by_name: bool
+) -> list[sql.Composable] | None:
+    """Statements that make a twin follow its table; ``None`` when an old image would not survive the change of a type
+    (no implicit cast), so that a new twin is needed. ``by_name``: the table was replaced, numbers mean nothing."""
+    before = {(c.name if by_name else c.num): c for c in old}
+    after = {(c.name if by_name else c.num): c for c in new}
+    drops: list[sql.Composable] = [
+        sql.SQL("ALTER TABLE {} DROP COLUMN IF EXISTS {}").format(_own(twin), sql.Identifier(c.name))
+        for k, c in before.items()
+        if k not in after
+    ]
+    first: list[sql.Composable] = []
+    second: list[sql.Composable] = []
+    rest: list[sql.Composable] = []
+    for k, column in after.items():
+        known = before.get(k)
+        if known is None:
+            rest.append(sql.SQL("ALTER TABLE {} ADD COLUMN {}").format(_own(twin), column.definition()))
+            continue
+        if known.name != column.name:
+            # Over a name nobody uses: two columns may have swapped theirs.
+            between = sql.Identifier(f"rj_moving_{column.num}")
+            rename = sql.SQL("ALTER TABLE {} RENAME COLUMN {} TO {}")
+            first.append(rename.format(_own(twin), sql.Identifier(known.name), between))
+            second.append(rename.format(_own(twin), between, sql.Identifier(column.name)))
+        if known.typid != column.typid:
+            if (known.typid, column.typid) not in castable:
+                return None
+            rest.append(
+                sql.SQL("ALTER TABLE {} ALTER COLUMN {} TYPE {} USING {}::{}").format(
+                    _own(twin),
+                    sql.Identifier(column.name),
+                    sql.SQL(column.type),
+                    sql.Identifier(column.name),
+                    sql.SQL(column.type),
+                )
+            )
+    return [*drops, *first, *second, *rest]
+
+
+_CAPTURE = """
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = {wait} AS $rj$
+#variable_conflict use_column
+DECLARE
+    v_state text;
+    v_message text;
+    v_stmt bigint;
+    v_at timestamptz := clock_timestamp();
+    v_run text := nullif(current_setting('reinstate.run', true), '');
+    v_app text := current_setting('application_name');
+BEGIN
+    IF NOT (SELECT bit_xor(hashtextextended(attname::text || ' ' || atttypid::text, 0)) IN ({signatures})
+            FROM pg_attribute WHERE attrelid = TG_RELID AND attnum > 0 AND NOT attisdropped
+                  AND attgenerated = '') THEN
+        PERFORM reinstate.note_failure({table}, NULL, NULL);
+    END IF;
+    IF pg_relation_size({twin_name}::regclass) > {cap} THEN
+        RAISE EXCEPTION USING ERRCODE = 'RJ001', MESSAGE = {cap_message};
+    END IF;
+    v_stmt := nextval('reinstate.journal_stmt');
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO {twin} ({names}, {meta})
+        SELECT {names}, nextval('reinstate.journal_seq'), v_stmt, pg_current_xact_id(), v_at, session_user, v_app,
+               v_run, 'I', 'n' FROM rj_new;
+    ELSIF TG_OP = 'DELETE' THEN
+        INSERT INTO {twin} ({names}, {meta})
+        SELECT {names}, nextval('reinstate.journal_seq'), v_stmt, pg_current_xact_id(), v_at, session_user, v_app,
+               v_run, 'D', 'o' FROM rj_old;
+    ELSE
+        INSERT INTO {twin} ({names}, {meta})
+        SELECT {names}, nextval('reinstate.journal_seq'), v_stmt, pg_current_xact_id(), v_at, session_user, v_app,
+               v_run, 'U', 'o' FROM rj_old;
+        INSERT INTO {twin} ({names}, {meta})
+        SELECT {names}, nextval('reinstate.journal_seq'), v_stmt, pg_current_xact_id(), v_at, session_user, v_app,
+               v_run, 'U', 'n' FROM rj_new;
+    END IF;
+    RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+    BEGIN
+        GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+        PERFORM reinstate.note_failure({table}, v_state, v_message);
+    EXCEPTION WHEN OTHERS THEN
+        RAISE LOG 'reinstate: journal of % failed and could not say so: %', {table}, SQLERRM;
+    END;
+    RETURN NULL;
+END $rj$
+"""
+
+_TRUNCATE = """
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = {wait}
+SET row_security = off AS $rj$
+#variable_conflict use_column
+DECLARE
+    v_state text;
+    v_message text;
+    v_stmt bigint;
+    v_at timestamptz := clock_timestamp();
+BEGIN
+    -- A snapshot taken earlier does not show all rows that the TRUNCATE removes.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION USING ERRCODE = 'RJ002', MESSAGE = 'TRUNCATE at an isolation level above read committed';
+    END IF;
+    IF TG_RELID = {relation}::regclass AND TG_RELID IN (SELECT partrelid FROM pg_partitioned_table) THEN
+        RETURN NULL;
+    END IF;
+    EXECUTE format('SELECT count(*) FROM (SELECT FROM ONLY %s LIMIT {limit_next}) AS part', TG_RELID::regclass)
+    INTO v_stmt;
+    IF v_stmt > {limit} THEN
+        RAISE EXCEPTION USING ERRCODE = 'RJ002', MESSAGE = 'TRUNCATE of more than {limit} rows';
+    END IF;
+    v_stmt := nextval('reinstate.journal_stmt');
+    EXECUTE format({copy}, TG_RELID::regclass) USING v_stmt, v_at;
+    RETURN NULL;
+EXCEPTION WHEN OTHERS THEN
+    BEGIN
+        GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
+        PERFORM reinstate.note_failure({table}, v_state, v_message);
+    EXCEPTION WHEN OTHERS THEN
+        RAISE LOG 'reinstate: journal of % failed and could not say so: %', {table}, SQLERRM;
+    END;
+    RETURN NULL;
+END $rj$
+"""
+
+
+def functions(shape: Shape, twin: str, *, size_cap_mb: int, truncate_limit: int) -> list[sql.Composable]:
+    """The capture function and the one for TRUNCATE."""
+    meta = sql.SQL(", ").join(sql.Identifier(n) for n, _ in _META)
+    copy = sql.SQL(
+        "INSERT INTO {twin} ({names}, {meta}) SELECT {names}, nextval('reinstate.journal_seq'), $1,"
+        " pg_current_xact_id(), $2, session_user, current_setting('application_name'),"
+        " nullif(current_setting('reinstate.run', true), ''), 'T', 'o' FROM ONLY "
+    ).format(twin=_own(twin), names=_names(shape.columns), meta=meta)
+    common = {
+        "wait": sql.Literal(LOCK_WAIT),
+        "table": sql.Literal(shape.name),
+        "relation": sql.Literal(sql.Identifier(*shape.name.split(".", 1)).as_string(None)),
+    }
+    capture = sql.SQL(_CAPTURE).format(
+        **common,
+        function=_own(twin),
+        twin=_own(twin),
+        twin_name=sql.Literal(_own(twin).as_string(None)),
+        names=_names(shape.columns),
+        meta=meta,
+        signatures=sql.SQL(", ").join(sql.Literal(s) for s in shape.signatures),
+        cap=sql.Literal(size_cap_mb * 1024 * 1024),
+        cap_message=sql.Literal(f"the twin is larger than {size_cap_mb} MB"),
+    )
+    truncate = sql.SQL(_TRUNCATE).format(
+        **common,
+        function=_own(f"{twin}_truncate"),
+        limit=sql.SQL(str(truncate_limit)),
+        limit_next=sql.SQL(str(truncate_limit + 1)),
+        copy=sql.Literal(copy.as_string(None).replace("%", "%%") + "%s"),
+    )
+    return [capture, truncate]
+
+
+def triggers(relation: tuple[str, str], twin: str) -> list[sql.Composable]:
+    """Four triggers on one relation, replaced where they exist, always enabled."""
+    table = sql.Identifier(*relation)
+    made: list[sql.Composable] = []
+    for name, event, tables in (
+        ("rj_insert", "AFTER INSERT", "REFERENCING NEW TABLE AS rj_new"),
+        ("rj_update", "AFTER UPDATE", "REFERENCING OLD TABLE AS rj_old NEW TABLE AS rj_new"),
+        ("rj_delete", "AFTER DELETE", "REFERENCING OLD TABLE AS rj_old"),
+        ("rj_truncate", "BEFORE TRUNCATE", ""),
+    ):
+        function = _own(f"{twin}_truncate" if name == "rj_truncate" else twin)
+        made.append(
+            sql.SQL("CREATE OR REPLACE TRIGGER {} {} ON {} {} FOR EACH STATEMENT EXECUTE FUNCTION {}()").format(
+                sql.Identifier(name),
+                sql.SQL(event),
+                table,
+                sql.SQL(tables),
+                function,
+            )
+        )
+        made.append(sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(table, sql.Identifier(name)))
+    return made
+
+
+def access(twin: str, readers: tuple[str, ...]) -> list[sql.Composable]:
+    """Readers see the twin and its loss counter; nobody else may call the functions."""
+    to = sql.SQL(", ").join(sql.Identifier(r) for r in readers)
+    return [
+        sql.SQL("GRANT SELECT ON {} TO {}").format(_own(twin), to),
+        sql.SQL("REVOKE ALL ON FUNCTION {}(), {}() FROM PUBLIC").format(_own(twin), _own(f"{twin}_truncate")),
+    ]
+
+
+def columns_json(columns: tuple[Column, ...]) -> str:
+    """For ``journal_table.columns``."""
+    return json.dumps([{"name": c.name, "type": c.type, "num": c.num, "typid": c.typid} for c in columns])

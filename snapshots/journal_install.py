@@ -1,0 +1,349 @@
+"""Putting the journal on tables, following their changes, and taking it off again.
+
+Everything here runs as the installer and commits by itself: one table per transaction, with a short ``lock_timeout``
+and backoff, so that the app waits at most that long for us. Running it again changes nothing unless a table changed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import psycopg
+from psycopg import Connection, sql
+from psycopg.pq import TransactionStatus
+
+from snapshots import journal_ddl as ddl
+from snapshots.errors import Refused
+from snapshots.journal_shape import Stored, castable, exists, shape_of, stored
+from snapshots.model import TableSpec
+
+LONG_TRANSACTION_S = 5.0
+"""A transaction open for longer on a table would make us, and then everyone behind us, wait: refused."""
+LOCK_TIMEOUT_MS = 300
+ATTEMPTS = 8
+
+_FILES = ("journal.sql", "prune.sql", "fence.sql")
+_TABLES = ("setting", "journal_table", "gap", "tick", "applied", "fenced", "trigger_off")
+_READERS_CALL = ("findings()", "lost(text)")
+_RECOVERER_CALLS = (
+    "record_tick()",
+    "fence(name, text)",
+    "unfence(name, text)",
+    "set_triggers(text, text[], boolean)",
+    "prune_point(timestamptz)",
+    "prune_copy(text, xid8)",
+    "prune_swap(text, xid8, timestamptz, text)",
+    "prune_ticks()",
+)
+
+_RECORD = """
+WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), changed AS (
+    INSERT INTO reinstate.gap (table_name, kind, detail, at, until)
+    SELECT {table}, s.kind, s.detail, j.good_at, now.at
+    FROM now, reinstate.journal_table j, reinstate.shape_changes({table}) s
+    WHERE j.table_name = {table} AND NOT EXISTS (SELECT FROM reinstate.gap g
+        WHERE g.table_name = {table} AND g.kind = s.kind AND g.until IS NULL)
+), closed AS (
+    UPDATE reinstate.gap g SET until = now.at FROM now WHERE g.table_name = {table} AND g.until IS NULL
+)
+INSERT INTO reinstate.journal_table AS j (table_name, relid, twin, columns, key, suppress, signature, trigger_state,
+    installed_at, installed_snapshot, complete_since, good_at, lost_seen, size_cap_mb)
+SELECT {table}, {relid}, {twin}, {columns}, {key}, {suppress}, {signature}, reinstate.trigger_state({relid}),
+       now.at, pg_current_snapshot(), now.at, now.at, reinstate.lost({twin}), {cap} FROM now
+ON CONFLICT (table_name) DO UPDATE SET relid = excluded.relid, twin = excluded.twin, columns = excluded.columns,
+    key = excluded.key, suppress = excluded.suppress, signature = excluded.signature,
+    trigger_state = excluded.trigger_state, good_at = excluded.good_at, lost_seen = excluded.lost_seen,
+    size_cap_mb = excluded.size_cap_mb,
+    complete_since = CASE WHEN {fresh} THEN excluded.complete_since ELSE j.complete_since END
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Options:
+    capturer: str
+    recoverer: str
+    size_cap_mb: int
+    truncate_limit: int
+
+
+def install(
+    conn: Connection[Any],
+    tables: Sequence[TableSpec],
+    *,
+    capturer: str,
+    recoverer: str,
+    dry_run: bool = False,
+    size_cap_mb: int = 1024,
+    truncate_limit: int = ddl.TRUNCATE_LIMIT,
+    long_transaction_s: float = LONG_TRANSACTION_S,
+    sleep: Callable[[float], None] = time.sleep,
+) -> list[str]:
+    """Journal ``tables`` (role: installer), or follow their changes. Returns the SQL, in order; with ``dry_run``
+    nothing is changed. ``size_cap_mb`` is per table: a larger twin stops taking rows and says so.
+
+    Raises :class:`Refused`: not the owner, a column starting with ``rj_``, a long transaction on a table, a table
+    too busy to lock. Tables done before the refusal stay journaled; running it again continues.
+    """
+    options = Options(capturer=capturer, recoverer=recoverer, size_cap_mb=size_cap_mb, truncate_limit=truncate_limit)
+    _require_idle(conn)
+    try:
+        _require_roles(conn, (capturer, recoverer))
+        fixed = _fixed(conn, options)
+        per_table = [(t, _statements(conn, t, options)) for t in tables]
+    finally:
+        conn.rollback()
+    if dry_run:
+        everything = [*fixed, *(s for _, made in per_table for s in made)]
+        return [s if isinstance(s, str) else s.as_string(conn) for s in everything]
+    done: list[str] = []
+
+    def fix() -> list[str]:
+        return _run(conn, fixed)
+
+    done += _patiently(conn, "schema reinstate", fix, sleep)
+    for table, _ in per_table:
+
+        def put(table: TableSpec = table) -> list[str]:
+            statements = _statements(conn, table, options)
+            if statements:
+                _require_short(conn, shape_of(conn, table.name).relations, table.name, long_transaction_s)
+            return _run(conn, statements)
+
+        done += _patiently(conn, f"table {table.name}", put, sleep)
+    return done
+
+
+def _run(conn: Connection[Any], statements: Sequence[str | sql.Composable]) -> list[str]:
+    texts = [s if isinstance(s, str) else s.as_string(conn) for s in statements]
+    for text in texts:
+        conn.execute(text.encode())
+    return texts
+
+
+def _patiently(
+    conn: Connection[Any], what: str, work: Callable[[], list[str]], sleep: Callable[[float], None]
+) -> list[str]:
+    """Run ``work`` in a transaction of its own with a short lock timeout, again with growing pauses."""
+    for attempt in range(ATTEMPTS):
+        try:
+            conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_MS}ms")))
+            done = work()
+            conn.commit()
+        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
+            conn.rollback()
+            if attempt + 1 < ATTEMPTS:
+                sleep(0.1 * 2**attempt)
+        except psycopg.errors.InsufficientPrivilege as error:
+            conn.rollback()
+            cause = str(error).splitlines()[0]
+            raise Refused(f"{what}: {cause}: run the SQL of the roles command as administrator") from None
+        except BaseException:
+            conn.rollback()
+            raise
+        else:
+            return done
+    raise Refused(f"{what} is too busy: no lock within {LOCK_TIMEOUT_MS} ms in {ATTEMPTS} attempts: try again later")
+
+
+def _require_idle(conn: Connection[Any]) -> None:
+    if conn.info.transaction_status != TransactionStatus.IDLE:
+        raise Refused("the connection has a transaction open: commit it first, the journal uses its own")
+
+
+def _require_roles(conn: Connection[Any], roles: Sequence[str]) -> None:
+    for role in roles:
+        if not conn.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
+            raise Refused(f"role {role} does not exist: run the SQL of the roles command as administrator")
+
+
+def _require_short(conn: Connection[Any], relations: Sequence[tuple[str, str]], table: str, limit_s: float) -> None:
+    row = conn.execute(
+        """SELECT a.pid, a.usename, extract(epoch FROM clock_timestamp() - a.xact_start)::float8
+           FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+           JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE l.locktype = 'relation' AND l.granted AND a.datname = current_database() AND a.pid <> pg_backend_pid()
+             AND n.nspname || '.' || c.relname = ANY (%s)
+             AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+             AND a.xact_start < clock_timestamp() - make_interval(secs => %s)
+           ORDER BY a.xact_start LIMIT 1""",
+        ([f"{s}.{n}" for s, n in relations], limit_s),
+    ).fetchone()
+    if row:
+        raise Refused(
+            f"table {table}: a transaction of {row[1]} (process {row[0]}) has been writing for {row[2]:.0f} s:"
+            " wait for its end, or end it"
+        )
+
+
+def _fixed(conn: Connection[Any], options: Options) -> list[str | sql.Composable]:
+    """The objects that do not depend on a table; nothing if they are as they should be."""
+    texts = [resources.files("snapshots").joinpath("sql", name).read_text(encoding="utf-8") for name in _FILES]
+    version = hashlib.sha256("".join([*texts, options.capturer, options.recoverer]).encode()).hexdigest()[:16]
+    made: list[str | sql.Composable] = []
+    if exists(conn):
+        row = conn.execute("SELECT value FROM reinstate.setting WHERE name = 'version'").fetchone()
+        if row and row[0] == version:
+            return []
+    elif not conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'reinstate'").fetchone():
+        made.append(sql.SQL("CREATE SCHEMA reinstate"))
+    made += texts
+    both = sql.SQL(", ").join([sql.Identifier(options.capturer), sql.Identifier(options.recoverer)])
+    recoverer = sql.Identifier(options.recoverer)
+    made.append(sql.SQL("REVOKE ALL ON ALL FUNCTIONS IN SCHEMA reinstate FROM PUBLIC"))
+    made.append(sql.SQL("GRANT USAGE ON SCHEMA reinstate TO {}").format(both))
+    made.append(
+        sql.SQL("GRANT SELECT ON {} TO {}").format(
+            sql.SQL(", ").join(sql.Identifier("reinstate", t) for t in _TABLES), both
+        )
+    )
+    made.append(sql.SQL("GRANT INSERT ON reinstate.applied TO {}").format(recoverer))
+    for calls, who in ((_READERS_CALL, both), (_RECOVERER_CALLS, recoverer)):
+        functions = sql.SQL(", ").join(sql.SQL(f"reinstate.{c}") for c in calls)
+        made.append(sql.SQL("GRANT EXECUTE ON FUNCTION {} TO {}").format(functions, who))
+    made.append(
+        sql.SQL(
+            "INSERT INTO reinstate.setting VALUES ('installer', current_user), ('capturer', {}), ('recoverer', {}),"
+            " ('version', {}) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        ).format(sql.Literal(options.capturer), sql.Literal(options.recoverer), sql.Literal(version))
+    )
+    return made
+
+
+def _known(conn: Connection[Any], table: str, relid: int) -> Stored | None:
+    """What the journal remembers of a table, also under the name it had before it was renamed."""
+    remembered = stored(conn)
+    return remembered.get(table) or next((s for s in remembered.values() if s.relid == relid), None)
+
+
+def _statements(conn: Connection[Any], table: TableSpec, options: Options) -> list[str | sql.Composable]:
+    """What has to be run to journal ``table`` as it is now; nothing if that is so already."""
+    shape = shape_of(conn, table.name)
+    for column in table.key:
+        if column not in {c.name for c in shape.columns}:
+            raise Refused(f"table {table.name} has no column {column} to be its key: correct the catalogue")
+    known = _known(conn, table.name, shape.relid)
+    twin = known.twin if known else ddl.twin_name(table.name)
+    functions = ddl.functions(shape, twin, size_cap_mb=options.size_cap_mb, truncate_limit=options.truncate_limit)
+    readers = (options.capturer, options.recoverer)
+    made = hashlib.sha256(
+        repr(([f.as_string(conn) for f in functions], readers, table.key, table.suppress, shape.relid)).encode()
+    ).hexdigest()[:16]
+    if known and _unchanged(conn, known, table.name, made):
+        return []
+    change = _follow(conn, known, shape, twin) if known else None
+    fresh = change is None
+    statements: list[str | sql.Composable] = []
+    if known and known.name != table.name:
+        rename = sql.SQL("UPDATE reinstate.{} SET table_name = {} WHERE table_name = {}")
+        names = sql.Literal(table.name), sql.Literal(known.name)
+        statements += [rename.format(sql.Identifier(where), *names) for where in ("journal_table", "gap")]
+    if change is None:
+        lost = sql.Identifier("reinstate", f"{twin}_lost")
+        statements.append(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("reinstate", twin)))
+        statements.append(sql.SQL("DROP SEQUENCE IF EXISTS {}").format(lost))
+        statements += ddl.create_twin(shape, twin)
+        statements.append(sql.SQL("CREATE SEQUENCE {}").format(lost))
+    else:
+        statements += change
+    statements += functions
+    statements += ddl.access(twin, readers)
+    tables = sql.SQL(", ").join(sql.Identifier(*r) for r in shape.relations)
+    statements.append(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(tables))
+    for relation in shape.relations:
+        statements += ddl.triggers(relation, twin)
+    statements.append(
+        sql.SQL(_RECORD).format(
+            table=sql.Literal(table.name),
+            relid=sql.SQL("{}::oid").format(sql.Literal(shape.relid)),
+            twin=sql.Literal(twin),
+            columns=sql.SQL("{}::jsonb").format(sql.Literal(ddl.columns_json(shape.columns))),
+            key=sql.SQL("{}::text[]").format(sql.Literal(list(table.key))),
+            suppress=sql.SQL("{}::text[]").format(sql.Literal(list(table.suppress))),
+            signature=sql.Literal(shape.signatures[0]),
+            cap=sql.Literal(options.size_cap_mb),
+            fresh=sql.Literal(fresh),
+        )
+    )
+    statements.append(
+        sql.SQL(
+            "INSERT INTO reinstate.setting VALUES ({}, {}) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        ).format(sql.Literal(f"made {twin}"), sql.Literal(made))
+    )
+    return statements
+
+
+def _unchanged(conn: Connection[Any], known: Stored, table: str, made: str) -> bool:
+    row = conn.execute(
+        """SELECT (SELECT value FROM reinstate.setting WHERE name = 'made ' || %(twin)s) = %(made)s
+           AND NOT EXISTS (SELECT FROM reinstate.findings() f WHERE f.table_name = %(known)s
+                           AND (f.lasting AND f.kind <> 'size-cap' OR f.kind = 'trigger-disabled'))""",
+        {"twin": known.twin, "made": made, "known": known.name},
+    ).fetchone()
+    return known.name == table and bool(row and row[0])
+
+
+def _follow(conn: Connection[Any], known: Stored, shape: ddl.Shape, twin: str) -> list[sql.Composable] | None:
+    """Statements for the twin to follow its table; ``None`` when a new twin is needed."""
+    row = conn.execute("SELECT to_regclass(format('reinstate.%%I', %s::text))", (twin,)).fetchone()
+    if not row or row[0] is None:
+        return None
+    by_num = {c.num: c for c in known.columns}
+    pairs = [(by_num[c.num].typid, c.typid) for c in shape.columns if c.num in by_num]
+    by_name = {c.name: c for c in known.columns}
+    pairs += [(by_name[c.name].typid, c.typid) for c in shape.columns if c.name in by_name]
+    allowed = castable(conn, sorted({p for p in pairs if p[0] != p[1]}))
+    return ddl.follow_twin(known.columns, shape.columns, twin, allowed, by_name=known.relid != shape.relid)
+
+
+def remove(conn: Connection[Any], *, sleep: Callable[[float], None] = time.sleep) -> list[str]:
+    """Take the journal off every table and drop schema ``reinstate`` with all history (role: installer).
+    Returns what was removed. Raises :class:`Refused` while a role is fenced: nobody could give its grants back."""
+    _require_idle(conn)
+    try:
+        if not conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'reinstate'").fetchone():
+            return []
+        if exists(conn):
+            fenced = conn.execute("SELECT role::text FROM reinstate.fenced WHERE restored_at IS NULL").fetchone()
+            if fenced:
+                raise Refused(f"role {fenced[0]} is still fenced: lower the fence first")
+        relations = conn.execute(
+            """SELECT n.nspname, c.relname, array_agg(t.tgname::text ORDER BY t.tgname) FROM pg_trigger t
+               JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+               JOIN pg_proc p ON p.oid = t.tgfoid
+               WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'reinstate')
+                 AND NOT t.tgisinternal GROUP BY 1, 2 ORDER BY 1, 2"""
+        ).fetchall()
+        objects = [
+            r[0]
+            for r in conn.execute(
+                """SELECT CASE c.relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || 'reinstate.' || c.relname
+                   FROM pg_class c WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'reinstate')
+                     AND c.relkind IN ('r', 'S')
+                   UNION ALL SELECT 'function reinstate.' || p.proname FROM pg_proc p
+                   WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'reinstate') ORDER BY 1"""
+            ).fetchall()
+        ]
+    finally:
+        conn.rollback()
+    removed: list[str] = []
+    for schema, name, names in relations:
+        drops = [
+            sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(t), sql.Identifier(schema, name)) for t in names
+        ]
+
+        def off(drops: Sequence[sql.Composable] = drops) -> list[str]:
+            return _run(conn, drops)
+
+        _patiently(conn, f"table {schema}.{name}", off, sleep)
+        removed += [f"trigger {t} on {schema}.{name}" for t in names]
+
+    def drop() -> list[str]:
+        return _run(conn, [sql.SQL("DROP SCHEMA reinstate CASCADE")])
+
+    _patiently(conn, "schema reinstate", drop, sleep)
+    return [*removed, *objects, "schema reinstate"]
