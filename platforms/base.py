@@ -66,8 +66,10 @@ class WorkflowInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Version:
-    """One content of a workflow. ``hash`` is Reinstate's content hash over the canonical form (64 hex digits);
-    ``platform_version`` is the platform's own name for it, where it has one."""
+    """One content of a workflow. ``hash`` is Reinstate's content hash (64 hex digits) over what the platform keeps
+    per version; ``settings_hash`` over what it keeps per workflow only (n8n: name and settings), so that a changed
+    setting is seen but never makes old runs look like runs of another version. Live equals planned when both are
+    equal. ``platform_version`` is the platform's own name for the content, where it has one."""
 
     workflow_id: str
     hash: str
@@ -75,11 +77,14 @@ class Version:
     platform_version: str | None = None
     author: str | None = None
     created_at: datetime | None = None
+    settings_hash: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One execution. ``version_hash`` is the content it really used, where the platform tells (else ``None``)."""
+    """One execution. ``version_hash`` is the content it really used, ``platform_version`` the platform's name for it,
+    where the platform tells (else ``None``). The name outlives the content: n8n drops old content after about a day,
+    a recovery point that recorded the pair still knows it. ``stopped_at`` is ``None`` while the run is in flight."""
 
     id: str
     workflow_id: str
@@ -88,12 +93,15 @@ class Run:
     stopped_at: datetime | None
     version_hash: str | None = None
     retry_of: str | None = None
+    platform_version: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunDetail:
     """``event`` is the trigger's input as it came in (for a webhook: ``{"body": ..., "headers": ...,
-    "query": ...}``), ``None`` when the platform did not keep it. ``outputs`` maps node name to returned items."""
+    "query": ...}``), with the trigger's name under ``"trigger"``; ``None`` when the platform did not keep it. The
+    event of a replayed run is the original event plus the header ``x-reinstate-event``. ``outputs`` maps node name
+    to returned items; nodes that had not ended when a run was stopped are missing."""
 
     run: Run
     event: Mapping[str, Any] | None
@@ -106,7 +114,7 @@ class Health:
     ok: bool
     detail: str
     now: datetime
-    """The platform's clock (HTTP ``Date`` where nothing better exists)."""
+    """The platform's clock (HTTP ``Date``, in whole seconds, where nothing better exists)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,14 +141,17 @@ class Platform(Protocol):
         """Reachability, key validity and clock. Raises ``Permanent`` on a wrong key, ``Retryable`` if unreachable."""
         ...
 
-    def workflows(self) -> list[WorkflowInfo]: ...
+    def workflows(self) -> list[WorkflowInfo]:
+        """All workflows but Reinstate's own private entries."""
+        ...
 
     def draft_version(self, workflow_id: str) -> Version:
         """The content last saved, which is not necessarily what production runs."""
         ...
 
     def live_version(self, workflow_id: str) -> Version | None:
-        """The content production runs; ``None`` while the workflow is inactive."""
+        """The content the platform has set live; ``None`` while the workflow is inactive. A moment may pass until new
+        runs use it: the ``version_hash`` of a later run is the proof."""
         ...
 
     def versions(self, workflow_id: str) -> list[Version]:
@@ -148,7 +159,8 @@ class Platform(Protocol):
         ...
 
     def save(self, workflow_id: str, definition: Definition) -> Version:
-        """Make ``definition`` the saved content. On an *active* workflow some platforms publish at once. Idempotent."""
+        """Make ``definition`` the saved content (the draft) and return it. Where a draft is apart from live, live stays
+        as it is; elsewhere saving an *active* workflow publishes at once. Idempotent: equal content is not written."""
         ...
 
     def activate(self, workflow_id: str, platform_version: str | None = None) -> None:
@@ -166,7 +178,9 @@ class Platform(Protocol):
         ``version_hash`` is filled where the platform tells at no great cost. Empty without ``executions``."""
         ...
 
-    def run_detail(self, run_id: str) -> RunDetail: ...
+    def run_detail(self, run_id: str) -> RunDetail:
+        """One run with its event and outputs. Raises ``Permanent`` when the platform no longer has it."""
+        ...
 
     def stop(self, run_id: str) -> None:
         """Ask an unfinished run to stop. A run that already ended is left alone. A query it already sent to a
@@ -179,12 +193,15 @@ class Platform(Protocol):
         ...
 
     def open_private_entry(self, version: Version) -> PrivateEntry:
-        """Publish a private copy of ``version``. Calling again for the same source and version returns the open one."""
+        """Publish a private copy of ``version`` and wait until it answers. Calling again for the same source and
+        version returns the open one, also one that a killed process left. The copy's triggers are replaced: only
+        :meth:`send` starts it."""
         ...
 
     def send(self, entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:
-        """Run ``event`` through the copy, wait for its end and return the run. The key is visible in the run's
-        event (header ``x-reinstate-event``), so that an ambiguous send can be found again by :meth:`sent`."""
+        """Run ``event`` through the copy, wait for its end and return the run, also a failed one. The key is visible in
+        the run's event (header ``x-reinstate-event``). *Not idempotent*: after an error look for the key in
+        :meth:`sent` before sending again. The run's ``version_hash`` is the entry's."""
         ...
 
     def sent(self, entry: PrivateEntry) -> dict[str, list[Run]]:
@@ -192,7 +209,7 @@ class Platform(Protocol):
         ...
 
     def close_private_entry(self, entry: PrivateEntry) -> None:
-        """Remove the copy. Idempotent."""
+        """Remove the copy. Idempotent. Some platforms drop its runs with it: record what :meth:`sent` told first."""
         ...
 
     def close(self) -> None: ...
