@@ -132,13 +132,19 @@ class Detector(Model):
     children: Reference | None = None
     """partial: a parent row without any row in ``children.table`` after ``grace_s`` is partial."""
     sql: str | None = None
-    """rule: a SQL condition over the row (alias ``r``) that must hold for each changed row."""
+    """rule: a SQL condition over the row (alias ``r``) that must hold for each changed row; NULL counts as holding,
+    as in a CHECK constraint."""
     grace_s: float = 0.0
+    """Rows whose first recent change is younger are not judged yet: their run may still be writing."""
     min_rows: int = 1
     """Findings below this many rows are not confirmed."""
     percent_floor: float = 25.0
     """drift: smaller deviations than this never count, however flat the history."""
     mads: float = 6.0
+    bucket_s: float = 3600.0
+    """value-drift: width of the buckets of history, by the table's ``event_time``."""
+    history_buckets: int = 168
+    """drift: how many buckets back the history goes."""
     contain: bool = True
     severity: Literal["sev1", "sev2", "sev3"] = "sev2"
     impact: str = ""
