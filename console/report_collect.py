@@ -136,6 +136,7 @@ def _recovery(recovery: str, entries: Sequence[Entry]) -> Recovery:
         planned=_changes(plan.get("effects")),
         changed=_changed(lines, outcomes),
         events=_count(plan.get("events")),
+        left=sum(_count(d.get("left")) for d in _details(lines, outcomes, "undo")),
         replayed=_replayed(lines, outcomes),
         carried=_count(plan.get("carried_xids")),
         conflicts=_conflicts(plan, lines, outcomes),
@@ -194,7 +195,7 @@ def _facts(detail: dict[str, Any]) -> tuple[tuple[str, str], ...]:
             facts.append((name, "yes" if value else "no"))
         elif isinstance(value, int | float):
             facts.append((name, f"{value:,}"))
-        elif isinstance(value, list):
+        elif isinstance(value, list | dict):
             facts.append((name, f"{len(value):,} items" if len(value) != 1 else "1 item"))
     return tuple((shown(name.replace("_", " ")), text) for name, text in facts)
 
@@ -207,7 +208,12 @@ def _details(lines: Iterable[StepLine], outcomes: dict[str | None, Any], kind: s
 
 def _changed(lines: Sequence[StepLine], outcomes: dict[str | None, Any]) -> tuple[TableChange, ...] | None:
     details = _details(lines, outcomes, "undo")
-    return _changes([c for d in details for c in _dicts(d.get("counts"))]) if details else None
+    counts = [c for d in details for c in _dicts(d.get("counts"))]
+    for detail in details:
+        tables = detail.get("tables")
+        if isinstance(tables, dict):
+            counts += [{**c, "table": name} for name, c in sorted(tables.items()) if isinstance(c, dict)]
+    return _changes(counts) if details else None
 
 
 def _replayed(lines: Sequence[StepLine], outcomes: dict[str | None, Any]) -> int | None:

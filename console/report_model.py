@@ -80,7 +80,7 @@ class Stage:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recovery:
     """One attempt. ``planned`` from the plan, ``changed`` from what the data step recorded (``None``: it did not run).
-    ``state`` is where it ended, empty while it has not."""
+    ``left`` are rows left as they are because of a conflict, ``state`` is where it ended, empty while it has not."""
 
     id: str
     mode: str = ""
@@ -88,6 +88,7 @@ class Recovery:
     plan_hash: str = ""
     planned: tuple[TableChange, ...] = ()
     changed: tuple[TableChange, ...] | None = None
+    left: int = 0
     events: int = 0
     replayed: int | None = None
     carried: int = 0

@@ -99,7 +99,7 @@ class Database:
                 if not self._has_ledger(conn):
                     self._create(conn)
         with self.reading() as conn:
-            values = dict(conn.execute(sa.select(tables.meta.c.name, tables.meta.c.value)).tuples().all())
+            values = dict(conn.execute(sa.select(tables.meta.c.name, tables.meta.c.value)).all())
         version = values.get("schema", "")
         if version != str(tables.SCHEMA_VERSION):
             raise UnknownSchema(
@@ -111,7 +111,7 @@ class Database:
     def missing_triggers(self, conn: Connection) -> Sequence[str]:
         """Names of the append-only triggers that somebody removed, changed or disabled."""
         if self.sqlite:
-            rows = conn.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")).tuples().all()
+            rows = conn.execute(sa.text("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")).all()
             present: dict[str, str] = dict(rows)
             return [name for name, sql in tables.SQLITE_TRIGGERS.items() if present.get(name) != sql]
         query = sa.text(
