@@ -23,7 +23,7 @@ from platforms.base import Platform, RunState, WorkflowInfo
 
 from . import chunks, database, points, position, shape
 from .model import Chunk, Position, RecoveryPoint, TableManifest, TableSpec, WorkflowState
-from .point_errors import LogicMoved, WorkflowMissing
+from .point_errors import LogicMoved, WorkflowMissing, translated
 from .store import Store
 
 Verify = Callable[[str], dict[str, Any]]
@@ -50,7 +50,7 @@ def open_snapshot(dsn: str) -> Iterator[Snapshot]:
     """Hold one consistent view of the database as the capturer. It keeps vacuum back: do not hold it for long."""
     conn = database.connect(dsn, purpose="capture")
     try:
-        with conn.transaction():
+        with translated(), conn.transaction():
             conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             chunks.settle(conn)
             # With nothing but pg_catalog in the path, names inside values (regclass and its like) print in full.

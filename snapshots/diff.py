@@ -12,9 +12,9 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from . import staging
-from .model import RecoveryPoint, TableManifest
-from .point_errors import TableMissing
+from . import journal, journal_shape, position, staging
+from .model import Gap, JournalTx, RecoveryPoint, TableManifest
+from .point_errors import TableMissing, translated
 from .store import Store
 
 KEYS = 100
@@ -45,23 +45,25 @@ class TableDiff:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActorLoss:
-    """Later work of one database role that a restore to the point would take back, as the journal saw it."""
+    """Later work of one database role that a restore to the point would take back, as the journal saw it.
+    ``images`` counts old and new rows apart: an update is two."""
 
     actor: str
     transactions: int
-    rows: int
+    images: int
     tables: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loss:
-    """What a restore to a point would overwrite. ``actors`` is empty and ``journaled`` false without a journal: then
-    nobody can say whose work it is."""
+    """What a restore to a point would overwrite. Without a journal (``journaled`` false) nobody can say whose work it
+    is; with ``gaps``, ``actors`` may miss some of it. The rows are exact in any case."""
 
     point_id: str
     tables: tuple[TableDiff, ...]
     actors: tuple[ActorLoss, ...]
     journaled: bool
+    gaps: tuple[Gap, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -69,14 +71,15 @@ class Loss:
 
     def sentence(self) -> str:
         """One line for a person: how many rows, of which tables, by whom."""
-        of = ", ".join(
-            f"{t.table} ({t.added} new, {t.changed} edited, {t.deleted} deleted)" for t in self.tables if t.rows
-        )
-        by = ", ".join(f"{a.actor} ({a.transactions} transactions, {a.rows} rows)" for a in self.actors)
         if not self.rows:
             return f"A restore to point {self.point_id} would overwrite nothing."
-        told = f"; written since by {by}" if by else "; by whom is not known" if not self.journaled else ""
-        return f"A restore to point {self.point_id} would overwrite {self.rows} rows of later work: {of}{told}."
+        rows = ", ".join(
+            f"{t.table} ({t.added} new, {t.changed} edited, {t.deleted} deleted)" for t in self.tables if t.rows
+        )
+        who = ", ".join(f"{a.actor} ({a.transactions} transactions)" for a in self.actors) or "nobody the journal saw"
+        known = f"written since by {who}" if self.journaled else "by whom is not known, there is no journal"
+        doubt = "; the journal has gaps, so this list of writers may be incomplete" if self.gaps else ""
+        return f"A restore to point {self.point_id} would overwrite {self.rows} rows: {rows}; {known}{doubt}."
 
 
 def diff(
@@ -94,7 +97,7 @@ def diff(
     """
     chosen = manifests(point, tables)
     found: list[TableDiff] = []
-    with staging.transaction(conn, repeatable=True):
+    with translated(), staging.transaction(conn, repeatable=True):
         for number, manifest in enumerate(chosen):
             staged = staging.stage(conn, manifest, store, number=number)
             found.append(describe(conn, staged, staging.compare(conn, staged), keys=keys))
@@ -107,7 +110,26 @@ def would_lose(conn: Connection[Any], point: RecoveryPoint, store: Store, tables
     Same role and errors as :func:`diff`.
     """
     compared = diff(conn, point, store, tables, keys=0)
-    return Loss(point_id=point.id, tables=compared, actors=(), journaled=False)
+    names = [t.table for t in compared]
+    with translated(), conn.transaction():
+        here = position.current(conn)
+        known = (here.system_id, here.timeline) == (point.position.system_id, point.position.timeline)
+        if not known or not journal_shape.exists(conn):
+            return Loss(point_id=point.id, tables=compared, actors=(), journaled=False)
+        gaps = journal.gaps(conn, since=point.position, tables=names)
+        by_actor: dict[str, list[JournalTx]] = {}
+        for transaction in journal.transactions(conn, since=point.position, tables=names):
+            by_actor.setdefault(transaction.actor, []).append(transaction)
+    actors = [
+        ActorLoss(
+            actor=actor,
+            transactions=len({t.xid for t in written}),
+            images=sum(t.rows for t in written),
+            tables=tuple(sorted({name for t in written for name in t.tables})),
+        )
+        for actor, written in sorted(by_actor.items())
+    ]
+    return Loss(point_id=point.id, tables=compared, actors=tuple(actors), journaled=True, gaps=tuple(gaps))
 
 
 def manifests(point: RecoveryPoint, tables: Iterable[str] | None) -> tuple[TableManifest, ...]:

@@ -1,10 +1,15 @@
 """What can go wrong with recovery points. Each message names the object, the cause and the next step in one line.
 
-* worth trying again: :class:`StoreUnreachable` (``retryable``), :class:`LogicMoved`, :class:`RestoreBusy`;
+* worth trying again: :class:`StoreUnreachable` (``retryable``), :class:`LogicMoved`, :class:`Busy`;
 * trying again cannot help: :class:`Damaged`, and everything that is a :class:`snapshots.errors.Refused`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from psycopg import errors
 
 from .errors import Refused, SnapshotError, Unreachable
 
@@ -64,5 +69,27 @@ class NotEmpty(Refused):
     """A copy is restored only into empty tables."""
 
 
-class RestoreBusy(SnapshotError):
+class Busy(SnapshotError):
     """Other sessions held the locks for too long, or a deadlock was broken. Nothing changed; try again."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """PostgreSQL's own refusals, as errors of this room."""
+    try:
+        yield
+    except (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure) as error:
+        raise Busy(f"The tables are in use ({error.diag.message_primary}); try again.") from error
+    except errors.InsufficientPrivilege as error:
+        raise Refused(f"The role may not do this ({error.diag.message_primary}); apply `reinstate roles`.") from error
+    except errors.UndefinedTable as error:
+        raise Refused(f"{error.diag.message_primary}; install the journal's schema (`reinstate journal`).") from error
+    except errors.OperationalError as error:
+        cause = error.diag.message_primary or type(error).__name__
+        raise Unreachable(
+            f"The database gave up in the middle ({cause}); nothing was changed; try again.", retryable=True
+        ) from error
+    except errors.DatabaseError as error:
+        if error.sqlstate == "RJ003":
+            raise Refused(f"{error.diag.message_primary}; install the journal again.") from error
+        raise

@@ -6,19 +6,17 @@ for an undo, always with what it would overwrite (:func:`snapshots.diff.would_lo
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg import Connection, errors, sql
+from psycopg import Connection, sql
 from psycopg.types.json import Jsonb
 
 from . import database, restore_rows, shape, staging
 from .diff import TableDiff, describe, manifests
-from .errors import Refused
 from .model import Applied, RecoveryPoint, TableSpec
-from .point_errors import CapPassed, RestoreBusy, StepApplied, WouldBreak
+from .point_errors import CapPassed, StepApplied, WouldBreak, translated
 from .store import Store
 
 
@@ -53,12 +51,12 @@ def apply_diff(
     ``TableSpec.suppress`` are off inside the transaction only. Calling again with the same recovery and step returns
     what was recorded and changes nothing.
 
-    Raises :class:`CapPassed`, :class:`WouldBreak`, :class:`ShapeChanged`, :class:`StepApplied`, :class:`RestoreBusy`
+    Raises :class:`CapPassed`, :class:`WouldBreak`, :class:`ShapeChanged`, :class:`StepApplied`, :class:`Busy`
     (worth trying again) and the errors of the store; in each case nothing was changed.
     """
     specs = {t.name: t for t in tables}
     chosen = manifests(point, specs)
-    with _translated(), staging.transaction(conn):
+    with translated(), staging.transaction(conn):
         if done := _applied(conn, recovery_id, step, plan_hash):
             return done
         staged = {m.name: staging.stage(conn, m, store, number=i) for i, m in enumerate(chosen)}
@@ -180,16 +178,3 @@ def _record(
 
 def _text(conn: Connection[Any], name: str) -> str:
     return database.qualified(name).as_string(conn)
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    """PostgreSQL's refusals as errors of this room."""
-    try:
-        yield
-    except (errors.LockNotAvailable, errors.DeadlockDetected) as error:
-        raise RestoreBusy(
-            f"The tables are in use ({error.diag.message_primary}); contain writers, then retry."
-        ) from error
-    except errors.InsufficientPrivilege as error:
-        raise Refused(f"The role may not do this ({error.diag.message_primary}); apply `reinstate roles`.") from error

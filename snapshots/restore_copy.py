@@ -10,7 +10,7 @@ from psycopg import Connection, errors, sql
 from . import database, shape, staging
 from .diff import manifests
 from .model import RecoveryPoint
-from .point_errors import NotEmpty, ShapeChanged, WouldBreak
+from .point_errors import NotEmpty, ShapeChanged, WouldBreak, translated
 from .restore import forward
 from .store import Store
 
@@ -27,7 +27,7 @@ def into_empty(
     Raises :class:`NotEmpty`, :class:`ShapeChanged`, :class:`WouldBreak` and the errors of the store.
     """
     chosen = {m.name: m for m in manifests(point, tables)}
-    with staging.transaction(conn):
+    with translated(), staging.transaction(conn):
         for manifest in chosen.values():
             changed = shape.differences(conn, manifest)
             if changed:
