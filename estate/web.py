@@ -20,8 +20,7 @@ def client(base_url: str, *, timeout_s: float = 30.0) -> httpx.Client:
 def healthy(url: str) -> bool:
     """Whether ``url`` answers 200."""
     try:
-        with client(url, timeout_s=PROBE_TIMEOUT_S) as probe:
-            return probe.get("").status_code == httpx.codes.OK
+        return httpx.get(url, timeout=PROBE_TIMEOUT_S, trust_env=False).status_code == httpx.codes.OK
     except httpx.TransportError:
         return False
 
