@@ -1,4 +1,4 @@
-"""Real parts for tests: a PostgreSQL server per session, a database with the product's roles per test."""
+"""Real parts for tests: a PostgreSQL server per session, an app database per test, a whole estate for live tests."""
 
 import shutil
 import tempfile
@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from psycopg import errors, sql
 
+from estate import Addresses, Estate
 from estate.postgres import FAST_AND_UNSAFE, SUPERUSER, Cluster
 
 INSTALLER, CAPTURER, RECOVERER = "installer", "capturer", "recoverer"
@@ -147,3 +148,35 @@ def module_app_db(pg: PgServer) -> Iterator[AppDb]:
     app = make_app_db(pg, "module_app")
     yield app
     drop_app_db(app)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningEstate:
+    """PostgreSQL, n8n and a Prefect server, up for the whole session."""
+
+    estate: Estate
+    addresses: Addresses
+
+    @property
+    def home(self) -> Path:
+        return self.estate.home
+
+
+@pytest.fixture(scope="session")
+def estate() -> Iterator[RunningEstate]:
+    """The whole estate in a temporary home, for tests marked ``live``. Downloads stay in the shared cache.
+
+    At the end everything is stopped, and it is an error if a process or the socket's directory is left.
+    """
+    home = Path(tempfile.mkdtemp(prefix="reinstate-estate-"))
+    running = Estate(home)
+    try:
+        addresses = running.up()
+        yield RunningEstate(estate=running, addresses=addresses)
+    finally:
+        sockets = running.addresses().pg_socket_dir
+        running.down()
+        left = [part for part in running.status() if part.state != "down"]
+        shutil.rmtree(home)
+    assert not left
+    assert sockets is None or not sockets.exists()
