@@ -41,7 +41,6 @@ def close(
     for _ in range(ROUNDS):
         spec = undo_spec(ctx.tables, tuple(selection), carried=tuple(carried), policy=policy, caps=ctx.app.caps)
         found = undo.entangled(connection, spec)
-        connection.rollback()
         if not found:
             return tuple(selection), tuple(carried)
         if attributed is None:

@@ -16,8 +16,7 @@ def offer_diff(ctx: AppContext, connection: psycopg.Connection, diagnosis: Diagn
     point = points.load(ctx.store, ctx.app.key, diagnosis.point_id)
     loss = diff.would_lose(connection, point, ctx.store, ctx.tables)
     connection.rollback()
-    lost = ", ".join(f"{t.table} {t.rows} rows" for t in loss.tables if t.rows) or "no rows"
     return (
         f"A diff against point {point.id} of {point.taken_at:%Y-%m-%d %H:%M} is possible, but needs approval: "
-        f"it would overwrite all later work, the legitimate too: {lost}"
+        f"{loss.sentence()}"
     )

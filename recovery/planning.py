@@ -73,14 +73,12 @@ def make_plan(
             selected = select(ctx, connection, incident, diagnosis, contained["workflows"], policy, say)
             refuse_problems(ctx, connection, diagnosis, selected, policy)
             spec = undo_spec(ctx.tables, selected.selection, carried=selected.carried, policy=policy, caps=ctx.app.caps)
-            suspects = len(undo.suspects(connection, spec))
-            connection.rollback()
+            suspects = undo.suspects(connection, spec).count
         choice = choose_events(ctx, selected, notes)
     conflicts: dict[str, int] = {}
     effects: tuple[TableEffect, ...] = ()
     if selected is not None:
-        for conflict in selected.preview.conflicts:
-            conflicts[conflict.kind] = conflicts.get(conflict.kind, 0) + 1
+        conflicts = dict(selected.preview.conflict_counts)
         effects = tuple(
             TableEffect(
                 table=c.table,
@@ -164,7 +162,6 @@ def select(
     selection, carried = closure.close(ctx, connection, diagnosis, start, runs, policy)
     spec = undo_spec(ctx.tables, selection, carried=carried, policy=policy, caps=ctx.app.caps)
     preview = undo.preview(connection, spec)
-    connection.rollback()
     return Selected(selection=selection, carried=carried, preview=preview, runs=runs)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from checks import suites
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
-from snapshots import capture
+from snapshots import capture, journal
 from snapshots.model import RecoveryPoint
 
 
@@ -26,26 +26,22 @@ def protect(ctx: AppContext, *, say: Say = quiet) -> RecoveryPoint:
         }
 
     with ctx.connect("recoverer", "tick") as connection:
-        from snapshots import journal
-
         journal.tick(connection)
-        connection.commit()
-    ids = {key: info.id for key, info in ctx.infos().items()}
-    say(f"capturing {len(ctx.tables)} tables and {len(ids)} workflows")
+    say(f"capturing {len(ctx.tables)} tables and {len(ctx.app.workflows)} workflows")
     point = capture.capture(
         ctx.dsn("capturer"),
+        ctx.tables,
+        {w.key: w.name for w in ctx.app.workflows},
+        ctx.platform,
+        ctx.store,
         app=ctx.app.key,
-        tables=ctx.tables,
-        platform=ctx.platform,
-        workflows=ids,
-        store=ctx.store,
         verify=verify,
     )
     ctx.ledger.append(
         "point.taken",
         app=ctx.app.key,
         body={
-            "point": point.id,
+            "point_id": point.id,
             "verified": point.verified,
             "rows": sum(t.rows for t in point.tables),
             "workflows": {w.workflow: w.version_hash for w in point.workflows},

@@ -36,14 +36,14 @@ def standing(ctx: AppContext) -> Standing:
     verified = [p for p in points.listing(ctx.store, ctx.app.key).points if p.verified]
     newest = max(verified, key=lambda p: p.taken_at, default=None)
     with ctx.connect("recoverer", "status") as connection:
-        state = journal.status(connection)
+        state = journal.status(connection, expected=[t.name for t in ctx.app.tables])
     problems = ctx.ledger.verify()
     lines = [
         f"incident: {incident.id} {incident.status} - {incident.title}" if incident else "incident: none open",
         f"newest verified point: {newest.id} of {newest.taken_at:%Y-%m-%d %H:%M:%S}"
         if newest
         else "no verified point: run `reinstate protect`",
-        f"journal: {state.summary}",
+        f"journal: {journal_line(state)}",
         f"ledger: {'; '.join(problems)}" if problems else f"ledger: {ctx.ledger.head()[0]} entries, chain intact",
     ]
     return Standing(
@@ -53,6 +53,16 @@ def standing(ctx: AppContext) -> Standing:
         point=newest.id if newest else None,
         lines=tuple(lines),
     )
+
+
+def journal_line(state: journal.Status) -> str:
+    """The journal in one line: what is recorded, how large, which gaps last."""
+    if not state.installed:
+        return "not installed: run `reinstate journal install`"
+    size = sum(t.bytes for t in state.tables) / 1_000_000
+    open_gaps = [f"{g.table} ({g.kind})" for g in state.gaps if g.until is None]
+    missing = f"; not journaled: {', '.join(state.missing)}" if state.missing else ""
+    return f"{len(state.tables)} tables, {size:.1f} MB, gaps: {', '.join(open_gaps) or 'none'}{missing}"
 
 
 def incident_or_last(ctx: AppContext, incident: str | None) -> str:

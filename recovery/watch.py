@@ -43,7 +43,6 @@ def watch(ctx: AppContext, *, say: Say = quiet, stop: Callable[[], bool] = lambd
             now = time.monotonic()
             if not recent or now - ticked >= TICK_S:
                 recent.append((now, journal.tick(connection)))
-                connection.commit()
                 ticked = now
             while len(recent) > 1 and now - recent[1][0] > WINDOW_S:
                 recent.popleft()

@@ -64,12 +64,14 @@ def journal_install(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, dry_
 
 def journal_status(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json = False) -> None:
     """Say what the journal records, how large it is, and where it has gaps. Exit code 5 while a gap is open."""
+    from recovery.standing import journal_line
     from snapshots import journal
 
     with opened(catalog, app) as ctx, ctx.connect("recoverer", "journal status") as connection:
-        found = journal.status(connection)
-    output.emit(found, as_json=as_json, text="\n".join(f"{k}: {v}" for k, v in output.plain(found).items()))
-    if getattr(found, "open_gaps", None):
+        found = journal.status(connection, expected=[t.name for t in ctx.app.tables])
+    lines = [journal_line(found), *(f"gap in {g.table}: {g.kind}: {g.detail}" for g in found.gaps)]
+    output.emit(found, as_json=as_json, text="\n".join(lines))
+    if found.missing or any(g.until is None for g in found.gaps):
         raise typer.Exit(exits.REFUSED)
 
 
@@ -120,7 +122,7 @@ def points(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json
     from snapshots import points as listing
 
     with opened(catalog, app) as ctx:
-        found = listing.load_all(ctx.store, ctx.app.key)
+        found = listing.listing(ctx.store, ctx.app.key).points
     if as_json:
         rows = [
             {"id": p.id, "taken_at": p.taken_at, "verified": p.verified, "rows": sum(t.rows for t in p.tables)}

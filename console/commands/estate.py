@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console import output
 from console.options import Json
+
+if TYPE_CHECKING:
+    from estate import Progress
 
 HELP = """Start, look at, or stop the embedded PostgreSQL, n8n and Prefect server.
 
@@ -23,40 +26,45 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="estate")
 
 
+def tell(step: Progress) -> None:
+    """One line per step of a part."""
+    output.progress(f"{step.part}: {step.text}")
+
+
 def up(
     part: Annotated[list[str] | None, typer.Option(help="postgres, n8n or prefect; all by default.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Start what is not running; a second call returns at once. Downloads what is missing first."""
-    from estate import Estate
-    from recovery.context import default_home
+    """Start what is not running; a second call returns at once. Downloads what is missing first.
 
-    parts = tuple(part) if part else ("postgres", "n8n", "prefect")
-    addresses = Estate(default_home()).up(parts, progress=output.progress)
-    text = (
-        f"PostgreSQL {addresses.pg_host}:{addresses.pg_port}\nn8n {addresses.n8n_url}\nPrefect {addresses.prefect_url}"
-    )
+    Example: `reinstate estate up --part postgres`.
+    """
+    from estate import PARTS, Estate
+
+    found = Estate().up(tuple(part) if part else PARTS, progress=tell)
     shown = {
-        "postgres": f"{addresses.pg_host}:{addresses.pg_port}",
-        "n8n": addresses.n8n_url,
-        "prefect": addresses.prefect_url,
+        "postgres": f"{found.pg_host}:{found.pg_port}",
+        "n8n": found.n8n_url,
+        "prefect": found.prefect_url,
+        "seconds": round(found.total_s, 1),
+        "download_seconds": round(found.download_s, 1),
     }
-    output.emit(shown, as_json=as_json, text=text)
+    output.emit(shown, as_json=as_json, text="\n".join(f"{k}: {v}" for k, v in shown.items()))
 
 
 def status(as_json: Json = False) -> None:
     """Say which parts run, and where."""
     from estate import Estate
-    from recovery.context import default_home
 
-    found = Estate(default_home()).status()
-    output.emit(found, as_json=as_json, text="\n".join(f"{k}: {v}" for k, v in output.plain(found).items()))
+    found = Estate().status()
+    output.emit(found, as_json=as_json)
+    if not as_json:
+        output.table("Estate", ["part", "state", "address", "log"], [(p.part, p.state, p.address, p.log) for p in found])
 
 
 def down() -> None:
     """Stop every part cleanly. The data stays."""
     from estate import Estate
-    from recovery.context import default_home
 
-    Estate(default_home()).down()
+    Estate().down(progress=tell)
     output.say("the estate is stopped; its data is kept")

@@ -138,15 +138,13 @@ def prefect_address() -> str:
         return url
     from console.errors import Unreachable
     from estate import Estate
-    from recovery.context import default_home
 
-    url = Estate(default_home()).prefect_api_url()
-    if url is None:
+    estate = Estate()
+    if not any(p.part == "prefect" and p.state == "up" for p in estate.status()):
         raise Unreachable("Prefect server: none is running; set PREFECT_API_URL or run `reinstate estate up`")
-    os.environ["PREFECT_API_URL"] = url
-    os.environ.setdefault("PREFECT_HOME", str(default_home() / "prefect"))
+    os.environ["PREFECT_API_URL"] = estate.addresses().prefect_api_url
     os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
-    return url
+    return os.environ["PREFECT_API_URL"]
 
 
 def replay(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from recovery.containment import Say
@@ -12,6 +11,8 @@ from recovery.plan import Plan, Step
 from recovery.selection import planned_spec
 from snapshots import carry, undo
 from snapshots.model import TableCounts
+
+DONE = {"delete": "deleted", "update": "updated", "insert": "inserted", "merged": "with later work kept"}
 
 
 def undo_act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:
@@ -25,7 +26,13 @@ def undo_act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any
     with ctx.connect("recoverer", "undo") as connection:
         spec = planned_spec(ctx.tables, plan, ctx.app.caps)
         applied = undo.apply(
-            connection, spec, recovery_id=plan.recovery_id, step=step.id, plan_hash=plan.hash, expected=expected
+            connection,
+            spec,
+            recovery_id=plan.recovery_id,
+            step=step.id,
+            plan_hash=plan.hash,
+            expected=expected,
+            known_conflicts=tuple(plan.conflicts),
         )
     assert_undone(ctx, plan)
     say(f"undone: {describe(applied.detail)}; planning it again yields nothing")
@@ -65,10 +72,9 @@ def carry_act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, An
 
 def describe(detail: dict[str, Any]) -> str:
     """Counts of an applied step in words."""
-    counts = detail.get("counts", [])
-    words = [
-        f"{c['table']} {c['delete']} deleted, {c['update']} updated, {c['insert']} inserted"
-        for c in (c if isinstance(c, dict) else asdict(c) for c in counts)
-        if c["delete"] or c["update"] or c["insert"]
-    ]
+    words = []
+    for table, counts in sorted(detail.get("tables", {}).items()):
+        done = [f"{n} {DONE[kind]}" for kind, n in counts.items() if n and kind in DONE]
+        if done:
+            words.append(f"{table} {', '.join(done)}")
     return "; ".join(words) or "nothing to change"
