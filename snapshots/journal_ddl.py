@@ -81,7 +81,7 @@ def _names(columns: tuple[Column, ...]) -> sql.Composed:
 
 
 def create_twin(shape: Shape, twin: str) -> list[sql.Composable]:
-    body = [c.definition() for c in shape.columns]
+    body: list[sql.Composable] = [c.definition() for c in shape.columns]
     body += [sql.SQL("{} {} NOT NULL").format(sql.Identifier(n), sql.SQL(t)) for n, t in _META if n != "rj_run"]
     body.append(sql.SQL("rj_run text"))
     return [

@@ -29,7 +29,7 @@ ATTEMPTS = 8
 
 _FILES = ("journal.sql", "prune.sql", "fence.sql")
 _TABLES = ("setting", "journal_table", "gap", "tick", "applied", "fenced", "trigger_off")
-_READERS_CALL = ("findings()", "lost(text)")
+_READERS_CALL = ("findings()", "lost(text)", "app_relations()")
 _RECOVERER_CALLS = (
     "record_tick()",
     "fence(name, text)",
