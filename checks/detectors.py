@@ -62,7 +62,7 @@ def run(
             question = _Question(conn=conn, app=app, detector=detector, since=since, at=at, excluded=tuple(excluded))
             try:
                 findings.extend(_KINDS[detector.kind](question))
-            except (psycopg.ProgrammingError, psycopg.DataError) as error:
+            except (psycopg.ProgrammingError, psycopg.DataError, psycopg.InternalError) as error:
                 raise DetectorBroken(
                     f"detector {detector.key}: its query fails: {str(error).splitlines()[0]}. "
                     "Correct the detector in the catalogue, or the table it reads"

@@ -2,12 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 
+from catalog.models import App
+from snapshots import database, journal_install, position
+from snapshots.model import Position
 from tests.conftest import AppDb
 
 SCHEMA = """
@@ -63,3 +67,70 @@ def intake(shop: AppDb) -> Iterator[psycopg.Connection]:
     """What the order intake's credential may do."""
     with psycopg.connect(shop.dsn("wf_intake"), autocommit=True) as connection:
         yield connection
+
+
+def app_of(*detectors: dict[str, Any]) -> App:
+    """The shop's catalogue with the given detectors."""
+    people = {"owner": "ada", "deputy": "grace"}
+    return App.model_validate(
+        {
+            "key": "shop",
+            "title": "Shop",
+            **people,
+            "platform": {"kind": "fake", "url": "env:URL", "api_key": "env:KEY"},
+            "database": {"installer": "env:I", "capturer": "env:C", "recoverer": "env:R"},
+            "objectives": {"rto_s": 60, "rpo_s": 60},
+            "workflows": [
+                {
+                    "key": "intake",
+                    "name": "Order intake",
+                    "role": "wf_intake",
+                    "trigger": {"kind": "webhook"},
+                    "downstream": ["payment"],
+                    "writes": ["shop.orders", "shop.items.qty"],
+                    **people,
+                },
+                {
+                    "key": "payment",
+                    "name": "Payment",
+                    "role": "wf_payment",
+                    "trigger": {"kind": "webhook"},
+                    "reads": ["shop.orders.total"],
+                    "writes": ["shop.orders.status"],
+                    **people,
+                },
+            ],
+            "tables": [
+                {"name": "shop.orders", "event_time": "placed_at", "unique": [["ref"]]},
+                {"name": "shop.items"},
+                {"name": "shop.stock"},
+            ],
+            "detectors": list(detectors),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Journaled:
+    """A journaled shop: the watcher's connection, and the position before anything happened."""
+
+    db: AppDb
+    watcher: psycopg.Connection[Any]
+    since: Position
+
+    def here(self) -> Position:
+        found = position.current(self.watcher)
+        self.watcher.rollback()
+        return found
+
+
+@pytest.fixture
+def journaled(shop: AppDb) -> Iterator[Journaled]:
+    with database.connect(shop.installer, purpose="test") as installer:
+        specs = database.tables(installer, app_of().tables)
+        installer.rollback()
+        journal_install.install(installer, specs, capturer="capturer", recoverer="recoverer")
+    with database.connect(shop.capturer, purpose="watch") as watcher:
+        since = position.current(watcher)
+        watcher.rollback()
+        yield Journaled(shop, watcher, since)
