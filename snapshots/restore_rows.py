@@ -21,8 +21,8 @@ def bring_back(conn: Connection[Any], staged: Staged, order: Sequence[str]) -> N
     names until it is updated. The first is tried, then the second, each in a savepoint and each judged by comparing
     again. Raises :class:`WouldBreak` when neither leads to the point.
     """
-    attempts = (_delete, _update, _insert), (_insert, _update, _delete)
-    for number, steps in enumerate(attempts, start=1):
+    causes: list[str] = []
+    for steps in ((_delete, _update, _insert), (_insert, _update, _delete)):
         try:
             with conn.transaction():
                 conn.execute("SET CONSTRAINTS ALL DEFERRED")
@@ -32,13 +32,14 @@ def bring_back(conn: Connection[Any], staged: Staged, order: Sequence[str]) -> N
                 conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 _prove(conn, staged)
                 return
-        except (errors.IntegrityError, WouldBreak) as error:
-            if number == len(attempts):
-                cause = error.diag.message_primary if isinstance(error, errors.IntegrityError) else error
-                raise WouldBreak(
-                    f"The point's rows do not fit the database ({cause}); restore the related tables together, "
-                    "or restore into a copy."
-                ) from error
+        except errors.IntegrityError as error:
+            causes.append(error.diag.message_primary or type(error).__name__)
+        except WouldBreak as error:
+            causes.append(str(error))
+    raise WouldBreak(
+        f"The point's rows do not fit the database ({'; in the other order: '.join(dict.fromkeys(causes))}); "
+        "restore the related tables together, or restore into a copy."
+    )
 
 
 def refuse_erasing(conn: Connection[Any], staged: Staged, relations: Sequence[Relation]) -> None:

@@ -90,7 +90,8 @@ class Told:
     def runs(
         self, workflow_id: str | None = None, *, since: datetime | None = None, states: Sequence[RunState] = ()
     ) -> list[Run]:
-        return [r for r in (self.in_flight if states else self.in_flight + self.ended) if not since or r.started_at]
+        known = self.in_flight if states else self.in_flight + self.ended
+        return [r for r in known if workflow_id in (None, r.workflow_id) and (not since or r.started_at)]
 
 
 WORKFLOWS = {"order-intake": "Order intake", "stock-sync": "Stock sync"}

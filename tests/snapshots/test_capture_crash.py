@@ -1,0 +1,124 @@
+"""A capture killed with -9 at any instant leaves the store readable and earlier verified points as they were."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from point_desk import build, take, write
+
+from snapshots import points
+from snapshots.store import Store
+
+pytestmark = pytest.mark.postgres
+
+CHILD = """
+import os, signal, sys, time
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from point_desk import TABLES, WORKFLOWS, Told
+from snapshots import capture
+from snapshots.store import Store
+moment = sys.argv[4]
+real_link, real_fsync, real_unlink = os.link, os.fsync, Path.unlink
+links = 0
+
+def die(): os.kill(os.getpid(), signal.SIGKILL)
+
+def link(source, target):
+    global links
+    links += 1
+    manifest = str(target).endswith(".json")
+    if moment == "before the first chunk" and links == 1: die()
+    if moment == "before the manifest" and manifest: die()
+    real_link(source, target)
+    if moment == "between chunks" and links == 2: die()
+    if moment == "after the manifest" and manifest: die()
+
+def fsync(handle):
+    if moment == "half a manifest" and b'"checksum"' in os.pread(os.open(f"/proc/self/fd/{handle}", 0), 20, 0): die()
+    real_fsync(handle)
+
+def verify(snapshot):
+    if moment == "while suites run": print("verifying", flush=True); time.sleep(60)
+    return {"passed": True}
+
+os.link, os.fsync = link, fsync
+capture.capture(sys.argv[2], TABLES, WORKFLOWS, Told(), Store(sys.argv[3]), app="desk", verify=verify)
+"""
+MOMENTS = (
+    "before the first chunk",
+    "between chunks",
+    "while suites run",
+    "half a manifest",
+    "before the manifest",
+    "after the manifest",
+)
+
+
+@pytest.fixture
+def app(app_db: Any) -> Any:
+    build(app_db, journal=False)
+    return app_db
+
+
+def _start(app: Any, folder: Path, moment: str) -> "subprocess.Popen[bytes]":
+    here = str(Path(__file__).parent)
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, here, app.capturer, str(folder), moment], stdout=subprocess.PIPE
+    )
+
+
+def _until(true: Callable[[], bool], seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _sessions(app: Any) -> int:
+    with psycopg.connect(app.superuser) as conn:
+        row = conn.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = 'capturer'").fetchone()
+    return row[0] if row else 0
+
+
+def test_killed_at_each_moment(app: Any, tmp_path: Path) -> None:
+    first, store = take(app, tmp_path)
+    for moment in MOMENTS:
+        write(app, "UPDATE shop.orders SET total = total + 1", "UPDATE shop.log SET at = now()")
+        known = set(store.point_ids("desk"))
+        child = _start(app, tmp_path, moment)
+        assert child.stdout
+        if moment == "while suites run":
+            assert child.stdout.readline() == b"verifying\n"
+            os.kill(child.pid, signal.SIGKILL)
+        assert child.wait(timeout=30) == -signal.SIGKILL, moment
+        child.stdout.close()
+        new = set(Store(str(tmp_path)).point_ids("desk")) - known
+        assert len(new) == (moment == "after the manifest"), moment
+        listing = points.listing(store, "desk")
+        assert listing.problems == (), moment
+        assert all(p.verified and points.audit(store, p) == () for p in listing.points), moment
+        assert first in listing.points, moment
+        _until(lambda: _sessions(app) == 0)  # no snapshot is left to hold vacuum back
+    second, _ = take(app, tmp_path)
+    assert not list((tmp_path / "tmp").iterdir()), "the next capture clears what the dead ones left"
+    assert points.latest_verified(store, "desk") == second
+
+
+def test_two_captures_in_two_processes(app: Any, tmp_path: Path) -> None:
+    children = [_start(app, tmp_path, "never") for _ in range(2)]
+    for child in children:
+        assert child.wait(timeout=30) == 0
+        assert child.stdout
+        child.stdout.close()
+    store = Store(str(tmp_path))
+    listing = points.listing(store, "desk")
+    assert len(listing.points) == 2
+    assert all(points.audit(store, p) == () for p in listing.points)

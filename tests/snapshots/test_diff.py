@@ -1,0 +1,136 @@
+"""A diff is exact, by key or as a bag of rows, and says whose later work a restore would take back."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from point_desk import ORDERS, build, take, write
+
+from snapshots import database, diff
+from snapshots.errors import Refused
+from snapshots.point_errors import Damaged, ShapeChanged, TableMissing
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def app(app_db: Any) -> Any:
+    build(app_db)
+    return app_db
+
+
+def test_an_unchanged_database_differs_in_nothing(app: Any, tmp_path: Path) -> None:
+    point, store = take(app, tmp_path)
+    for dsn in (app.capturer, app.recoverer):
+        with database.connect(dsn, purpose="test") as conn:
+            assert [(t.table, t.rows, t.point_rows) for t in diff.diff(conn, point, store)] == [
+                ("shop.customers", 0, 20),
+                ("shop.orders", 0, 200),
+                ("shop.log", 0, 12),
+            ]
+            assert "nothing" in diff.would_lose(conn, point, store).sentence()
+
+
+def test_each_kind_of_change_is_counted_and_named(app: Any, tmp_path: Path) -> None:
+    point, store = take(app, tmp_path)
+    write(
+        app,
+        "UPDATE shop.orders SET total = total + 1 WHERE id IN (5, 6, 7)",
+        "DELETE FROM shop.orders WHERE id = 9",
+        "INSERT INTO shop.orders (customer_id, total) VALUES (1, 1), (2, 2)",
+    )
+    with database.connect(app.capturer, purpose="test") as conn:
+        (found,) = diff.diff(conn, point, store, ["shop.orders"], keys=2)
+    assert (found.added, found.changed, found.deleted) == (2, 3, 1)
+    assert found.added_keys == (("201",), ("202",))
+    assert found.changed_keys == (("5",), ("6",))
+    assert found.deleted_keys == (("9",),)
+    assert (found.point_rows, found.live_rows) == (200, 201)
+
+
+def test_equal_is_not_enough_the_image_counts(app: Any, tmp_path: Path) -> None:
+    write(app, "CREATE TABLE shop.exact (id int PRIMARY KEY, n numeric, f float8, j json)")
+    write(
+        app,
+        "INSERT INTO shop.exact VALUES (1, 1.1, 0, '{\"a\":1}'), (2, 1, 1, '1')",
+        "GRANT SELECT ON shop.exact TO capturer",
+    )
+    spec = type(ORDERS)(name="shop.exact", key=("id",))
+    point, store = take(app, tmp_path, tables=[spec])
+    write(app, "UPDATE shop.exact SET n = 1.10, f = '-0', j = '{\"a\": 1}' WHERE id = 1")
+    with database.connect(app.capturer, purpose="test") as conn:
+        (found,) = diff.diff(conn, point, store)
+    assert found.changed_keys == (("1",),)
+
+
+def test_a_table_without_key_is_a_bag(app: Any, tmp_path: Path) -> None:
+    point, store = take(app, tmp_path)
+    write(
+        app,
+        "DELETE FROM shop.log WHERE ctid = (SELECT min(ctid) FROM shop.log WHERE line = 'line 1')",
+        "INSERT INTO shop.log VALUES (NULL, ''), (NULL, NULL)",
+    )
+    with database.connect(app.capturer, purpose="test") as conn:
+        (found,) = diff.diff(conn, point, store, ["shop.log"])
+    assert (found.added, found.changed, found.deleted) == (2, 0, 1)
+
+
+def test_would_lose_names_rows_tables_and_writers(app: Any, tmp_path: Path) -> None:
+    intake = app.role("wf_intake")
+    write(app, "GRANT USAGE ON SCHEMA shop TO wf_intake", "GRANT SELECT, UPDATE ON shop.orders TO wf_intake")
+    point, store = take(app, tmp_path)
+    with database.connect(intake, purpose="test") as conn:
+        for order in (1, 2):
+            conn.execute("UPDATE shop.orders SET total = 0 WHERE id = %s", (order,))
+            conn.commit()
+    write(app, "UPDATE shop.orders SET total = 7 WHERE id = 3")
+    with database.connect(app.recoverer, purpose="test") as conn:
+        loss = diff.would_lose(conn, point, store, ["shop.orders"])
+    assert (loss.rows, loss.journaled, loss.gaps) == (3, True, ())
+    assert [(a.actor, a.transactions, a.tables) for a in loss.actors] == [
+        ("installer", 1, ("shop.orders",)),
+        ("wf_intake", 2, ("shop.orders",)),
+    ]
+    assert "wf_intake (2 transactions)" in loss.sentence()
+    assert "3 edited" in loss.sentence()
+
+
+def test_would_lose_without_journal_says_that_nobody_knows(app_db: Any, tmp_path: Path) -> None:
+    build(app_db, journal=False)
+    point, store = take(app_db, tmp_path)
+    write(app_db, "UPDATE shop.orders SET total = 7 WHERE id = 3")
+    with database.connect(app_db.capturer, purpose="test") as conn:
+        loss = diff.would_lose(conn, point, store)
+    assert (loss.rows, loss.journaled, loss.actors) == (1, False, ())
+    assert "not known" in loss.sentence()
+
+
+def test_a_gap_since_the_point_is_told(app: Any, tmp_path: Path) -> None:
+    point, store = take(app, tmp_path)
+    write(app, "ALTER TABLE shop.orders DISABLE TRIGGER rj_update", "UPDATE shop.orders SET total = 7 WHERE id = 3")
+    with database.connect(app.recoverer, purpose="test") as conn:
+        loss = diff.would_lose(conn, point, store, ["shop.orders"])
+    assert loss.rows == 1
+    assert loss.gaps
+    assert "gaps" in loss.sentence()
+
+
+def test_what_cannot_be_compared_is_refused(app: Any, tmp_path: Path) -> None:
+    point, store = take(app, tmp_path)
+    with database.connect(app.capturer, purpose="test") as conn:
+        with pytest.raises(TableMissing, match=r"shop\.nothing"):
+            diff.diff(conn, point, store, ["shop.nothing"])
+        conn.execute("SELECT 1")
+        with pytest.raises(Refused, match="inside a transaction"):
+            diff.diff(conn, point, store)
+        conn.rollback()
+        chunk = next(t for t in point.tables if t.name == "shop.log").chunks[0].sha256
+        (tmp_path / "chunks" / chunk[:2] / f"{chunk}.parquet").write_bytes(b"")
+        with pytest.raises(Damaged, match=chunk):
+            diff.diff(conn, point, store)
+    write(app, "ALTER TABLE shop.orders ALTER total TYPE numeric(14,3), ADD extra int")
+    with (
+        database.connect(app.capturer, purpose="test") as conn,
+        pytest.raises(ShapeChanged, match=r"extra is new; column total was numeric\(12,2\) and is numeric\(14,3\)"),
+    ):
+        diff.diff(conn, point, store)
