@@ -174,7 +174,7 @@ class Platform(Protocol):
     def runs(
         self, workflow_id: str | None = None, *, since: datetime | None = None, states: Sequence[RunState] = ()
     ) -> list[Run]:
-        """Runs, oldest first, in flight included, whose end (or start, while unfinished) is not before ``since``.
+        """Runs, oldest first, that ended at or after ``since`` or have not ended yet, whatever their start.
         ``version_hash`` is filled where the platform tells at no great cost. Empty without ``executions``."""
         ...
 

@@ -1,1 +1,337 @@
-"""See platforms/base.py."""
+"""n8n as a platform, over its public API (measured on 2.40).
+
+What is particular to it:
+
+- Publishing is asynchronous: ``activate`` and ``deactivate`` answer at once, about 0.1 s later (15 s if n8n's queue
+  was interrupted) production follows. ``activeVersionId`` is what is *set* live; a run's version is what ran.
+- ``save`` never publishes (``publishIfActive=false``), but name and settings are not versioned and apply at once.
+- Workflow settings for good evidence: ``saveDataErrorExecution`` and ``saveDataSuccessExecution`` "all" (the default);
+  with ``saveExecutionProgress`` interrupted runs also keep the outputs of the nodes that had ended. The event itself is
+  kept in any case, also of runs that were stopped, failed in the first node, or are in flight.
+- Deleting a workflow, so closing a private entry too, deletes its runs. History keeps unpublished content for a day.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import httpx
+
+from platforms import n8n_data, n8n_entry
+from platforms.base import (
+    Capabilities,
+    Definition,
+    Health,
+    Permanent,
+    PrivateEntry,
+    Retryable,
+    Run,
+    RunDetail,
+    RunState,
+    Version,
+    WorkflowInfo,
+)
+from platforms.canonical import content_hash, settings_hash
+from platforms.n8n_client import Conflict, N8nClient, Unknown, server_time
+from platforms.n8n_webhooks import webhook_addresses
+
+IN_FLIGHT = frozenset(state for state in RunState if state.in_flight)
+RECENT_VERSIONS = 10
+"""Versions whose webhook addresses are asked too when a pause is checked: the last live one is not named any more."""
+
+POLL_S = 0.05
+
+
+class N8n:
+    """One n8n. ``longest_run`` bounds how long before ``since`` an *ended* run may have started to be listed by
+    :meth:`runs`; runs in flight are listed whatever their age."""
+
+    def __init__(
+        self,
+        url: str,
+        api_key: str,
+        *,
+        timeout_s: float = 15.0,
+        send_timeout_s: float = 60.0,
+        publish_timeout_s: float = 30.0,
+        longest_run: timedelta = timedelta(hours=1),
+    ) -> None:
+        self._client = N8nClient(url, api_key, timeout_s=timeout_s)
+        self._send_timeout_s = send_timeout_s
+        self._publish_timeout_s = publish_timeout_s
+        self._longest_run = longest_run
+        self._lock = threading.Lock()
+        self._contents: dict[tuple[str, str], Mapping[str, Any] | None] = {}
+        self._hashes: dict[tuple[str, str], str] = {}
+
+    def __repr__(self) -> str:
+        return f"N8n({self._client.base})"
+
+    @property
+    def kind(self) -> str:
+        return "n8n"
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            executions=True, stops_runs=True, keeps_versions=True, draft_apart_from_live=True, replays_privately=True
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def health(self) -> Health:
+        response = self._client.respond("health", "GET", "/workflows", params={"limit": 1})
+        if not isinstance(self._client.decoded("health", response).get("data"), list):
+            raise Permanent(f"health: {self._client.base} does not answer like n8n; check the URL")
+        return Health(ok=True, detail=f"n8n at {self._client.base} answers", now=server_time(response))
+
+    def workflows(self) -> list[WorkflowInfo]:
+        listed = self._client.pages("workflows", "/workflows", params={"excludePinnedData": "true"})
+        return [n8n_data.info_of(w) for w in listed if not w["name"].startswith(n8n_entry.PREFIX)]
+
+    # Versions
+
+    def draft_version(self, workflow_id: str) -> Version:
+        return n8n_data.version_of(self._workflow(workflow_id))
+
+    def live_version(self, workflow_id: str) -> Version | None:
+        workflow = self._workflow(workflow_id)
+        return n8n_data.version_of(workflow, workflow["activeVersion"]) if workflow.get("activeVersionId") else None
+
+    def versions(self, workflow_id: str) -> list[Version]:
+        workflow = self._workflow(workflow_id)
+        named = [item["versionId"] for item in self._history(workflow_id)]
+        contents = (self._content(workflow_id, version_id) for version_id in named)
+        return [n8n_data.version_of(workflow, content) for content in contents if content is not None]
+
+    def save(self, workflow_id: str, definition: Definition) -> Version:
+        current = n8n_data.version_of(self._workflow(workflow_id))
+        if (current.hash, current.settings_hash) == (content_hash(definition), settings_hash(definition)):
+            return current
+        body = n8n_data.writable(definition, present=current.definition["settings"])
+        path, params = f"/workflows/{workflow_id}", {"publishIfActive": "false"}
+        saved = self._client.call(f"save of workflow {workflow_id}", "PUT", path, params=params, body=body)
+        return n8n_data.version_of(saved)
+
+    def activate(self, workflow_id: str, platform_version: str | None = None) -> None:
+        body = {"versionId": platform_version} if platform_version else {}
+        self._client.call(
+            f"activation of workflow {workflow_id}", "POST", f"/workflows/{workflow_id}/activate", body=body
+        )
+
+    def deactivate(self, workflow_id: str) -> None:
+        self._client.call(f"deactivation of workflow {workflow_id}", "POST", f"/workflows/{workflow_id}/deactivate")
+
+    def ingress_paused(self, workflow_id: str) -> bool:
+        workflow = self._workflow(workflow_id)
+        if workflow["active"]:
+            return False
+        recent = [
+            item["versionId"] for _, item in zip(range(RECENT_VERSIONS), self._history(workflow_id), strict=False)
+        ]
+        contents = [workflow, *(c for v in recent if (c := self._content(workflow_id, v)) is not None)]
+        addresses = {address for content in contents for address in webhook_addresses(content["nodes"])}
+        return not any(method in self._client.webhook_methods(path) for path, method in addresses)
+
+    # Runs
+
+    def runs(
+        self, workflow_id: str | None = None, *, since: datetime | None = None, states: Sequence[RunState] = ()
+    ) -> list[Run]:
+        wanted = frozenset(states) or frozenset(RunState)
+        found: dict[str, Mapping[str, Any]] = {}
+        filters = {"workflowId": workflow_id} if workflow_id else {}
+        for query in self._queries(wanted, since):
+            for execution in self._client.pages("runs", "/executions", params={**filters, **query}):
+                found[str(execution["id"])] = execution
+        listed = [n8n_data.run_of(e, self._hash_of(e)) for e in found.values() if n8n_data.state_of(e) in wanted]
+        kept = [r for r in listed if r.stopped_at is None or since is None or r.stopped_at >= since]
+        return sorted(kept, key=lambda run: int(run.id))
+
+    def run_detail(self, run_id: str) -> RunDetail:
+        params = {"includeData": "true", "ignoreDataSizeLimit": "true"}
+        execution = self._client.get(f"run {run_id}", f"/executions/{run_id}", **params)
+        return n8n_data.detail_of(execution, n8n_data.run_of(execution, self._hash_of(execution)))
+
+    def stop(self, run_id: str) -> None:
+        try:
+            self._client.call(f"stop of run {run_id}", "POST", f"/executions/{run_id}/stop")
+        except Conflict:
+            # The answer for a run that already ended: nothing is left to do.
+            if self.run_detail(run_id).run.state.in_flight:
+                raise
+
+    # Replay
+
+    def open_private_entry(self, version: Version) -> PrivateEntry:
+        if not n8n_entry.triggers_of(version.definition):
+            raise Permanent(f"workflow {version.workflow_id}: it has no trigger, so there is no event to replay")
+        copy, *surplus = self._copies(version) or [self._make_copy(version)]
+        for other in surplus:
+            self._remove(str(other["id"]))
+        token = n8n_entry.token_of(copy) or ""
+        entry = PrivateEntry(
+            workflow_id=str(copy["id"]),
+            source_workflow_id=version.workflow_id,
+            version_hash=version.hash,
+            address=token,
+        )
+        paths = {path for path, _ in webhook_addresses(copy["nodes"])}
+        if not copy["active"]:
+            self.activate(entry.workflow_id)
+        self._wait(
+            lambda: all("POST" in self._client.webhook_methods(path) for path in paths),
+            f"private entry of workflow {version.workflow_id}: n8n did not open it in time; try again",
+        )
+        return entry
+
+    def send(self, entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:
+        if "items" in event and "body" not in event:
+            raise Permanent(f"event {idempotency_key}: several items at once cannot be replayed through n8n")
+        what = f"replay of event {idempotency_key}"
+        before = self._newest(entry)
+        path = n8n_entry.entry_path(entry.address, event.get("trigger"))
+        headers = {n8n_entry.KEY_HEADER: idempotency_key}
+        deadline = time.monotonic() + self._send_timeout_s
+        try:
+            answer = self._client.post_webhook(path, n8n_entry.payload(event), headers, timeout_s=self._send_timeout_s)
+        except httpx.ConnectError as problem:
+            raise Retryable(f"{what}: n8n at {self._client.base} is unreachable; nothing was sent") from problem
+        except httpx.HTTPError:
+            answer = None
+        if answer is not None and answer.status_code == 404 and "not registered" in answer.text:
+            raise Permanent(f"{what}: the private entry is closed; open it again")
+        # n8n stores the end of a run just after it answered.
+        patience = time.monotonic() + 5
+        run: Run | None = None
+        while time.monotonic() < (deadline if run else patience):
+            run = next((r for key, r in self._keyed(entry, after=before) if key == idempotency_key), run)
+            if run and not run.state.in_flight:
+                return run
+            time.sleep(POLL_S)
+        if run:
+            return run
+        raise Retryable(f"{what}: n8n's answer was lost and no run is known; look for the key before sending again")
+
+    def sent(self, entry: PrivateEntry) -> dict[str, list[Run]]:
+        by_key: dict[str, list[Run]] = {}
+        for key, run in sorted(self._keyed(entry, after=0), key=lambda pair: int(pair[1].id)):
+            by_key.setdefault(key, []).append(run)
+        return by_key
+
+    def close_private_entry(self, entry: PrivateEntry) -> None:
+        self._remove(entry.workflow_id)
+
+    # Parts
+
+    def _workflow(self, workflow_id: str) -> dict[str, Any]:
+        return self._client.get(f"workflow {workflow_id}", f"/workflows/{workflow_id}")
+
+    def _history(self, workflow_id: str) -> Iterator[dict[str, Any]]:
+        what = f"history of workflow {workflow_id}"
+        return self._client.pages(what, f"/workflows/{workflow_id}/history", limit=100)
+
+    def _content(self, workflow_id: str, version_id: str) -> Mapping[str, Any] | None:
+        """One version's content, kept because a version never changes; ``None`` when n8n dropped it."""
+        key = (workflow_id, version_id)
+        with self._lock:
+            if key in self._contents:
+                return self._contents[key]
+        what = f"version {version_id} of workflow {workflow_id}"
+        try:
+            content = self._client.get(what, f"/workflows/{workflow_id}/versions/{version_id}")
+        except Unknown:
+            content = None
+        with self._lock:
+            self._contents[key] = content
+            if content is not None:
+                self._hashes[key] = content_hash(content)
+        return content
+
+    def _hash_of(self, execution: Mapping[str, Any]) -> str | None:
+        workflow_id, version_id = str(execution["workflowId"]), execution.get("workflowVersionId")
+        if not version_id or self._content(workflow_id, version_id) is None:
+            return None
+        with self._lock:
+            return self._hashes[workflow_id, version_id]
+
+    def _queries(self, wanted: frozenset[RunState], since: datetime | None) -> list[dict[str, str]]:
+        """n8n's plain list leaves running ones out, so each state in flight is asked for, in an order in which a run
+        that moves on meanwhile is met later at the latest."""
+        queries = [{"status": "new"}, {"status": "waiting"}, {"status": "running"}] if wanted & IN_FLIGHT else []
+        if not wanted - IN_FLIGHT:
+            return [*queries, {"status": "waiting"}]
+        after = {"startedAfter": (since - self._longest_run).isoformat()} if since else {}
+        return [*queries, after]
+
+    def _copies(self, version: Version) -> list[dict[str, Any]]:
+        """Open entries of this source and content, the first to be used. Changed ones are removed."""
+        name = n8n_entry.copy_name(version)
+        listed = self._client.pages("private entries", "/workflows", params={"name": name, "excludePinnedData": "true"})
+        sound = []
+        for copy in [w for w in listed if w["name"] == name]:
+            token = n8n_entry.token_of(copy)
+            if token and content_hash(copy) == content_hash(n8n_entry.private_copy(version, token)):
+                sound.append(copy)
+            else:
+                self._remove(str(copy["id"]))
+        return sorted(sound, key=lambda w: (not w["active"], w["createdAt"], w["id"]))
+
+    def _make_copy(self, version: Version) -> dict[str, Any]:
+        body = n8n_data.writable(n8n_entry.private_copy(version, secrets.token_hex(20)))
+        owner = [s for s in self._workflow(version.workflow_id).get("shared") or () if s["role"] == "workflow:owner"]
+        if owner:
+            # Credentials are shared by project: elsewhere the copy might not be allowed to use them.
+            body["projectId"] = owner[0]["projectId"]
+        return self._client.call(f"private entry of workflow {version.workflow_id}", "POST", "/workflows", body=body)
+
+    def _remove(self, workflow_id: str) -> None:
+        path = f"/workflows/{workflow_id}"
+
+        def gone() -> bool:
+            for method, target in (("POST", f"{path}/deactivate"), ("DELETE", path)):
+                try:
+                    self._client.call(f"removal of private entry {workflow_id}", method, target)
+                except Unknown:
+                    return True
+                except Conflict:  # still being unpublished
+                    return False
+            return True
+
+        self._wait(gone, f"private entry {workflow_id}: n8n did not remove it in time; try again")
+
+    def _keyed(self, entry: PrivateEntry, *, after: int) -> Iterator[tuple[str, Run]]:
+        """Runs of the entry younger than run ``after`` with their keys, newest first within each state."""
+        seen = set()
+        for query in ({"status": "running"}, {"status": "waiting"}, {}):
+            params = {"workflowId": entry.workflow_id, "includeData": "true", "ignoreDataSizeLimit": "true", **query}
+            for execution in self._client.pages("replayed runs", "/executions", limit=20, params=params):
+                if int(execution["id"]) <= after:
+                    break
+                if execution["id"] in seen:
+                    continue
+                seen.add(execution["id"])
+                detail = n8n_data.detail_of(execution, n8n_data.run_of(execution, entry.version_hash))
+                if key := n8n_data.key_of(detail.event):
+                    yield key, detail.run
+
+    def _newest(self, entry: PrivateEntry) -> int:
+        """The number of the youngest run of the entry; n8n counts them up."""
+        newest = 0
+        for query in ({"status": "running"}, {}):
+            answer = self._client.get("runs", "/executions", workflowId=entry.workflow_id, limit=1, **query)
+            newest = max([newest, *(int(execution["id"]) for execution in answer["data"])])
+        return newest
+
+    def _wait(self, done: Callable[[], bool], late: str) -> None:
+        deadline = time.monotonic() + self._publish_timeout_s
+        while not done():
+            if time.monotonic() > deadline:
+                raise Retryable(late)
+            time.sleep(POLL_S)
