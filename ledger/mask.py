@@ -21,6 +21,9 @@ _TELLING_KEY = re.compile(
     r"encryption[_-]?key|cookie|dsn)$",
     re.IGNORECASE,
 )
+# References are how secrets are meant to be written.
+_REFERENCE = re.compile(r"(env|file):")
+_CAMEL_HUMP = re.compile(r"([a-z])([A-Z])")
 _TEXTS: tuple[tuple[re.Pattern[str], str], ...] = (
     # scheme://user:password@host
     (re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@]*):[^\s@]+@", re.IGNORECASE), rf"\1:{MASK}@"),
@@ -72,7 +75,10 @@ class Guard:
     def _under(self, key: str, item: Any) -> Any:
         if key.lower() in self._redact and item is not None:
             return MASK
-        # References such as env:NAME are how secrets are meant to be written.
-        if isinstance(item, str) and item and _TELLING_KEY.search(key) and not re.match(r"(env|file):", item):
+        if isinstance(item, str) and item and _telling(key) and not _REFERENCE.match(item):
             return MASK
         return self.value(item)
+
+
+def _telling(key: str) -> bool:
+    return bool(_TELLING_KEY.search(_CAMEL_HUMP.sub(r"\1_\2", key)))

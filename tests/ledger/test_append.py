@@ -205,6 +205,7 @@ def test_importing_the_room_does_not_load_sqlalchemy() -> None:
     import subprocess
     import sys
 
-    code = "import sys, ledger, ledger.steps, ledger.timeline, ledger.metrics, incidents.record; print('sqlalchemy' in sys.modules)"
+    rooms = "ledger, ledger.steps, ledger.timeline, ledger.metrics, incidents.record"
+    code = f"import sys, {rooms}; print('sqlalchemy' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
