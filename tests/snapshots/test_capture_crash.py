@@ -42,7 +42,8 @@ def link(source, target):
     if moment == "after the manifest" and manifest: die()
 
 def fsync(handle):
-    if moment == "half a manifest" and b'"checksum"' in os.pread(os.open(f"/proc/self/fd/{handle}", 0), 20, 0): die()
+    path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+    if moment == "half a manifest" and path.is_file() and b'"checksum"' in path.read_bytes()[:20]: die()
     real_fsync(handle)
 
 def verify(snapshot):
@@ -93,13 +94,12 @@ def test_killed_at_each_moment(app: Any, tmp_path: Path) -> None:
     for moment in MOMENTS:
         write(app, "UPDATE shop.orders SET total = total + 1", "UPDATE shop.log SET at = now()")
         known = set(store.point_ids("desk"))
-        child = _start(app, tmp_path, moment)
-        assert child.stdout
-        if moment == "while suites run":
-            assert child.stdout.readline() == b"verifying\n"
-            os.kill(child.pid, signal.SIGKILL)
-        assert child.wait(timeout=30) == -signal.SIGKILL, moment
-        child.stdout.close()
+        with _start(app, tmp_path, moment) as child:
+            if moment == "while suites run":
+                assert child.stdout
+                assert child.stdout.readline() == b"verifying\n"
+                os.kill(child.pid, signal.SIGKILL)
+            assert child.wait(timeout=30) == -signal.SIGKILL, moment
         new = set(Store(str(tmp_path)).point_ids("desk")) - known
         assert len(new) == (moment == "after the manifest"), moment
         listing = points.listing(store, "desk")
@@ -113,11 +113,8 @@ def test_killed_at_each_moment(app: Any, tmp_path: Path) -> None:
 
 
 def test_two_captures_in_two_processes(app: Any, tmp_path: Path) -> None:
-    children = [_start(app, tmp_path, "never") for _ in range(2)]
-    for child in children:
-        assert child.wait(timeout=30) == 0
-        assert child.stdout
-        child.stdout.close()
+    with _start(app, tmp_path, "never") as one, _start(app, tmp_path, "never") as other:
+        assert (one.wait(timeout=30), other.wait(timeout=30)) == (0, 0)
     store = Store(str(tmp_path))
     listing = points.listing(store, "desk")
     assert len(listing.points) == 2
