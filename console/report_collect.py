@@ -39,6 +39,8 @@ HIDDEN = "•••"
 _VALUES = (
     # PostgreSQL's DETAIL: Key (email)=(a@b.example) already exists.
     (re.compile(r"=\([^)]*\)"), f"=({HIDDEN})"),
+    # Failing row contains (1, a@b.example, ...).
+    (re.compile(r"contains \(.*?\)(?=[.;,]|$)"), f"contains ({HIDDEN})"),
     (re.compile(r"[\w.+-]+@[\w-]+\.[\w.-]+"), HIDDEN),
 )
 

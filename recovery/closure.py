@@ -7,22 +7,26 @@ is never undone in silence: the plan is refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import psycopg
 
 from checks.model import Diagnosis
-from platforms.base import Run
+from platforms.base import Run, RunDetail
 from recovery.context import AppContext
 from recovery.errors import Refused
 from recovery.plan import RunSelection
 from recovery.selection import undo_spec
 from snapshots import journal, undo
 from snapshots.attribution import Attributed, attribute, estimate_offset
-from snapshots.model import JournalTx, Policy
+from snapshots.model import Attribution, JournalTx, Policy
 
 MARGIN = timedelta(minutes=2)
 ROUNDS = 20
+THREADS = 4
 
 
 def close(
@@ -51,11 +55,12 @@ def close(
                 carried.append(tx.xid)
                 continue
             known = attributed.get(tx.xid)
-            if known is None or known.run is None or not known.attribution.certain:
+            if known is None or known.run_id is None or not known.attribution.certain:
                 raise Refused(
-                    f"plan for app {ctx.app.key}: transaction {tx.xid} of {workflow} ({', '.join(tx.tables)}) depends on "
-                    "a row to be undone, but its run is not known surely; tag the workflow's writes with reinstate.run, "
-                    "or decide on this write by hand"
+                    f"plan for app {ctx.app.key}: transaction {tx.xid} of {workflow} ({', '.join(tx.tables)}) depends "
+                    "on a row to be undone, but its run is not known surely "
+                    f"({known.evidence if known else 'it is older than the runs looked at'}); "
+                    "tag the workflow's writes with reinstate.run, or decide on this write by hand"
                 )
             selection = join(selection, workflow, tx.actor, known, attributed)
     raise Refused(f"plan for app {ctx.app.key}: entangled runs did not come to an end; recover from a point instead")
@@ -65,8 +70,8 @@ def join(
     selection: list[RunSelection], workflow: str, role: str, known: Attributed, attributed: dict[int, Attributed]
 ) -> list[RunSelection]:
     """Add the run with all transactions that are surely its own."""
-    xids = tuple(sorted(x for x, a in attributed.items() if a.run == known.run and a.attribution.certain))
-    mine = [s for s in selection if s.workflow == workflow and s.run_id == known.run]
+    xids = tuple(sorted(x for x, a in attributed.items() if a.run_id == known.run_id and a.attribution.certain))
+    mine = [s for s in selection if s.workflow == workflow and s.run_id == known.run_id]
     others = [s for s in selection if s not in mine]
     why = mine[0].why if mine else "entangled"
     return [
@@ -74,7 +79,7 @@ def join(
         RunSelection(
             workflow=workflow,
             role=role,
-            run_id=known.run,
+            run_id=known.run_id,
             xids=tuple(sorted({*xids, *(x for s in mine for x in s.xids)})),
             why=why,
             attribution=known.attribution,
@@ -85,4 +90,43 @@ def join(
 def attribute_all(
     ctx: AppContext, connection: psycopg.Connection, diagnosis: Diagnosis, runs: dict[str, list[Run]]
 ) -> dict[int, Attributed]:
-    raise NotImplementedError
+    """Every journal transaction since the first bad commit with the run it belongs to, as surely as can be told."""
+    infos = ctx.infos()
+    role_of = {infos[w.key].id: w.role for w in ctx.app.workflows}
+    everything = [r for of_workflow in runs.values() for r in of_workflow]
+    transactions = journal.transactions(connection, since=diagnosis.first_bad_at - MARGIN, with_keys=True)
+    connection.rollback()
+    by_id = {r.id: r for r in everything}
+    tagged = [(t, by_id[t.run]) for t in transactions if t.run in by_id and role_of[by_id[t.run].workflow_id] == t.actor]
+    offset = estimate_offset(tagged)
+    first = attribute(transactions, everything, role_of, offset_s=offset)
+    unsure = {r for a in first if a.attribution is Attribution.AMBIGUOUS for r in a.candidates}
+    if unsure:
+        wanted = [a.tx for a in first if a.attribution is Attribution.AMBIGUOUS]
+        with ThreadPoolExecutor(max_workers=THREADS) as pool:
+            details = dict(zip(sorted(unsure), pool.map(ctx.platform.run_detail, sorted(unsure)), strict=True))
+        handled = {run: keys_in(detail, wanted) for run, detail in details.items()}
+        first = attribute(transactions, everything, role_of, offset_s=offset, returned_keys=handled)
+    return {a.tx.xid: a for a in first}
+
+
+def keys_in(detail: RunDetail, transactions: Iterable[JournalTx]) -> dict[str, set[tuple[str, ...]]]:
+    """Which of the transactions' keys the run received or returned, by table. Pure."""
+    seen = {str(v) for v in scalars([detail.event, *detail.outputs.values()])}
+    found: dict[str, set[tuple[str, ...]]] = {}
+    for tx in transactions:
+        for table, keys in tx.keys.items():
+            found.setdefault(table, set()).update(k for k in keys if all(part in seen for part in k))
+    return found
+
+
+def scalars(value: Any) -> Iterator[Any]:
+    """Every scalar inside nested mappings and sequences."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            yield from scalars(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from scalars(inner)
+    elif value is not None:
+        yield value

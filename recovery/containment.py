@@ -19,7 +19,8 @@ import psycopg
 from platforms.base import Run, RunState
 from recovery.context import AppContext
 from recovery.errors import PauseNotProven, RecoveryError
-from snapshots import fence
+from snapshots import fence, position
+from snapshots.model import Position
 
 IN_FLIGHT = tuple(s for s in RunState if s.in_flight)
 POLL_S = 0.05
@@ -70,11 +71,13 @@ def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = q
     if versions:
         ctx.ledger.append("contain.live-before", app=ctx.app.key, incident=incident, body={"versions": versions})
     with ctx.connect("recoverer", "fence") as connection:
+        since = position.current(connection)
+        connection.rollback()
         try:
             stopped = drain(ctx, closure, {k: infos[k].id for k in closure}, say)
         finally:
             raise_fence(ctx, connection, closure, incident)
-        settle(ctx, connection, closure)
+        settle(ctx, connection, closure, since)
     infos = ctx.infos()
     if awake := [k for k in closure if infos[k].active or in_flight(ctx, [infos[k].id])]:
         raise PauseNotProven(not_proven(ctx, f"{', '.join(awake)} came alive again"))
@@ -154,37 +157,31 @@ def not_proven(ctx: AppContext, what: str) -> str:
 
 def raise_fence(ctx: AppContext, connection: psycopg.Connection, keys: Iterable[str], incident: str) -> None:
     """Fence the workflows' roles; raises when one of them can still write."""
-    for role in ctx.roles(tuple(keys)):
+    roles = ctx.roles(tuple(keys))
+    for role in roles:
         fence.raise_(connection, role, incident)
-    connection.commit()
-    if leaks := fence.leaks(connection, ctx.roles(tuple(keys))):
-        raise RecoveryError(
-            f"fence of app {ctx.app.key}: still writable: {'; '.join(map(str, leaks))}; revoke it by hand"
-        )
+    leaks = fence.leaks(connection, roles)
     connection.rollback()
+    if leaks:
+        named = "; ".join(f"{x.role} can {x.privilege} {x.table} through {x.through}" for x in leaks[:5])
+        raise RecoveryError(f"fence of app {ctx.app.key}: {named}; revoke it by hand, then contain again")
 
 
 def lower_fence(ctx: AppContext, connection: psycopg.Connection, keys: Iterable[str], incident: str) -> None:
     """Give the workflows' roles back exactly the grants that the fence took."""
     for role in ctx.roles(tuple(keys)):
         fence.lower(connection, role, incident)
-    connection.commit()
 
 
-def settle(ctx: AppContext, connection: psycopg.Connection, keys: tuple[str, ...]) -> None:
+def settle(ctx: AppContext, connection: psycopg.Connection, keys: tuple[str, ...], since: Position) -> None:
     """Wait for open transactions of the fenced roles to end, then for the settle time without a write of theirs.
 
     A statement that was running when its grant was revoked still completes: the fence alone proves nothing."""
     limits = ctx.app.containment
-    began = time.monotonic()
     roles = ctx.roles(keys)
-    while True:
-        busy = fence.writers(connection, roles)
-        idle_s = fence.idle_seconds(connection, roles)
-        connection.rollback()
-        if not busy and (idle_s is None or idle_s >= limits.settle_s):
-            return
-        if time.monotonic() - began > limits.timeout_s:
-            what = f"{len(busy)} open transactions of {', '.join(roles)}" if busy else "writes keep arriving"
-            raise PauseNotProven(not_proven(ctx, what))
-        time.sleep(POLL_S)
+    found = fence.wait_quiet(
+        connection, roles, since=since, settle_s=limits.settle_s, timeout_s=limits.timeout_s
+    )
+    if not found.quiet:
+        open_ones = ", ".join(f"{w.role} (process {w.pid}, {w.state})" for w in found.writers)
+        raise PauseNotProven(not_proven(ctx, f"open transactions of {open_ones}" if open_ones else "writes keep arriving"))

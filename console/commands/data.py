@@ -43,8 +43,14 @@ def roles(
     with opened(catalog, app) as ctx:
         users = {r: str(conninfo_to_dict(ctx.dsn(r))["user"]) for r in ("installer", "capturer", "recoverer")}  # type: ignore[arg-type]
         database = str(conninfo_to_dict(ctx.dsn("installer"))["dbname"])
-        schemas = sorted({t.name.split(".", 1)[0] for t in ctx.app.tables})
-        output.say(role_sql.sql(database=database, schemas=schemas, **users))
+        output.say(
+            role_sql.sql(
+                database=database,
+                tables=[t.name for t in ctx.app.tables],
+                workflow_roles=[w.role for w in ctx.app.workflows],
+                **users,
+            )
+        )
 
 
 def journal_install(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, dry_run: DryRun = False) -> None:

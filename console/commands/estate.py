@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 
 def tell(step: Progress) -> None:
     """One line per step of a part."""
-    output.progress(f"{step.part}: {step.text}")
+    output.progress(f"{step.part}: {step.stage} {step.detail}")
 
 
 def up(
