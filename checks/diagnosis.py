@@ -1,0 +1,277 @@
+"""From violating rows over the journal to the runs that wrote them, the version they used, and everything it did.
+
+Deciding is :mod:`checks.blame` (pure), reading is :mod:`checks.evidence`; this module walks back through the verified
+recovery points until it finds one from before the damage, and puts the answer together.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import psycopg
+
+from catalog.models import App
+from checks import account
+from checks.blame import Author, Verdict, Violation, single_out
+from checks.errors import Undiagnosed
+from checks.evidence import EPOCH, LONGEST_RUN, Offset, Record, authored, read, violations
+from checks.model import BadRun, Diagnosis, Finding
+from platforms.base import Platform, Run, RunState, Version
+from snapshots.model import Attribution, Position, RecoveryPoint
+
+INTERRUPTED = (RunState.ERROR, RunState.CANCELED, RunState.CRASHED)
+DRIFTS = frozenset({"value-drift", "volume-drift"})
+COVERED = 0.9
+"""Culprits are added until this share of the violating rows is explained."""
+
+
+def diagnose(
+    conn: psycopg.Connection[Any],
+    app: App,
+    platform: Platform,
+    findings: Sequence[Finding],
+    *,
+    points: Sequence[RecoveryPoint],
+    offset_s: Offset = None,
+) -> Diagnosis:
+    """What went wrong, since when, and every run it went wrong in; role: capturer.
+
+    Bad are *all* runs of the blamed version, also those whose damage no detector sees. ``points`` may come in any
+    order; unverified ones are ignored. ``offset_s``: platform minus database clock. Times in the answer are the
+    database's. Raises ``Undiagnosed`` when the evidence does not single out a version.
+    """
+    chosen = relevant(findings)
+    passed_over: list[str] = []
+    verified = sorted((p for p in points if p.verified), key=lambda p: p.position.at, reverse=True)
+    failure: Undiagnosed | None = None
+    attempts: Sequence[RecoveryPoint | None] = verified or [None]
+    for point in attempts:
+        case = _Case(conn, app, platform, findings=chosen, point=point, offset_s=offset_s)
+        try:
+            verdict = case.verdict()
+        except Undiagnosed as error:
+            failure = failure or error
+            if point:
+                passed_over.append(
+                    f"point {point.id} was passed over: it does not tell the bad version from a good one"
+                )
+            continue
+        if point and (early := case.ran_before(point, verdict)):
+            passed_over.append(f"point {point.id} was passed over: the bad version had run before it (run {early.id})")
+            continue
+        return case.diagnosis(verdict, passed_over)
+    raise failure or Undiagnosed(
+        f"app {app.key}: the bad version ran before every verified point, so none is known to be good. "
+        "Choose the version to return to by hand"
+    )
+
+
+def relevant(findings: Sequence[Finding]) -> tuple[Finding, ...]:
+    """The findings that can point at a version: confirmed ones about rows, else drifts, else whatever there is."""
+    for wanted in (
+        [f for f in findings if f.confirmed and f.kind not in DRIFTS],
+        [f for f in findings if f.confirmed],
+        list(findings),
+    ):
+        if with_keys := tuple(f for f in wanted if f.keys):
+            return with_keys
+    raise Undiagnosed("no finding names a row, so nothing leads to a run. Run `reinstate watch` for findings first")
+
+
+def culprits(
+    conn: psycopg.Connection[Any], app: App, findings: Sequence[Finding], *, since: Position | None = None
+) -> frozenset[str]:
+    """The workflows whose roles wrote the violating rows after ``since``, the fewest that explain nearly all of them;
+    for containment within seconds, from the journal alone (role: capturer). Empty when no workflow did."""
+    workflow_of = {w.role: w.key for w in app.workflows}
+    with conn.transaction():
+        found = violations(conn, relevant(findings), since=since)
+    left = [{workflow_of[w.actor] for w in v.causes if w.actor in workflow_of} for v in found]
+    needed = COVERED * sum(bool(x) for x in left)
+    chosen: set[str] = set()
+    covered = 0
+    while covered < needed:
+        counted = Counter(key for keys in left for key in keys)
+        key, rows = min(counted.items(), key=lambda item: (-item[1], item[0]))
+        chosen.add(key)
+        covered += rows
+        left = [keys for keys in left if key not in keys]
+    return frozenset(chosen)
+
+
+def interrupted(
+    conn: psycopg.Connection[Any],
+    app: App,
+    platform: Platform,
+    *,
+    workflows: frozenset[str],
+    since: Position | datetime,
+    contained_at: datetime | None = None,
+    offset_s: Offset = None,
+) -> tuple[BadRun, ...]:
+    """Runs of ``workflows`` that ended before their end (error, canceled, crashed) at or after ``since``, whatever
+    their version: what they wrote is half done; role: capturer. Of those that ended by themselves before
+    ``contained_at``, only the ones that wrote something count: the rest refused their event for a reason."""
+    start = since.at if isinstance(since, Position) else since
+    record = read(
+        conn, app, platform, since=since if isinstance(since, Position) else start - LONGEST_RUN, offset_s=offset_s
+    )
+    found = []
+    for key in sorted(workflows):
+        for run in record.runs.get(key, ()):
+            ended = record.to_database_clock(run.stopped_at)
+            if run.state not in INTERRUPTED or (ended is not None and ended < start - margin):
+                continue
+            bad = _bad_run(key, run, record, why="interrupted")
+            # A crashed run may have no end on record: what it wrote tells.
+            late = ended is not None and (contained_at is None or ended >= contained_at - margin)
+            if bad.xids or late:
+                found.append(bad)
+    return tuple(found)
+
+
+class _Case:
+    """The evidence since one recovery point (or since ever), and what follows from it."""
+
+    def __init__(
+        self,
+        conn: psycopg.Connection[Any],
+        app: App,
+        platform: Platform,
+        *,
+        findings: Sequence[Finding],
+        point: RecoveryPoint | None,
+        offset_s: Offset,
+    ) -> None:
+        self.app, self.platform, self.findings, self.point = app, platform, findings, point
+        with conn.transaction():
+            since = point.position if point else None
+            raw = violations(conn, findings, since=since)
+            self.record: Record = read(conn, app, platform, since=since or EPOCH, offset_s=offset_s)
+        self.violations: tuple[Violation, ...] = authored(raw, self.record)
+        self.first_write = _first_writes(self.record)
+
+    def verdict(self) -> Verdict:
+        writing: dict[Author, set[str]] = {}
+        for one in self.record.attributed:
+            author = self.record.author(one)
+            if author and one.run_id:
+                writing.setdefault(author, set()).add(one.run_id)
+        order = sorted(self.first_write, key=lambda a: (self.first_write[a].first_at, self.first_write[a].xid))
+        return single_out(self.violations, writing, good=self._good(), order=order)
+
+    def _good(self) -> dict[str, str]:
+        """Per workflow the version known to be good: the point's; without a point the one that ran first, provided
+        that another followed."""
+        if self.point:
+            return {w.workflow: w.version_hash for w in self.point.workflows}
+        firsts: dict[str, str] = {}
+        for key, runs in self.record.runs.items():
+            if first := next((r.version_hash for r in runs if r.version_hash), None):
+                firsts[key] = first
+        return firsts
+
+    def ran_before(self, point: RecoveryPoint, verdict: Verdict) -> Run | None:
+        """A run of the bad version from before the point (published, taken back, published again)."""
+        limit = point.position.at - timedelta(seconds=_width(self.record))
+        history = self._history(verdict)
+        if history is None or history.created_at is None:
+            return None
+        published = self.record.to_database_clock(history.created_at)
+        if published is None or published >= limit:
+            return None
+        runs = self.platform.runs(self.record.ids[verdict.bad.author.workflow], since=history.created_at)
+        early = (r for r in runs if r.version_hash in verdict.versions)
+        return next((r for r in early if (at := self.record.to_database_clock(r.started_at)) and at < limit), None)
+
+    def _history(self, verdict: Verdict) -> Version | None:
+        known = self.platform.versions(self.record.ids[verdict.bad.author.workflow])
+        return next((v for v in known if v.hash == verdict.bad.author.version), None)
+
+    def diagnosis(self, verdict: Verdict, notes: Sequence[str]) -> Diagnosis:
+        author, record = verdict.bad.author, self.record
+        own = record.runs[author.workflow]
+        bad = tuple(
+            _bad_run(author.workflow, r, record, why="bad-version") for r in own if r.version_hash in verdict.versions
+        )
+        ids = {b.run_id for b in bad}
+        writes = [a.tx for a in record.attributed if a.run_id in ids]
+        if not writes:
+            raise Undiagnosed(
+                f"{author} fits the violating rows, but no single write can be told to be its own. "
+                "Tag the workflow's writes with reinstate.run, or choose the runs by hand"
+            )
+        first = min(writes, key=lambda tx: (tx.first_at, tx.xid))
+        history = self._history(verdict)
+        starts = [at for b in bad if (at := record.to_database_clock(b.started_at))]
+        saved = record.to_database_clock(history.created_at) if history else None
+        published = min([*starts, *([saved] if saved and saved > _floor(self.point) else [])], default=None)
+        good = self._good()[author.workflow]
+        roles = {self.app.workflow(key).role for key in self.app.dependents(frozenset({author.workflow}))}
+        unsure = [
+            a
+            for a in record.attributed
+            if a.tx.actor in roles and not a.attribution.certain and a.tx.last_at >= first.first_at
+        ]
+        return Diagnosis(
+            app=self.app.key,
+            workflow=author.workflow,
+            bad_version=author.version,
+            good_version=good,
+            published_at=published,
+            first_bad_at=first.first_at,
+            first_bad_xid=first.xid,
+            bad_runs=bad,
+            point_id=self.point.id if self.point else None,
+            confidence=verdict.confidence,
+            evidence=(
+                *account.sentences(
+                    verdict,
+                    findings=self.findings,
+                    point=self.point.id if self.point else None,
+                    good=good,
+                    bad_runs=len(bad),
+                    overlapping=account.overlapping(own, ids),
+                    unsure=len(unsure),
+                    unknown=sum(r.version_hash is None for r in own),
+                ),
+                *notes,
+            ),
+            unattributed=tuple(map(account.listed, unsure)),
+        )
+
+
+def _first_writes(record: Record) -> dict[Author, Any]:
+    firsts: dict[Author, Any] = {}
+    for one in record.attributed:  # in journal order
+        if author := record.author(one):
+            firsts.setdefault(author, one.tx)
+    return firsts
+
+
+def _bad_run(workflow: str, run: Run, record: Record, *, why: str) -> BadRun:
+    mine = [a for a in record.attributed if a.run_id == run.id]
+    exact = any(a.attribution is Attribution.EXACT for a in mine)
+    grade = Attribution.EXACT if exact else Attribution.UNIQUE if mine else Attribution.NONE
+    return BadRun(
+        workflow=workflow,
+        run_id=run.id,
+        state=run.state.value,
+        version_hash=run.version_hash,
+        started_at=run.started_at,
+        why=why,
+        attribution=grade.value,
+        xids=tuple(sorted({a.tx.xid for a in mine})),
+    )
+
+
+def _floor(point: RecoveryPoint | None) -> datetime:
+    return point.position.at if point else EPOCH
+
+
+def _width(record: Record) -> float:
+    """How far two times of different clocks may seem apart though they are the same."""
+    return record.offset_s[1] - record.offset_s[0] + 0.5

@@ -1,0 +1,171 @@
+"""What journal and platform know about a stretch of time: transactions, runs, and which wrote what. Thin I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from catalog.models import App
+from checks.blame import Author, Violation, Write
+from checks.delta import Twin, trusted, twin
+from checks.errors import Undiagnosed
+from checks.model import Finding
+from platforms.base import Platform, Run
+from snapshots import journal
+from snapshots.attribution import Attributed, attribute, estimate_offset, tagged_pairs
+from snapshots.model import Position
+from snapshots.position import after
+
+Offset = float | tuple[float, float] | None
+"""Platform minus database clock in seconds, as a number or bounds; ``None``: estimate it from tagged writes."""
+
+LONGEST_RUN = timedelta(minutes=5)
+"""Runs are read from this long before the first transaction, as it may belong to one already under way."""
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Record:
+    """``runs`` by catalogue key, oldest first; ``attributed`` in journal order; ``offset_s`` the bounds used."""
+
+    ids: Mapping[str, str]
+    runs: Mapping[str, tuple[Run, ...]]
+    attributed: tuple[Attributed, ...]
+    offset_s: tuple[float, float]
+    by_id: Mapping[str, tuple[str, Run]] = field(repr=False)
+    """Run id -> catalogue key and run."""
+
+    def author(self, one: Attributed) -> Author | None:
+        """The version that wrote it: surely known even among several runs if they all used the same."""
+        authors = set()
+        for run_id in (one.run_id,) if one.run_id else one.candidates:
+            workflow, run = self.by_id[run_id]
+            if run.version_hash is None:
+                return None
+            authors.add(Author(workflow=workflow, version=run.version_hash))
+        return authors.pop() if len(authors) == 1 else None
+
+    def xids(self, run_id: str) -> tuple[int, ...]:
+        """Transactions that are surely the run's."""
+        return tuple(sorted({a.tx.xid for a in self.attributed if a.run_id == run_id}))
+
+    def to_database_clock(self, at: datetime | None) -> datetime | None:
+        return at - timedelta(seconds=sum(self.offset_s) / 2) if at else None
+
+
+def workflow_ids(app: App, platform: Platform) -> dict[str, str]:
+    """Platform id by catalogue key, found by name. Raises ``Undiagnosed`` if a name is not there exactly once."""
+    by_name: dict[str, list[str]] = {}
+    for info in platform.workflows():
+        by_name.setdefault(info.name, []).append(info.id)
+    for workflow in app.workflows:
+        if (n := len(by_name.get(workflow.name, []))) != 1:
+            raise Undiagnosed(
+                f"workflow {workflow.key}: {n} workflows named {workflow.name!r} in the platform. "
+                "Correct the name in the catalogue or in the platform"
+            )
+    return {w.key: by_name[w.name][0] for w in app.workflows}
+
+
+def read(
+    conn: psycopg.Connection[Any],
+    app: App,
+    platform: Platform,
+    *,
+    since: Position | datetime,
+    offset_s: Offset = None,
+) -> Record:
+    """Transactions of the app's workflow roles after ``since``, all runs of that time, and who wrote what."""
+    # The journal first: a run that only starts in between can then be no missing candidate.
+    transactions = journal.transactions(conn, since=since)
+    start = since.at if isinstance(since, Position) else since
+    earliest = min((t.first_at for t in transactions), default=start)
+    ids = workflow_ids(app, platform)
+    runs_since = max(min(earliest, start), EPOCH + LONGEST_RUN) - LONGEST_RUN if start > EPOCH else None
+    runs = {key: tuple(platform.runs(id_, since=runs_since)) for key, id_ in ids.items()}
+    everything = [r for own in runs.values() for r in own]
+    roles = {ids[w.key]: w.role for w in app.workflows}
+    match offset_s:
+        case None:
+            offset = estimate_offset(tagged_pairs(transactions, everything, roles))
+        case (low, high):
+            offset = (low, high)
+        case number:
+            offset = (float(number), float(number))
+    return Record(
+        ids=ids,
+        runs=runs,
+        attributed=tuple(attribute(transactions, everything, roles, offset_s=offset)),
+        offset_s=offset,
+        by_id={r.id: (key, r) for key, own in runs.items() for r in own},
+    )
+
+
+def violations(
+    conn: psycopg.Connection[Any], findings: Sequence[Finding], *, since: Position | None
+) -> tuple[Violation, ...]:
+    """Each violating row once, with everyone who wrote it after ``since`` (ever, when ``None``). Authors are not yet
+    known: see :func:`authored`. A row that breaks several rules is judged by the first of them."""
+    found: dict[tuple[str, tuple[str, ...]], Violation] = {}
+    for finding in findings:
+        table = twin(conn, finding.table, f"detector {finding.detector}")
+        keys = [k for k in finding.keys if (finding.table, k) not in found]
+        writes = _writes(conn, table, keys, since)
+        for n, key in enumerate(keys):
+            found[finding.table, key] = Violation(
+                table=finding.table, key=key, kind=finding.kind, writes=tuple(writes.get(n, ()))
+            )
+    return tuple(found.values())
+
+
+def _writes(
+    conn: psycopg.Connection[Any], table: Twin, keys: Sequence[tuple[str, ...]], since: Position | None
+) -> dict[int, list[Write]]:
+    if not keys:
+        return {}
+    names = [f"k{i}" for i in range(len(table.key))]
+    query = sql.SQL(
+        "SELECT k.n - 1, t.rj_xid::text::bigint, t.rj_actor::text, bool_or(t.rj_op = 'I' AND t.rj_side = 'n') "
+        "FROM unnest({arrays}) WITH ORDINALITY AS k({names}, n) JOIN {twin} AS t ON {same} "
+        "WHERE t.rj_side IN ('o', 'n') AND {after} GROUP BY 1, 2, 3 ORDER BY 1, min(t.rj_seq)"
+    ).format(
+        arrays=sql.SQL(", ").join(
+            sql.SQL("{}::text[]").format(sql.Literal([key[i] for key in keys])) for i in range(len(table.key))
+        ),
+        names=sql.SQL(", ").join(map(sql.Identifier, names)),
+        twin=table.journal,
+        same=sql.SQL(" AND ").join(
+            sql.SQL("{} = {}::{}").format(
+                sql.Identifier("t", column), sql.Identifier("k", name), trusted(table.types[column])
+            )
+            for column, name in zip(table.key, names, strict=True)
+        ),
+        after=sql.SQL("true") if since is None else after(since, sql.Identifier("t", "rj_xid")),
+    )
+    found: dict[int, list[Write]] = {}
+    for n, xid, actor, created in conn.execute(query):
+        found.setdefault(n, []).append(Write(xid=xid, actor=actor, created=created))
+    return found
+
+
+def authored(found: Collection[Violation], record: Record) -> tuple[Violation, ...]:
+    """The violations with the author of each write, as far as the record knows it surely."""
+    by_tx: dict[tuple[int, str], set[tuple[Author | None, str | None]]] = {}
+    for one in record.attributed:
+        by_tx.setdefault((one.tx.xid, one.tx.actor), set()).add((record.author(one), one.run_id))
+
+    def known(write: Write) -> Write:
+        answers = by_tx.get((write.xid, write.actor), set())
+        if len(answers) != 1:  # one transaction for several runs: none is surely the one that wrote this row
+            return write
+        author, run = next(iter(answers))
+        return Write(xid=write.xid, actor=write.actor, created=write.created, author=author, run=run)
+
+    return tuple(
+        Violation(table=v.table, key=v.key, kind=v.kind, writes=tuple(known(w) for w in v.writes)) for v in found
+    )
