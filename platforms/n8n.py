@@ -44,6 +44,9 @@ IN_FLIGHT = frozenset(state for state in RunState if state.in_flight)
 RECENT_VERSIONS = 10
 """Versions whose webhook addresses are asked too when a pause is checked: the last live one is not named any more."""
 
+FEW = 8
+"""So many runs are asked one by one for their version; more by reading their data."""
+
 POLL_S = 0.05
 
 
@@ -68,6 +71,7 @@ class N8n:
         self._lock = threading.Lock()
         self._contents: dict[tuple[str, str], Mapping[str, Any] | None] = {}
         self._hashes: dict[tuple[str, str], str] = {}
+        self._version_of_run: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
         return f"N8n({self._client.base})"
@@ -148,16 +152,23 @@ class N8n:
         found: dict[str, Mapping[str, Any]] = {}
         filters = {"workflowId": workflow_id} if workflow_id else {}
         for query in self._queries(wanted, since):
-            for execution in self._client.pages("runs", "/executions", params={**filters, **query}):
-                found[str(execution["id"])] = execution
-        listed = [n8n_data.run_of(e, self._hash_of(e)) for e in found.values() if n8n_data.state_of(e) in wanted]
-        kept = [r for r in listed if r.stopped_at is None or since is None or r.stopped_at >= since]
+            params = {**filters, **query}
+            listed = {str(e["id"]): e for e in self._client.pages("runs", "/executions", params=params)}
+            self._learn_versions(listed, params)
+            found |= listed
+        kept = []
+        for execution in found.values():
+            run = self._run(execution)
+            if run.state in wanted and (run.stopped_at is None or since is None or run.stopped_at >= since):
+                kept.append(run)
         return sorted(kept, key=lambda run: int(run.id))
 
     def run_detail(self, run_id: str) -> RunDetail:
         params = {"includeData": "true", "ignoreDataSizeLimit": "true"}
         execution = self._client.get(f"run {run_id}", f"/executions/{run_id}", **params)
-        return n8n_data.detail_of(execution, n8n_data.run_of(execution, self._hash_of(execution)))
+        with self._lock:
+            self._version_of_run[str(execution["id"])] = execution.get("workflowVersionId")
+        return n8n_data.detail_of(execution, self._run(execution))
 
     def stop(self, run_id: str) -> None:
         try:
@@ -254,12 +265,35 @@ class N8n:
                 self._hashes[key] = content_hash(content)
         return content
 
-    def _hash_of(self, execution: Mapping[str, Any]) -> str | None:
-        workflow_id, version_id = str(execution["workflowId"]), execution.get("workflowVersionId")
-        if not version_id or self._content(workflow_id, version_id) is None:
-            return None
+    def _run(self, execution: Mapping[str, Any]) -> Run:
+        workflow_id = str(execution["workflowId"])
         with self._lock:
-            return self._hashes[workflow_id, version_id]
+            version_id = self._version_of_run.get(str(execution["id"]))
+        known = version_id is not None and self._content(workflow_id, version_id) is not None
+        with self._lock:
+            version_hash = self._hashes[workflow_id, version_id] if version_id is not None and known else None
+        return n8n_data.run_of({**execution, "workflowVersionId": version_id}, version_hash)
+
+    def _learn_versions(self, listed: Mapping[str, Any], params: Mapping[str, str]) -> None:
+        """Lists name a run's version only together with its data: many unknown ones are read so, few one by one.
+        Remembered, since a run never changes its version."""
+        with self._lock:
+            unknown = listed.keys() - self._version_of_run.keys()
+        learnt: dict[str, str | None] = {}
+        if len(unknown) > FEW:
+            with_data = {**params, "includeData": "true"}
+            for execution in self._client.pages("runs", "/executions", limit=100, params=with_data):
+                if str(execution["id"]) in unknown and execution.get("workflowVersionId"):
+                    learnt[str(execution["id"])] = execution["workflowVersionId"]
+                if len(learnt) == len(unknown):
+                    break
+        for run_id in unknown - learnt.keys():
+            try:
+                learnt[run_id] = self._client.get(f"run {run_id}", f"/executions/{run_id}").get("workflowVersionId")
+            except Unknown:  # pruned meanwhile
+                learnt[run_id] = None
+        with self._lock:
+            self._version_of_run |= learnt
 
     def _queries(self, wanted: frozenset[RunState], since: datetime | None) -> list[dict[str, str]]:
         """n8n's plain list leaves running ones out, so each state in flight is asked for, in an order in which a run
