@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 
 from psycopg import sql
@@ -63,13 +64,12 @@ class Shape:
 
 
 def twin_name(table: str) -> str:
-    """Name of the twin: readable, unique, with room for suffixes within 63 bytes."""
-    schema, _, name = table.partition(".")
-    plain = f"j_{schema}__{name}"
-    if len(plain.encode()) <= 46 and "__" not in f"{schema}." + name and not schema.endswith("_") and name[:1] != "_":
+    """Name of the twin: readable, unique, plain, with room for suffixes within 63 bytes."""
+    plain = "j_" + table.replace(".", "__")
+    if re.fullmatch(r"j_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9]+(_[a-z0-9]+)*", plain) and len(plain) <= 46:
         return plain
     digest = hashlib.sha256(table.encode()).hexdigest()[:8]
-    return plain.encode()[:38].decode(errors="ignore") + digest
+    return re.sub(r"[^a-z0-9]+", "_", plain.lower())[:37] + "_" + digest
 
 
 def _own(name: str) -> sql.Identifier:
