@@ -72,17 +72,18 @@ class Driver:
         self.pairs: int | None = None
         self.before: tuple[dumps.Dump, dumps.Dump] | None = None
         self.background: set[asyncio.Task[None]] = set()
+        self.lines = asyncio.StreamReader()
+        self.failure: BaseException | None = None
 
     async def run(self) -> None:
         """Serve the commands until ``quit`` or the end of input."""
         await self.senders.start()
-        lines = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(self.lines), sys.stdin)
         say("ready", mode=self.options.mode, targets=len(self.world.targets))
         self._background(self._progress())
         try:
-            while line := (await lines.readline()).decode().split():
+            while line := (await self.lines.readline()).decode().split():
                 match line:
                     case ["start"]:
                         self._background(self._tell())
@@ -96,11 +97,12 @@ class Driver:
                         break
                     case _:
                         raise DrillError(f"driver: unknown command {' '.join(line)!r}; see python -m drills.driver -h")
-                self._raise_failures()
         finally:
             for task in self.background:
                 task.cancel()
             await self.senders.stop()
+        if self.failure:
+            raise self.failure
 
     async def _tell(self) -> None:
         """Normal traffic, publish, exposure, and the incident until another command ends it."""
@@ -113,9 +115,10 @@ class Driver:
             say("exposure-over")
             return
         self._phase("publish")
+        content = await asyncio.to_thread(self._new_version)
         self.story.slow_orders()
-        await asyncio.sleep(0.5)
-        await self._publish()
+        await asyncio.sleep(0.4)
+        await self._publish(content)
         if self.options.mode == "harmless":
             self._phase("burst")
             self.story.burst()
@@ -143,9 +146,10 @@ class Driver:
     def _refused(self) -> bool:
         return self.traffic.refusals > 0 and time.monotonic() - self.traffic.last_taken > REFUSED_FOR_S
 
-    async def _publish(self) -> None:
-        file = f"faults/order-intake.{self.options.mode}.json"
-        content = definition(file, await asyncio.to_thread(self.api.credentials))
+    def _new_version(self) -> dict[str, Any]:
+        return definition(f"faults/order-intake.{self.options.mode}.json", self.api.credentials())
+
+    async def _publish(self, content: dict[str, Any]) -> None:
         workflow_id = str(self.workflows[INTAKE]["id"])
         self.bad_version = await asyncio.to_thread(self.api.publish, workflow_id, content)
         say("published", version=self.bad_version, workflow=workflow_id)
@@ -241,17 +245,24 @@ class Driver:
             )
 
     def _background(self, work: Any) -> None:
-        self.background.add(asyncio.create_task(work))
+        task = asyncio.create_task(work)
+        self.background.add(task)
+        task.add_done_callback(self._note_failure)
 
-    def _raise_failures(self) -> None:
-        for task in self.background:
-            if task.done() and not task.cancelled() and (error := task.exception()):
-                raise error
+    def _note_failure(self, task: asyncio.Task[None]) -> None:
+        """A failure in the background ends the driver."""
+        if not task.cancelled() and (error := task.exception()) and self.failure is None:
+            self.failure = error
+            self.lines.feed_eof()
 
 
 def say(event: str, **content: Any) -> None:
     """One JSON line on stdout."""
     print(json.dumps({"event": event, "at": datetime.now(UTC).isoformat(), **content}), flush=True)
+
+
+async def _drive(options: argparse.Namespace) -> None:
+    await Driver(options, secrets.read(options.secrets)).run()
 
 
 def _counted(values: list[str]) -> dict[str, int]:
@@ -269,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.work.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        asyncio.run(Driver(options, secrets.read(options.secrets)).run())
+        asyncio.run(_drive(options))
     except (DrillError, psycopg.Error, KeyError) as error:
         say("error", message=f"{type(error).__name__}: {error}")
         return 1

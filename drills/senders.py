@@ -16,6 +16,7 @@ from typing import Any
 
 import httpx
 import psycopg
+from psycopg import errors
 
 from drills.events import PATHS, Event, Kind
 
@@ -145,6 +146,11 @@ class Senders:
                 statement, values = _statement(event)
                 cursor = await connection.execute(statement.encode(), values)
                 done = cursor.rowcount == 1
+            except (errors.DeadlockDetected, errors.LockNotAvailable, errors.QueryCanceled):
+                done = False
+            except psycopg.Error as error:
+                self.traffic.ambiguous.append(f"{event.key}: {type(error).__name__}: {error}")
+                return False
             finally:
                 self._writing -= 1
                 self._staff.put_nowait(connection)

@@ -16,8 +16,8 @@ from drills.events import Event, Kind, Target, World
 from drills.senders import Senders
 
 STAFF_KINDS = (Kind.NOTE, Kind.TAG, Kind.ATTRIBUTE)
-SLOW_ORDERS = 8
-SLOW_S = 2.5
+SLOW_S = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
+"""How long the orders that are in flight at the publish are checked by hand: some end before the app is contained."""
 BURST = 12
 
 
@@ -104,7 +104,7 @@ class Story:
 
     def slow_orders(self) -> list[asyncio.Task[Any]]:
         """Orders that are checked by hand: their runs are in flight when the bad version is published."""
-        return [self._spawn(self._send(self.world.order(check_s=SLOW_S))) for _ in range(SLOW_ORDERS)]
+        return [self._spawn(self._send(self.world.order(check_s=s))) for s in SLOW_S]
 
     def burst(self) -> None:
         """Many orders and payments at once, so that every region is hit within a moment."""
