@@ -116,9 +116,10 @@ def interrupted(
     their version: what they wrote is half done; role: capturer. Of those that ended by themselves before
     ``contained_at``, only the ones that wrote something count: the rest refused their event for a reason."""
     start = since.at if isinstance(since, Position) else since
-    record = read(
-        conn, app, platform, since=since if isinstance(since, Position) else start - LONGEST_RUN, offset_s=offset_s
-    )
+    with conn.transaction():
+        reach = since if isinstance(since, Position) else start - LONGEST_RUN
+        record = read(conn, app, platform, since=reach, offset_s=offset_s)
+    margin = timedelta(seconds=_width(record))
     found = []
     for key in sorted(workflows):
         for run in record.runs.get(key, ()):
