@@ -82,7 +82,9 @@ def write(data: ReportData, path: Path) -> Path:
 def _headline(data: ReportData) -> tuple[str, str]:
     tone, text = HEADLINES[data.incident.status]
     if data.incident.status is Status.RESOLVED and data.incident.recovered_at is None:
-        # Closed by a person without a recovery on record: the page must not claim one.
+        # Closed without a recovery to the end on record: the page must not claim one.
+        if any(r.state.endswith("restored") for r in data.recoveries):
+            return "warn", "One half was restored; closed by a decision on record"
         return "warn", "Closed without a recovery on record"
     if tone == "good" and data.problems:
         return "warn", f"{text}; but the record itself is damaged"

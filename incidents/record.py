@@ -116,7 +116,9 @@ def all_of(ledger: Ledger, app: str | None = None) -> list[Incident]:
 
 
 def close(ledger: Ledger, incident: str, *, reason: str, by: str = "reinstate", false_alarm: bool = False) -> Incident:
-    """Close it for good. Raises ``UnknownIncident``, ``AlreadyClosed``."""
+    """Close it for good. Closing it again the same way changes nothing. Raises ``UnknownIncident``, and
+    ``AlreadyClosed`` when it was closed another way."""
+    resolution = Status.FALSE_ALARM if false_alarm else Status.RESOLVED
 
     def compose(view: View) -> Draft:
         found = fold(view.entries(incident=incident)).get(incident)
@@ -124,13 +126,18 @@ def close(ledger: Ledger, incident: str, *, reason: str, by: str = "reinstate", 
             raise UnknownIncident(f"incident {incident}: the ledger knows no such incident; see `reinstate status`")
         if found.closed_at is not None:
             raise AlreadyClosed(
-                f"incident {incident}: closed since {found.closed_at:%Y-%m-%d %H:%M:%S} UTC; open a new one"
+                f"incident {incident}: closed as {found.status} at {found.closed_at:%Y-%m-%d %H:%M:%S} UTC; "
+                "open a new one"
             )
-        resolution = Status.FALSE_ALARM if false_alarm else Status.RESOLVED
         body = {"resolution": resolution.value, "by": by, "reason": reason}
         return Draft(kind=kinds.INCIDENT_CLOSED, app=found.app, incident=incident, body=body)
 
-    ledger.append_with(compose)
+    try:
+        ledger.append_with(compose)
+    except AlreadyClosed:
+        if (known := read(ledger, incident)).status is resolution:
+            return known
+        raise
     return read(ledger, incident)
 
 
@@ -190,7 +197,7 @@ def _stopped(known: Incident, _entry: Entry) -> Incident:
 
 
 def _recovered(known: Incident, entry: Entry) -> Incident:
-    if entry.body.get("state", "resumed") == "resumed":
+    if entry.body.get("state", kinds.RESUMED) == kinds.RESUMED:
         return replace(known, status=Status.RECOVERED, recovered_at=entry.at)
     return replace(known, status=Status.RESTORED)
 

@@ -34,7 +34,7 @@ VERIFY_PASSED: Final = "verify.passed"
 VERIFY_FAILED: Final = "verify.failed"
 CANARY_STARTED: Final = "canary.started"
 RESUME_STAGE: Final = "resume.stage"
-RESUME_RELAPSE: Final = "resume.relapse"
+RELAPSE: Final = "relapse"
 OVERRIDE: Final = "override"
 LEASE_TAKEN_OVER: Final = "lease.taken_over"
 HEAD_RESET: Final = "ledger.head_reset"
@@ -68,11 +68,14 @@ BODY_FIELDS: Final[dict[str, str]] = {
     VERIFY_FAILED: "suites {ran, failed [...]}, agreement [{name, holds, detail}], seconds?",
     CANARY_STARTED: "workflow, position",
     RESUME_STAGE: "stage n, workflows [key], ok",
-    RESUME_RELAPSE: "what",
+    RELAPSE: "findings [sentence], workflows [key]",
     OVERRIDE: "what, by, reason",
     LEASE_TAKEN_OVER: "holder, previous, reason, fencing n, previous_since",
     HEAD_RESET: "by, reason, seq n",
 }
+
+RESUMED: Final = "resumed"
+"""The state of a finished recovery after which the app is at work again."""
 
 CONTAINED: Final = frozenset({CONTAIN_PROVEN, INCIDENT_CONTAINED})
 """Either says that the pause was proven."""

@@ -7,7 +7,7 @@
 | ``diagnose_s`` | detection | first diagnosis |
 | ``recover_s`` | first recovery started | last recovery finished |
 | ``verify_s`` | sum of the recorded times of verification steps | |
-| ``total_s`` | first bad commit, else detection | last recovery finished, else incident closed |
+| ``total_s`` | first bad commit, else detection | last recovery that ended at work again, else incident closed |
 
 A metric is ``None`` until both its ends are on record. The first bad commit carries the database's time, detection
 that of the ledger's clock: where they disagree by more than the interval, it counts as 0.
@@ -60,10 +60,12 @@ def measure(entries: Iterable[Entry]) -> Metrics:
     contained = _first(entries, kinds.CONTAINED)
     diagnosed = _first(entries, {kinds.INCIDENT_DIAGNOSED})
     started = _first(entries, {kinds.RECOVERY_STARTED})
-    recovered = _last(entries, kinds.RECOVERY_FINISHED)
-    closed = _last(entries, kinds.INCIDENT_CLOSED)
+    finished = [e for e in entries if e.kind == kinds.RECOVERY_FINISHED]
+    # One half alone ends in a paused state: that is the end of a recovery, not of the outage.
+    recovered = _last(e for e in finished if e.body.get("state", kinds.RESUMED) == kinds.RESUMED)
+    closed = _last(e for e in entries if e.kind == kinds.INCIDENT_CLOSED)
     steps, verify = _step_times(entries)
-    losses = [_number(e.body.get("data_loss_s")) for e in entries if e.kind == kinds.RECOVERY_FINISHED]
+    losses = [_number(e.body.get("data_loss_s")) for e in finished]
     return Metrics(
         first_bad_at=bad,
         detected_at=detected,
@@ -72,7 +74,7 @@ def measure(entries: Iterable[Entry]) -> Metrics:
         detect_s=_between(bad, detected),
         contain_s=_between(detected, contained),
         diagnose_s=_between(detected, diagnosed),
-        recover_s=_between(started, recovered),
+        recover_s=_between(started, _last(finished)),
         verify_s=verify,
         total_s=_between(bad or detected, recovered or closed),
         data_loss_s=next((loss for loss in reversed(losses) if loss is not None), None),
@@ -124,8 +126,8 @@ def _first(entries: list[Entry], wanted: Iterable[str]) -> datetime | None:
     return next((e.at for e in entries if e.kind in wanted), None)
 
 
-def _last(entries: list[Entry], wanted: str) -> datetime | None:
-    return next((e.at for e in reversed(entries) if e.kind == wanted), None)
+def _last(entries: Iterable[Entry]) -> datetime | None:
+    return next((e.at for e in reversed(list(entries))), None)
 
 
 def _between(start: datetime | None, end: datetime | None) -> float | None:

@@ -198,7 +198,7 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.VERIFY_FAILED: _verified,
     kinds.CANARY_STARTED: lambda e: f"A test event is sent through {e.body.get('workflow', 'a workflow')}",
     kinds.RESUME_STAGE: _resumed,
-    kinds.RESUME_RELAPSE: lambda e: f"Relapse, contained again{_because(e.body, 'what')}",
+    kinds.RELAPSE: lambda e: f"Relapse, contained again: {_names(e.body.get('findings'))}",
     kinds.OVERRIDE: lambda e: f"{_by(e.body)} overrode {e.body.get('what', 'a rule')}{_because(e.body)}",
     kinds.LEASE_TAKEN_OVER: _taken_over,
     kinds.HEAD_RESET: lambda e: f"{_by(e.body)} accepted the ledger as it stands{_because(e.body)}",
@@ -212,7 +212,7 @@ _BAD = frozenset(
         kinds.CONTAIN_FAILED,
         kinds.VERIFY_FAILED,
         kinds.RECOVERY_STOPPED,
-        kinds.RESUME_RELAPSE,
+        kinds.RELAPSE,
     }
 )
 

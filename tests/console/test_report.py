@@ -281,6 +281,11 @@ def one_half(teller: Teller) -> None:
     teller.say(kinds.RECOVERY_FINISHED, "R1", state="data-restored")
 
 
+def one_half_then_closed(teller: Teller) -> None:
+    one_half(teller)
+    record.close(teller.ledger, teller.incident, reason="resumed by hand", by="ann")
+
+
 def closed_by_hand(teller: Teller) -> None:
     teller.opened()
     record.close(teller.ledger, teller.incident, reason="mended by hand", by="ann")
@@ -313,6 +318,7 @@ def unopened(teller: Teller) -> None:
         ),
         (killed, ["has begun and has not ended", "no outcome on record", "not measured"]),
         (one_half, ["One half is restored; the app is still paused", "data-restored"]),
+        (one_half_then_closed, ["One half was restored; closed by a decision on record"]),
         (closed_by_hand, ["Closed without a recovery on record", "mended by hand"]),
         (unopened, ["Its opening is not on record"]),
     ],

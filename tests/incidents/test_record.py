@@ -126,8 +126,10 @@ def test_a_closed_incident_stays_closed(ledger: Ledger) -> None:
     closed = record.close(ledger, first.id, reason="nothing was wrong", false_alarm=True)
     assert closed.status is Status.FALSE_ALARM
     assert record.find_open(ledger, "desk") is None
+    assert record.close(ledger, first.id, reason="again", false_alarm=True) == closed
     with pytest.raises(AlreadyClosed, match=first.id):
-        record.close(ledger, first.id, reason="again")
+        record.close(ledger, first.id, reason="it was real")
+    assert len(ledger.entries()) == 2
     assert opened(ledger).id != first.id
 
 

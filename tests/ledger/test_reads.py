@@ -41,7 +41,7 @@ def entry(kind: str, /, **body: Any) -> Entry:
 
 
 def test_every_kind_is_documented_and_has_a_sentence() -> None:
-    named = {v for k, v in vars(kinds).items() if k.isupper() and isinstance(v, str)}
+    named = {v for k, v in vars(kinds).items() if k.isupper() and isinstance(v, str)} - {kinds.RESUMED}
     assert named == set(kinds.BODY_FIELDS) == set(SENTENCES)
 
 
@@ -169,6 +169,11 @@ def test_metrics_are_measured_from_the_record(told: Metrics) -> None:
         data_loss_s=0.0,
         steps={"undo": 5.0, "check": 10.0},
     )
+
+
+def test_one_half_alone_is_no_end_of_the_outage() -> None:
+    found = measure([entry(kinds.RECOVERY_STARTED), entry(kinds.RECOVERY_FINISHED, state="data-restored")])
+    assert (found.recover_s, found.total_s, found.recovered_at) == (0.0, None, None)
 
 
 def test_nothing_is_measured_that_is_not_on_record() -> None:
