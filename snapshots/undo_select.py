@@ -46,10 +46,10 @@ def select(conn: psycopg.Connection[Any], spec: UndoSpec) -> Selection:
     listed = sorted({xid for run in spec.runs for xid in run.xids})
     tagged = sorted({(run.actor, run.run) for run in spec.runs if run.run is not None})
     twins = {table.name: sql.Identifier("reinstate", table.twin) for table in stored(conn).values()}
-    conn.execute(sql.SQL("CREATE TEMP TABLE {} (xid xid8 PRIMARY KEY) ON COMMIT DROP").format(SELECTED))
+    conn.execute(sql.SQL("CREATE TEMP TABLE {} (xid xid8 PRIMARY KEY, tagged bool) ON COMMIT DROP").format(SELECTED))
     insert = sql.SQL("INSERT INTO {} ").format(SELECTED)
     conn.execute(
-        insert + sql.SQL("SELECT x::xid8 FROM unnest(%s::text[]) AS u(x) ON CONFLICT DO NOTHING"),
+        insert + sql.SQL("SELECT x::xid8, false FROM unnest(%s::text[]) AS u(x) ON CONFLICT DO NOTHING"),
         ([str(xid) for xid in {*listed, *spec.cancelled}],),
     )
     if tagged:
@@ -57,7 +57,7 @@ def select(conn: psycopg.Connection[Any], spec: UndoSpec) -> Selection:
             conn.execute(
                 insert
                 + sql.SQL(
-                    "SELECT DISTINCT t.rj_xid FROM {} AS t JOIN unnest(%s::text[], %s::text[]) AS r(actor, run) "
+                    "SELECT DISTINCT t.rj_xid, true FROM {} AS t JOIN unnest(%s::text[], %s::text[]) AS r(actor, run) "
                     "ON t.rj_actor = r.actor::name AND t.rj_run = r.run ON CONFLICT DO NOTHING"
                 ).format(twin),
                 ([actor for actor, _ in tagged], [run for _, run in tagged]),
@@ -105,19 +105,16 @@ def select(conn: psycopg.Connection[Any], spec: UndoSpec) -> Selection:
 def _mixed(
     conn: psycopg.Connection[Any], name: str, twin: sql.Identifier, tagged: Sequence[tuple[str, str | None]]
 ) -> list[str]:
-    """Selected transactions that also hold writes of another, not selected run: undoing them would undo its work."""
-    if not tagged:
-        return []
+    """Runs, not selected, that wrote in a transaction selected for its tag: undoing it would undo their work.
+    Transactions selected by number are meant as they are."""
     rows = conn.execute(
         sql.SQL(
-            "SELECT DISTINCT t.rj_actor::text, t.rj_run FROM {twin} AS t JOIN {sel} AS s ON s.xid = t.rj_xid "
-            "WHERE t.rj_run IS NOT NULL AND EXISTS (SELECT 1 FROM {twin} AS o "
-            "JOIN unnest(%(a)s::text[], %(r)s::text[]) AS r(actor, run) "
-            "ON o.rj_actor = r.actor::name AND o.rj_run = r.run WHERE o.rj_xid = t.rj_xid) "
-            "AND NOT EXISTS (SELECT 1 FROM unnest(%(a)s::text[], %(r)s::text[]) AS r(actor, run) "
-            "WHERE t.rj_actor = r.actor::name AND t.rj_run = r.run) LIMIT 5"
+            "SELECT DISTINCT t.rj_actor::text, t.rj_run FROM {twin} AS t "
+            "JOIN {sel} AS s ON s.xid = t.rj_xid AND s.tagged WHERE t.rj_run IS NOT NULL "
+            "AND NOT EXISTS (SELECT 1 FROM unnest(%s::text[], %s::text[]) AS r(actor, run) "
+            "WHERE t.rj_actor = r.actor::name AND t.rj_run = r.run) ORDER BY 1, 2 LIMIT 5"
         ).format(twin=twin, sel=SELECTED),
-        {"a": [actor for actor, _ in tagged], "r": [run for _, run in tagged]},
+        ([actor for actor, _ in tagged], [run for _, run in tagged]),
     ).fetchall()
     return [
         f"run {run} of {actor} shares a transaction on {name} with a selected run: select it too, or undo neither"

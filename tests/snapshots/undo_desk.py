@@ -8,7 +8,7 @@ import psycopg
 
 from snapshots import database, journal_install
 from snapshots.model import Applied, Policy, RunRef, TableSpec, UndoPreview, UndoSpec
-from snapshots.undo import apply, applied, preview
+from snapshots.undo import applied, apply, preview
 
 CUSTOMERS = TableSpec(name="shop.customers", key=("id",))
 ORDERS = TableSpec(

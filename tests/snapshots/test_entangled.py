@@ -1,0 +1,118 @@
+"""Who is drawn in: transactions that cannot stand without the selection, and those that may have read its damage."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from undo_desk import CLERK, Desk, build, close
+
+from snapshots import undo
+from snapshots.model import RunRef
+from snapshots.undo_reads import EntangledTx
+
+pytestmark = pytest.mark.postgres
+
+
+@pytest.fixture
+def desk(app_db: Any) -> Iterator[Desk]:
+    made = build(app_db)
+    yield made
+    close(made)
+
+
+def _bad_order(desk: Desk) -> None:
+    desk.bad(
+        "INSERT INTO shop.orders (id, customer_id, total) VALUES ('n1', 1, 3)",
+        "INSERT INTO shop.items VALUES ('n1', 1, 'sku1', 2)",
+        "UPDATE shop.stock SET qty = qty - 4 WHERE sku = 'sku1'",
+    )
+
+
+def _found(desk: Desk) -> dict[int, tuple[str, ...]]:
+    return {tx.xid: tx.why for tx in undo.entangled(desk.capturer, desk.spec())}
+
+
+def test_an_edit_of_a_created_row_is_entangled(desk: Desk) -> None:
+    _bad_order(desk)
+    edit = desk.clerk("UPDATE shop.orders SET note = 'gift' WHERE id = 'n1'", "UPDATE shop.stock SET note = 'x'")
+    desk.clerk("UPDATE shop.orders SET note = 'other' WHERE id = 'o1'")
+    (found,) = undo.entangled(desk.capturer, desk.spec())
+    assert (found.xid, found.actor, found.run, found.why) == (edit, CLERK, None, ("edited",))
+    assert found.tables == ("shop.orders", "shop.stock")
+
+
+def test_references_by_foreign_key_and_by_declaration_are_entangled(desk: Desk) -> None:
+    _bad_order(desk)
+    paid = desk.good("INSERT INTO shop.payments VALUES (50, 'n1', 3, 'paid')", run="pay-1")
+    added = desk.clerk("INSERT INTO shop.items VALUES ('n1', 2, 'sku1', 1)")
+    moved = desk.clerk("UPDATE shop.payments SET order_id = 'n1' WHERE id = 1")
+    desk.clerk("INSERT INTO shop.payments VALUES (51, 'o1', 3, 'paid')")
+    assert _found(desk) == {paid: ("references",), added: ("references",), moved: ("references",)}
+
+
+def test_a_reference_that_no_longer_stands_is_not_entangled(desk: Desk) -> None:
+    _bad_order(desk)
+    desk.clerk("INSERT INTO shop.payments VALUES (50, 'n1', 3, 'paid')")
+    desk.clerk("DELETE FROM shop.payments WHERE id = 50")
+    assert _found(desk) == {}
+
+
+def test_work_on_overwritten_or_remade_rows_is_not_entangled(desk: Desk) -> None:
+    desk.bad("UPDATE shop.stock SET qty = 0", "INSERT INTO shop.payments VALUES (50, 'o1', 1, 'bad')")
+    desk.good("UPDATE shop.stock SET qty = qty - 1")
+    desk.clerk("UPDATE shop.payments SET status = 'x' WHERE id = 50")
+    desk.clerk("DELETE FROM shop.payments WHERE id = 50")
+    desk.clerk("INSERT INTO shop.payments VALUES (50, 'o1', 1, 'mine')")
+    desk.clerk("UPDATE shop.payments SET status = 'y' WHERE id = 50")
+    assert _found(desk) == {}
+
+
+def test_the_closure_follows_chains_and_whole_runs(desk: Desk) -> None:
+    before = desk.dump()
+    _bad_order(desk)
+    desk.good("INSERT INTO shop.payments VALUES (50, 'n1', 3, 'open')", run="pay-1")
+    desk.good("INSERT INTO shop.payments VALUES (60, 'o1', 3, 'open')", run="pay-1")
+    late = desk.clerk("UPDATE shop.payments SET status = 'checked' WHERE id = 60")
+    asked: list[tuple[int, ...]] = []
+
+    def whole_runs(found: tuple[EntangledTx, ...]) -> list[RunRef]:
+        asked.append(tuple(tx.xid for tx in found))
+        return [RunRef(actor=tx.actor, run=tx.run) for tx in found if tx.run]
+
+    spec, found = undo.entangled_closure(desk.capturer, desk.spec(), whole_runs)
+    assert len(asked) == 2
+    assert found[-1].xid == late
+    desk.undo(spec)
+    assert desk.dump() == before
+
+
+def test_after_the_undo_replayed_work_is_not_entangled(desk: Desk) -> None:
+    _bad_order(desk)
+    desk.undo(desk.spec())
+    desk.good("INSERT INTO shop.orders (id, customer_id, total) VALUES ('n1', 1, 30)", run="replay")
+    desk.clerk("UPDATE shop.orders SET note = 'gift' WHERE id = 'n1'")
+    assert _found(desk) == {}
+    assert desk.preview(desk.spec()).empty
+
+
+def test_suspects_are_later_writers_of_overwritten_rows(desk: Desk) -> None:
+    desk.bad("UPDATE shop.stock SET qty = 0 WHERE sku <> 'sku2'")
+    first = desk.good("UPDATE shop.stock SET qty = qty - 1", run="later-1")
+    second = desk.clerk("UPDATE shop.stock SET note = 'x' WHERE sku = 'sku0'")
+    desk.clerk("UPDATE shop.stock SET note = 'x' WHERE sku = 'sku2'")
+    seen = undo.suspects(desk.capturer, desk.spec())
+    assert [(s.xid, s.run, s.rows) for s in seen.listed] == [(first, "later-1", 2), (second, None, 1)]
+    few = undo.suspects(desk.capturer, desk.spec(), limit=1)
+    assert (few.count, len(few.listed)) == (2, 1)
+
+
+def test_damage_is_counted_by_table(desk: Desk) -> None:
+    _bad_order(desk)
+    desk.bad(
+        "DELETE FROM shop.items WHERE order_id IN ('o1', 'o2')", "UPDATE shop.orders SET note = 'x' WHERE id < 'o2'"
+    )
+    desk.clerk("UPDATE shop.orders SET state = 'sent' WHERE id IN ('o1', 'n1')")
+    rows = {
+        d.table: (d.created, d.overwritten, d.deleted, d.edited_later) for d in undo.damage(desk.capturer, desk.spec())
+    }
+    assert rows == {"shop.items": (1, 0, 2, 0), "shop.orders": (1, 11, 0, 2), "shop.stock": (0, 1, 0, 0)}
