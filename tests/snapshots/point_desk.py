@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 
 from platforms.base import Health, Run, RunState, Version, WorkflowInfo
-from snapshots import capture, database, journal_install
+from snapshots import capture, database, journal_install, roles
 from snapshots.model import RecoveryPoint, TableSpec
 from snapshots.store import Store
 
@@ -49,14 +49,6 @@ INSERT INTO shop.orders (customer_id, total, note)
 INSERT INTO shop.log SELECT '2026-01-01'::timestamptz, 'line ' || n % 3 FROM generate_series(1, 9) n;
 INSERT INTO shop.log VALUES (NULL, NULL), (NULL, ''), (NULL, NULL);
 """
-GRANTS = """
-GRANT USAGE ON SCHEMA shop TO capturer, recoverer;
-GRANT SELECT ON ALL TABLES IN SCHEMA shop TO capturer;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shop TO recoverer;
-GRANT SELECT ON ALL SEQUENCES IN SCHEMA shop TO capturer;
-GRANT SELECT, UPDATE, USAGE ON ALL SEQUENCES IN SCHEMA shop TO recoverer;
-"""
-
 HASH = "a" * 64
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -102,11 +94,12 @@ def run_of(workflow_id: str, run_id: str, state: RunState = RunState.RUNNING) ->
 
 
 def build(app: Any, *, journal: bool = True) -> None:
-    """Schema and rows as the installer, the grants of the roles, and the journal."""
+    """Schema and rows as the installer, the grants of `reinstate roles`, and the journal."""
     with psycopg.connect(app.installer) as conn:
         conn.execute(SCHEMA)
         conn.execute(ROWS)
-        conn.execute(GRANTS)
+    with psycopg.connect(app.superuser) as conn:
+        conn.execute(roles.sql(database=app.name, tables=[t.name for t in TABLES]).encode())
     if journal:
         with database.connect(app.installer, purpose="test") as conn:
             keyed = [t for t in TABLES if t.key]

@@ -50,6 +50,35 @@ def test_a_point_is_what_was_published_and_stays_so(store: Store) -> None:
     assert store.point_ids("unknown") == []
 
 
+def test_of_two_writers_at_once_the_first_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    store.publish("desk", "p1", POINT)
+    monkeypatch.setattr(Path, "exists", lambda _: False)  # the other one appeared after we looked
+    with pytest.raises(Damaged, match="another point"):
+        store.publish("desk", "p1", {**POINT, "note": "other"})
+    assert store.read_manifest("desk", "p1") == POINT
+
+
+def test_content_reaches_the_disk_before_its_name_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    store.put_chunk(b"first")
+    order: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def synced(handle: int) -> None:
+        order.append("folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else "file")
+        fsync(handle)
+
+    def linked(source: Path, target: Path) -> None:
+        order.append("name")
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", linked)
+    store.put_chunk(b"rows")
+    assert order[-3:] == ["file", "name", "folder"]
+
+
 def test_everything_is_private(tmp_path: Path) -> None:
     root = tmp_path / "deep" / "store"
     store = Store(str(root))
