@@ -8,9 +8,12 @@ EstateError
  └── EstateBusy        another process is starting or stopping this estate (retryable)
 """
 
+import re
 from pathlib import Path
 
 TAIL_CHARACTERS = 400
+STACK = re.compile(r"at \S|File \"|\^+$")
+"""Lines of a stack trace: they push the message that matters out of the tail."""
 
 
 class EstateError(Exception):
@@ -43,5 +46,6 @@ def tail(log: Path) -> str:
         text = log.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return f"no log at {log}"
-    line = " | ".join(part.strip() for part in text.splitlines() if part.strip())
+    lines = (part.strip() for part in text.splitlines())
+    line = " | ".join(part for part in lines if part and not STACK.match(part))
     return f"{log} ends: {line[-TAIL_CHARACTERS:]}" if line else f"{log} is empty"

@@ -107,7 +107,7 @@ class Cluster:
             let_pass(self.data, owner[0])
         if not self.data.exists():
             self._make_data(programs, owner)
-        chosen = ports.choose(port or self.port or None)
+        chosen = ports.choose(port or self.port)
         socket_dir = self._make_socket_dir(owner)
         self.memory.write("postgres", {"port": str(chosen), "socket_dir": str(socket_dir)})
         try:
