@@ -17,6 +17,12 @@ def emit(value: Any, *, as_json: bool, text: str | None = None) -> None:
         say(text)
 
 
+def line(value: Any) -> None:
+    """One JSON document on one line, at once."""
+    sys.stdout.write(json.dumps(plain(value), ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
 def say(text: str) -> None:
     """A line for people on standard output, with colours only on a terminal."""
     from rich.console import Console

@@ -25,7 +25,13 @@ class LineProcess:
     """A child that answers in JSON lines on stdout and takes line commands on stdin. Killed by its pid at the end."""
 
     def __init__(
-        self, name: str, command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, news: News | None = None
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        news: News | None = None,
     ) -> None:
         self.name, self.log = name, log
         self._news = news or (lambda _: None)
@@ -65,7 +71,9 @@ class LineProcess:
             except queue.Empty:
                 raise DrillError(f"{self.name}: no answer within {timeout_s:.0f} s; see {self.log}") from None
             if line is None:
-                raise DrillError(f"{self.name}: it ended with code {self.process.wait()}; see {self.log}: {self.tail()}")
+                raise DrillError(
+                    f"{self.name}: it ended with code {self.process.wait()}; see {self.log}: {self.tail()}"
+                )
             if line.get("event") == "error":
                 raise DrillError(f"{self.name}: {line.get('message')}")
             if matches(line):
@@ -112,7 +120,17 @@ def driver(
 ) -> LineProcess:
     """The driver of :mod:`drills.driver`, waiting for ``start``."""
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "drills.driver", "--secrets", str(secrets_file), "--work", str(work), "--mode", mode]
+    command = [
+        sys.executable,
+        "-m",
+        "drills.driver",
+        "--secrets",
+        str(secrets_file),
+        "--work",
+        str(work),
+        "--mode",
+        mode,
+    ]
     return LineProcess("driver", [*command, *options], log=work / "driver.log", news=news)
 
 

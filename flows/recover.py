@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefect import flow, get_run_logger, task
-from prefect.client.schemas.objects import TaskRun
-from prefect.states import State
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import flow_run
 from prefect.tasks import Task
 
 Mode = Literal["both", "logic", "data"]
@@ -87,10 +87,11 @@ def recover(
         log.info("plan %s of %s: %s rows, %s events", plan.hash[:12], recovery, plan.rows, len(plan.events))
         if not session.approve(Path(catalog), app, plan, by=approved_by, reason=reason):
             return {"recovery": recovery, "plan_hash": plan.hash, "state": "waiting for approval"}
-        session.started(Path(catalog), app, plan)
+        session.started(Path(catalog), app, plan, flow_run=str(flow_run.id))
         for step in plan.steps:
             run_step(catalog, app, recovery, step.id, step.title)
-        return session.finished(Path(catalog), app, plan)
+        result = session.finished(Path(catalog), app, plan)
+    return {**result, "flow_run_id": str(flow_run.id)}
 
 
 def say() -> Any:

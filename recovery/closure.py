@@ -21,7 +21,7 @@ from recovery.errors import Refused
 from recovery.plan import RunSelection
 from recovery.selection import undo_spec
 from snapshots import journal, undo
-from snapshots.attribution import Attributed, attribute, estimate_offset
+from snapshots.attribution import Attributed, attribute, estimate_offset, tagged_pairs
 from snapshots.model import Attribution, JournalTx, Policy
 
 MARGIN = timedelta(minutes=2)
@@ -96,9 +96,7 @@ def attribute_all(
     everything = [r for of_workflow in runs.values() for r in of_workflow]
     transactions = journal.transactions(connection, since=diagnosis.first_bad_at - MARGIN, with_keys=True)
     connection.rollback()
-    by_id = {r.id: r for r in everything}
-    tagged = [(t, by_id[t.run]) for t in transactions if t.run in by_id and role_of[by_id[t.run].workflow_id] == t.actor]
-    offset = estimate_offset(tagged)
+    offset = estimate_offset(tagged_pairs(transactions, everything, role_of))
     first = attribute(transactions, everything, role_of, offset_s=offset)
     unsure = {r for a in first if a.attribution is Attribution.AMBIGUOUS for r in a.candidates}
     if unsure:

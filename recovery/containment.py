@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import psycopg
@@ -78,6 +78,8 @@ def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = q
         finally:
             raise_fence(ctx, connection, closure, incident)
         settle(ctx, connection, closure, since)
+        proven = position.current(connection)
+        connection.rollback()
     infos = ctx.infos()
     if awake := [k for k in closure if infos[k].active or in_flight(ctx, [infos[k].id])]:
         raise PauseNotProven(not_proven(ctx, f"{', '.join(awake)} came alive again"))
@@ -86,7 +88,14 @@ def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = q
         "contain.proven",
         app=ctx.app.key,
         incident=incident,
-        body={"workflows": list(closure), "stopped_runs": stopped, "seconds": round(seconds, 3)},
+        body={
+            "workflows": list(closure),
+            "roles": list(ctx.roles(closure)),
+            "active_before": before["active_before"],
+            "stopped_runs": stopped,
+            "seconds": round(seconds, 3),
+            "position": {**asdict(proven), "at": proven.at.isoformat()},
+        },
     )
     say(f"pause proven and fence up after {seconds:.1f} s; {len(stopped)} unfinished runs were stopped")
     return Contained(
@@ -130,7 +139,9 @@ def drain(ctx: AppContext, keys: tuple[str, ...], ids: dict[str, str], say: Say)
     with ThreadPoolExecutor(max_workers=max(2, len(keys))) as pool:
         while True:
             open_entries = [
-                k for k, ok in zip(keys, pool.map(lambda k: ctx.platform.ingress_paused(ids[k]), keys), strict=True) if not ok
+                k
+                for k, ok in zip(keys, pool.map(lambda k: ctx.platform.ingress_paused(ids[k]), keys), strict=True)
+                if not ok
             ]
             alive = [r for rs in pool.map(lambda k: ctx.platform.runs(ids[k], states=IN_FLIGHT), keys) for r in rs]
             if not open_entries and not alive:
@@ -179,9 +190,9 @@ def settle(ctx: AppContext, connection: psycopg.Connection, keys: tuple[str, ...
     A statement that was running when its grant was revoked still completes: the fence alone proves nothing."""
     limits = ctx.app.containment
     roles = ctx.roles(keys)
-    found = fence.wait_quiet(
-        connection, roles, since=since, settle_s=limits.settle_s, timeout_s=limits.timeout_s
-    )
+    found = fence.wait_quiet(connection, roles, since=since, settle_s=limits.settle_s, timeout_s=limits.timeout_s)
     if not found.quiet:
         open_ones = ", ".join(f"{w.role} (process {w.pid}, {w.state})" for w in found.writers)
-        raise PauseNotProven(not_proven(ctx, f"open transactions of {open_ones}" if open_ones else "writes keep arriving"))
+        raise PauseNotProven(
+            not_proven(ctx, f"open transactions of {open_ones}" if open_ones else "writes keep arriving")
+        )

@@ -45,22 +45,35 @@ def run_step(ctx: AppContext, plan: Plan, step: Step, approval: Approval, say: S
         say(f"{step.title}: already done")
         return dict(known.body.get("detail", {}))
     resumed = known is not None and not known.finished
-    where = {"app": plan.app, "incident": plan.incident_id, "recovery": plan.recovery_id, "step": step.id}
-    steps.intent(ctx.ledger, **where, body={"kind": step.kind, "title": step.title, "plan_hash": plan.hash})
+    steps.intent(
+        ctx.ledger,
+        plan.recovery_id,
+        step.id,
+        app=plan.app,
+        incident=plan.incident_id,
+        body={"kind": step.kind, "title": step.title, "plan_hash": plan.hash},
+    )
     say(step.title)
     began = time.monotonic()
     try:
         detail = ACTS[step.kind](ctx, plan, step, say)
     except Exception as error:
-        steps.outcome(
-            ctx.ledger, **where, status="failed", body={"seconds": seconds(began), "detail": {"error": str(error)}}
-        )
+        ended(ctx, plan, step, "failed", began, {"error": str(error)})
         raise
     if resumed:
         detail = {**detail, "resumed_after_interruption": True}
-    steps.outcome(ctx.ledger, **where, status="done", body={"seconds": seconds(began), "detail": detail})
+    ended(ctx, plan, step, "done", began, detail)
     return detail
 
 
-def seconds(began: float) -> float:
-    return round(time.monotonic() - began, 3)
+def ended(ctx: AppContext, plan: Plan, step: Step, status: steps.Status, began: float, detail: dict[str, Any]) -> None:
+    """Record how a step ended. A process that dies just before leaves an intent: the next run looks at the world."""
+    steps.outcome(
+        ctx.ledger,
+        plan.recovery_id,
+        step.id,
+        app=plan.app,
+        incident=plan.incident_id,
+        status=status,
+        body={"seconds": round(time.monotonic() - began, 3), "detail": detail},
+    )

@@ -14,7 +14,7 @@ def offer_diff(ctx: AppContext, connection: psycopg.Connection, diagnosis: Diagn
     if diagnosis.point_id is None:
         return "There is no verified recovery point to compare with either; take one with `reinstate protect`"
     point = points.load(ctx.store, ctx.app.key, diagnosis.point_id)
-    loss = diff.would_lose(connection, point, ctx.store, ctx.tables)
+    loss = diff.would_lose(connection, point, ctx.store, [t.name for t in ctx.tables])
     connection.rollback()
     return (
         f"A diff against point {point.id} of {point.taken_at:%Y-%m-%d %H:%M} is possible, but needs approval: "

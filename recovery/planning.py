@@ -154,7 +154,12 @@ def select(
         for w in ctx.app.workflows
     }
     interrupted = diagnosing.interrupted(
-        connection, ctx.app, ctx.platform, workflows=frozenset(contained), since=diagnosis.first_bad_at
+        connection,
+        ctx.app,
+        ctx.platform,
+        workflows=frozenset(contained),
+        since=diagnosis.first_bad_at,
+        contained_at=contained_since(ctx, incident),
     )
     connection.rollback()
     bad = {(b.workflow, b.run_id): b for b in (*interrupted, *diagnosis.bad_runs)}
@@ -165,14 +170,21 @@ def select(
     return Selected(selection=selection, carried=carried, preview=preview, runs=runs)
 
 
+def contained_since(ctx: AppContext, incident: str) -> datetime:
+    """When the containment of the incident began."""
+    return ctx.ledger.entries(incident=incident, kinds=["contain.started"])[0].at
+
+
 def selection_of(ctx: AppContext, bad: BadRun) -> RunSelection:
-    return RunSelection(
-        workflow=bad.workflow,
-        role=ctx.app.workflow(bad.workflow).role,
-        run_id=bad.run_id,
-        xids=bad.xids,
-        why=bad.why,
-        attribution=bad.attribution,
+    return RunSelection.model_validate(
+        {
+            "workflow": bad.workflow,
+            "role": ctx.app.workflow(bad.workflow).role,
+            "run_id": bad.run_id,
+            "xids": bad.xids,
+            "why": bad.why,
+            "attribution": bad.attribution,
+        }
     )
 
 

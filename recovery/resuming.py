@@ -77,7 +77,7 @@ def resume(ctx: AppContext, incident: str, *, by: str, override: str | None, say
     """Verify, then resume every stage and close the incident. Returns what is active again; nothing when the
     verification failed and nobody overrode it. An override is recorded with its reason before anything resumes."""
     what = of_incident(ctx, incident)
-    proof = verification.verify(ctx, incident=incident, expected_active=())
+    proof = verification.verify(ctx, incident=incident)
     if not proof.passed:
         if override is None:
             return ()

@@ -165,9 +165,13 @@ def finished(catalog: Path, app: str, found: Plan) -> dict[str, Any]:
     """Record the end. After one half alone the incident stays open, in a named paused state."""
     state = STATES[found.mode]
     with open_app(catalog, app) as ctx:
-        where = {"app": found.app, "incident": found.incident_id, "recovery": found.recovery_id}
-        body = {"plan_hash": found.hash, "mode": found.mode, "state": state}
-        ctx.ledger.append("recovery.finished", **where, body=body)
+        ctx.ledger.append(
+            "recovery.finished",
+            app=found.app,
+            incident=found.incident_id,
+            recovery=found.recovery_id,
+            body={"plan_hash": found.hash, "mode": found.mode, "state": state, "resumed": found.mode is Mode.BOTH},
+        )
         if found.mode is Mode.BOTH:
             record.close(
                 ctx.ledger, found.incident_id, reason="recovered: logic and data agree, suites passed, resumed"

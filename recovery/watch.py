@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from checks import confirm, detectors, diagnosis
+from checks.errors import Undiagnosed
 from checks.model import Diagnosis, Finding
 from incidents import record
 from incidents.severity import worst
 from recovery.containment import Contained, Say, contain, quiet
 from recovery.context import AppContext
-from snapshots import journal
+from recovery.errors import Refused
+from snapshots import journal, points
 from snapshots.model import Position
 
 INTERVAL_S = 0.5
@@ -39,6 +42,7 @@ def watch(ctx: AppContext, *, say: Say = quiet, stop: Callable[[], bool] = lambd
     warned: set[str] = set()
     with ctx.connect("recoverer", "watch") as connection:
         ticked = 0.0
+        memory = confirm.Memory()
         while not stop():
             now = time.monotonic()
             if not recent or now - ticked >= TICK_S:
@@ -52,20 +56,24 @@ def watch(ctx: AppContext, *, say: Say = quiet, stop: Callable[[], bool] = lambd
                 if finding.message not in warned and not finding.contain:
                     warned.add(finding.message)
                     say(f"warning: {finding.message}")
-            serious = confirm.confirmed(findings)
-            if serious:
-                caught = handle(ctx, serious, say=say)
-                recent.clear()
-                yield caught
+            memory, decision = confirm.decide(
+                memory, findings, now=datetime.now(UTC), cooldown_s=ctx.app.autonomy.cooldown_s
+            )
+            for finding in decision.joined:
+                if finding.message not in warned:
+                    warned.add(finding.message)
+                    say(f"belongs to the open incident: {finding.message}")
+            if decision.contain:
+                yield handle(ctx, decision.contain, since=recent[0][1], say=say)
             time.sleep(INTERVAL_S)
 
 
-def handle(ctx: AppContext, findings: list[Finding], *, say: Say = quiet) -> Caught:
+def handle(ctx: AppContext, findings: Sequence[Finding], *, since: Position, say: Say = quiet) -> Caught:
     """Open (or join) the incident, contain the culprits and their dependents, then diagnose."""
     for finding in findings:
         say(f"detected: {finding.message}")
     with ctx.connect("capturer", "culprits") as connection:
-        culprits = diagnosis.culprits(connection, ctx.app, findings)
+        culprits = diagnosis.culprits(connection, ctx.app, findings, since=since)
     if not culprits:
         culprits = frozenset(w.key for w in ctx.app.workflows)
         say("no single workflow wrote the damage: containing all of them")
@@ -84,17 +92,15 @@ def handle(ctx: AppContext, findings: list[Finding], *, say: Say = quiet) -> Cau
 
 
 def diagnose(
-    ctx: AppContext, incident: str, findings: list[Finding], *, say: Say = quiet
+    ctx: AppContext, incident: str, findings: Sequence[Finding], *, say: Say = quiet
 ) -> tuple[Diagnosis | None, str | None]:
     """Diagnose and record it; an undecided diagnosis is recorded with its reason, and a person must decide."""
-    from snapshots import points
-
     with ctx.connect("capturer", "diagnose") as connection:
         try:
             found = diagnosis.diagnose(
-                connection, ctx.app, ctx.platform, findings, points=points.load_all(ctx.store, ctx.app.key)
+                connection, ctx.app, ctx.platform, findings, points=points.listing(ctx.store, ctx.app.key).points
             )
-        except diagnosis.Undiagnosed as error:
+        except Undiagnosed as error:
             ctx.ledger.append("incident.undiagnosed", app=ctx.app.key, incident=incident, body={"why": str(error)})
             say(str(error))
             return None, str(error)
@@ -104,7 +110,16 @@ def diagnose(
     return found, None
 
 
-def impact(ctx: AppContext, findings: list[Finding]) -> str:
+def look_again(ctx: AppContext) -> list[Finding]:
+    """What the detectors find since the newest verified point: for a diagnosis by hand."""
+    point = points.latest_verified(ctx.store, ctx.app.key)
+    if point is None:
+        raise Refused(f"app {ctx.app.key}: no verified recovery point to look back to; run `reinstate protect`")
+    with ctx.connect("capturer", "look again") as connection:
+        return list(detectors.run(connection, ctx.app, since=point.position))
+
+
+def impact(ctx: AppContext, findings: Sequence[Finding]) -> str:
     """The detectors' own words, each once."""
     words = {d.key: d.impact for d in ctx.app.detectors}
     return " ".join(sorted({words.get(f.detector, "") for f in findings} - {""}))

@@ -36,21 +36,10 @@ def roles(
 
     Example: `reinstate roles --print-sql | psql "$ADMIN_DSN"`.
     """
-    from psycopg.conninfo import conninfo_to_dict
-
-    from snapshots import roles as role_sql
+    from recovery import setup
 
     with opened(catalog, app) as ctx:
-        users = {r: str(conninfo_to_dict(ctx.dsn(r))["user"]) for r in ("installer", "capturer", "recoverer")}  # type: ignore[arg-type]
-        database = str(conninfo_to_dict(ctx.dsn("installer"))["dbname"])
-        output.say(
-            role_sql.sql(
-                database=database,
-                tables=[t.name for t in ctx.app.tables],
-                workflow_roles=[w.role for w in ctx.app.workflows],
-                **users,
-            )
-        )
+        output.say(setup.roles_sql(ctx))
 
 
 def journal_install(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, dry_run: DryRun = False) -> None:

@@ -59,7 +59,9 @@ def status(as_json: Json = False) -> None:
     found = Estate().status()
     output.emit(found, as_json=as_json)
     if not as_json:
-        output.table("Estate", ["part", "state", "address", "log"], [(p.part, p.state, p.address, p.log) for p in found])
+        output.table(
+            "Estate", ["part", "state", "address", "log"], [(p.part, p.state, p.address, p.log) for p in found]
+        )
 
 
 def down() -> None:

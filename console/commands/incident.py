@@ -22,7 +22,7 @@ def watch(
     catalog: Catalog = DEFAULT_CATALOG,
     app: AppKey = None,
     until_incident: Annotated[bool, typer.Option(help="Stop after the first incident is contained.")] = False,
-    as_json: Json = False,
+    json_lines: Annotated[bool, typer.Option("--json-lines", help="One JSON line per piece of news.")] = False,
 ) -> None:
     """Watch the app; contain a confirmed anomaly in this very process and open the incident.
 
@@ -33,21 +33,23 @@ def watch(
     stopping: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
     with opened(catalog, app) as ctx:
+        if json_lines:
+            output.line({"event": "watching", "app": ctx.app.key})
         output.progress(f"watching {ctx.app.key}")
         for caught in watching.watch(ctx, say=output.progress, stop=lambda: bool(stopping)):
-            shown = {
-                "incident": caught.incident,
-                "contained": caught.contained.workflows,
-                "contain_s": round(caught.contained.seconds, 3),
-                "diagnosed": caught.diagnosis is not None,
-                "why_not": caught.undiagnosed,
-            }
-            output.emit(
-                shown,
-                as_json=as_json,
-                text=f"incident {caught.incident}: contained {', '.join(caught.contained.workflows)}",
-            )
-            sys.stdout.flush()
+            if json_lines:
+                output.line(
+                    {
+                        "event": "contained",
+                        "incident": caught.incident,
+                        "workflows": caught.contained.workflows,
+                        "contain_s": round(caught.contained.seconds, 3),
+                        "diagnosed": caught.diagnosis is not None,
+                        "why_not": caught.undiagnosed,
+                    }
+                )
+            else:
+                output.say(f"incident {caught.incident}: contained {', '.join(caught.contained.workflows)}")
             if until_incident:
                 return
 
@@ -64,7 +66,7 @@ def diagnose(
 
     with opened(catalog, app) as ctx:
         chosen = session.incident_of(ctx, incident)
-        findings = watching.look_again(ctx, chosen)
+        findings = watching.look_again(ctx)
         found, why = watching.diagnose(ctx, chosen, findings, say=lambda _: None)
         if found is None:
             sys.stderr.write(f"reinstate: {why}\n")

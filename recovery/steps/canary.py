@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, replace
-from datetime import datetime
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -18,7 +17,8 @@ from recovery.definitions import known_good
 from recovery.errors import VerificationFailed
 from recovery.plan import Plan, Step
 from recovery.selection import undo_spec
-from recovery.steps.replay import ended, fence_lowered
+from recovery.steps.replay import ended
+from recovery.windows import decode, encode, fence_lowered
 from snapshots import journal, position, undo
 from snapshots.model import Position, RunRef
 
@@ -43,7 +43,7 @@ def fly(ctx: AppContext, plan: Plan, workflow: Workflow, canary: Canary) -> None
     entry = ctx.platform.open_private_entry(known_good(ctx, plan, workflow.key))
     key = f"canary:{plan.recovery_id}:{workflow.key}"
     with ctx.connect("recoverer", "canary") as connection:
-        with fence_lowered(ctx, connection, [workflow.key], plan.incident_id):
+        with fence_lowered(ctx, connection, plan, [workflow.key]):
             since = started_at(ctx, connection, plan, workflow.key)
             for run in ctx.platform.sent(entry).get(key, []):
                 clean_up(ctx, connection, plan, workflow, since, ended(ctx, run))
@@ -64,8 +64,7 @@ def started_at(ctx: AppContext, connection: psycopg.Connection, plan: Plan, work
     """Where the first attempt began; the workflow being paused, its role's later writes are the canary's."""
     for entry in ctx.ledger.entries(recovery=plan.recovery_id, kinds=[KIND]):
         if entry.body["workflow"] == workflow:
-            found = dict(entry.body["position"])
-            return Position(**{**found, "at": datetime.fromisoformat(found["at"])})
+            return decode(dict(entry.body["position"]))
     here = position.current(connection)
     connection.rollback()
     ctx.ledger.append(
@@ -73,14 +72,14 @@ def started_at(ctx: AppContext, connection: psycopg.Connection, plan: Plan, work
         app=plan.app,
         incident=plan.incident_id,
         recovery=plan.recovery_id,
-        body={"workflow": workflow, "position": {**asdict(here), "at": here.at.isoformat()}},
+        body={"workflow": workflow, "position": encode(here)},
     )
     return here
 
 
 def compare(connection: psycopg.Connection, expect: str, run: Run) -> str:
     """What the canary's expectation found wrong, or nothing."""
-    query = sql.SQL("{}").format(sql.SQL(expect.replace(":run", "%(run)s")))  # type: ignore[arg-type]
+    query = sql.SQL("{}").format(sql.SQL(expect.replace(":run", "%(run)s")))
     with connection.cursor() as cursor:
         cursor.execute(query, {"run": run.id})
         rows = cursor.fetchmany(3)
@@ -94,12 +93,12 @@ def clean_up(
     xids = tuple(t.xid for t in journal.transactions(connection, since=since, actors=[workflow.role]))
     connection.rollback()
     earlier = undo.applied_steps(connection, plan.recovery_id, prefix=f"canary:{workflow.key}:")
+    connection.rollback()
     spec = replace(
         undo_spec(ctx.tables, (), policy="refuse", caps=ctx.app.caps, cancelled=tuple(a.xid for a in earlier)),
         runs=(RunRef(actor=workflow.role, run=run.id, xids=xids),),
     )
     preview = undo.preview(connection, spec)
-    connection.rollback()
     if not preview.empty:
         undo.apply(
             connection,

@@ -8,20 +8,20 @@ succeeded counts, one that failed is undone by the journal and sent again, a los
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import psycopg
 
 from platforms.base import PrivateEntry, Retryable, Run, RunState
-from recovery.containment import Say, lower_fence, raise_fence
+from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.definitions import known_good
 from recovery.errors import StepFailed
 from recovery.plan import Event, Plan, Step
 from recovery.selection import undo_spec
+from recovery.windows import fence_lowered
 from snapshots import journal, position, undo
 from snapshots.model import Position, RunRef
 
@@ -35,7 +35,7 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
     entries = {w: ctx.platform.open_private_entry(known_good(ctx, plan, w)) for w in workflows}
     sent = {w: ctx.platform.sent(entry) for w, entry in entries.items()}
     already = replayed = 0
-    with ctx.connect("recoverer", "replay") as connection, fence_lowered(ctx, connection, workflows, plan.incident_id):
+    with ctx.connect("recoverer", "replay") as connection, fence_lowered(ctx, connection, plan, workflows):
         for done, event in enumerate(sorted(plan.events, key=lambda e: e.order), start=1):
             key = event_key(plan, event)
             if send_once(ctx, connection, plan, event, entries[event.workflow], sent[event.workflow].get(key, [])):
@@ -51,19 +51,6 @@ def event_key(plan: Plan, event: Event) -> str:
     return f"{plan.incident_id}:{event.workflow}:{event.key}"
 
 
-@contextmanager
-def fence_lowered(
-    ctx: AppContext, connection: psycopg.Connection, workflows: list[str], incident: str
-) -> Iterator[None]:
-    """The roles may write while their workflows stay paused; fenced again whatever happens."""
-    lower_fence(ctx, connection, workflows, incident)
-    try:
-        yield
-    finally:
-        connection.rollback()
-        raise_fence(ctx, connection, workflows, incident)
-
-
 def send_once(
     ctx: AppContext,
     connection: psycopg.Connection,
@@ -74,10 +61,10 @@ def send_once(
 ) -> bool:
     """Make sure one run of the event succeeded. Returns false when an earlier attempt already had."""
     key = event_key(plan, event)
-    for run in (ended(ctx, r) for r in earlier):
-        if run.state is RunState.SUCCESS:
+    for attempt in (ended(ctx, r) for r in earlier):
+        if attempt.state is RunState.SUCCESS:
             return False
-        revert(ctx, connection, plan, event.workflow, run, since=None)
+        revert(ctx, connection, plan, event.workflow, attempt, since=None)
     payload = ctx.platform.run_detail(event.run_id).event
     if payload is None:
         raise StepFailed(
@@ -145,7 +132,6 @@ def revert(
         runs=(RunRef(actor=role, run=run.id, xids=xids),),
     )
     preview = undo.preview(connection, spec)
-    connection.rollback()
     if not preview.empty:
         undo.apply(
             connection,

@@ -1,0 +1,82 @@
+"""When the recovery itself lets fenced roles write: replay and canary, recorded so that nothing else can hide there.
+
+Each lowering and raising is a ledger entry with the journal position at that moment. A process that dies in between
+leaves the window open until the fence is raised again, which the next run does first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import psycopg
+
+from recovery.containment import lower_fence, raise_fence
+from recovery.context import AppContext
+from recovery.plan import Plan
+from snapshots import journal, position
+from snapshots.model import Position
+
+LOWERED = "fence.lowered"
+RAISED = "fence.raised"
+
+
+@contextmanager
+def fence_lowered(
+    ctx: AppContext, connection: psycopg.Connection, plan: Plan, workflows: Sequence[str]
+) -> Iterator[None]:
+    """The workflows' roles may write while their workflows stay paused; fenced again whatever happens."""
+    note(ctx, connection, plan.incident_id, LOWERED, workflows)
+    lower_fence(ctx, connection, workflows, plan.incident_id)
+    try:
+        yield
+    finally:
+        connection.rollback()
+        raise_fence(ctx, connection, workflows, plan.incident_id)
+        note(ctx, connection, plan.incident_id, RAISED, workflows)
+
+
+def note(ctx: AppContext, connection: psycopg.Connection, incident: str, kind: str, workflows: Sequence[str]) -> None:
+    here = position.current(connection)
+    connection.rollback()
+    body = {"workflows": list(workflows), "position": encode(here)}
+    ctx.ledger.append(kind, app=ctx.app.key, incident=incident, body=body)
+
+
+def encode(here: Position) -> dict[str, Any]:
+    return {**asdict(here), "at": here.at.isoformat()}
+
+
+def decode(body: dict[str, Any]) -> Position:
+    return Position(**{**body, "at": datetime.fromisoformat(body["at"])})
+
+
+def proven_at(ctx: AppContext, incident: str) -> Position | None:
+    """The journal position at which the pause was first proven."""
+    for entry in ctx.ledger.entries(incident=incident, kinds=["contain.proven"]):
+        if "position" in entry.body:
+            return decode(dict(entry.body["position"]))
+    return None
+
+
+def allowed(ctx: AppContext, connection: psycopg.Connection, incident: str) -> frozenset[int]:
+    """Transactions of roles that the recovery had let through at that time."""
+    found: set[int] = set()
+    opened: tuple[Position, Sequence[str]] | None = None
+    for entry in ctx.ledger.entries(incident=incident, kinds=[LOWERED, RAISED]):
+        here = decode(dict(entry.body["position"]))
+        if entry.kind == LOWERED and opened is None:
+            opened = here, ctx.roles(tuple(entry.body["workflows"]))
+        elif entry.kind == RAISED and opened is not None:
+            found |= written(connection, opened[0], opened[1]) - written(connection, here, opened[1])
+            opened = None
+    if opened is not None:
+        found |= written(connection, opened[0], opened[1])
+    return frozenset(found)
+
+
+def written(connection: psycopg.Connection, since: Position, roles: Sequence[str]) -> set[int]:
+    return {t.xid for t in journal.transactions(connection, since=since, actors=list(roles))}
