@@ -271,8 +271,9 @@ def _statements(conn: Connection[Any], table: TableSpec, options: Options) -> li
     )
     statements.append(
         sql.SQL(
-            "INSERT INTO reinstate.setting VALUES ({}, {}) ON CONFLICT (name) DO UPDATE SET value = excluded.value"
-        ).format(sql.Literal(f"made {twin}"), sql.Literal(made))
+            "INSERT INTO reinstate.setting VALUES ({}, {}), ({}, reinstate.function_body({}))"
+            " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
+        ).format(*map(sql.Literal, (f"made {twin}", made, f"body {twin}", twin)))
     )
     return statements
 

@@ -92,6 +92,15 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     WHERE p.pronamespace = 'reinstate'::regnamespace
 $$;
 
+-- What the capture functions of a twin really do.
+CREATE OR REPLACE FUNCTION reinstate.function_body(p_twin text) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT md5(string_agg(concat_ws(' ', p.proname, p.prosrc, p.prosecdef, p.proowner, p.proconfig::text), ' '
+                          ORDER BY p.proname))
+    FROM pg_proc p
+    WHERE p.pronamespace = 'reinstate'::regnamespace AND p.proname IN (p_twin, p_twin || '_truncate')
+$$;
+
 -- What differs between the journal's idea of a table and the table: column-added, -dropped, -renamed, type-changed.
 CREATE OR REPLACE FUNCTION reinstate.shape_changes(p_table text)
 RETURNS TABLE (kind text, detail text)
@@ -222,6 +231,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT j.table_name, 'trigger-disabled', 'the triggers were changed and changed back', j.good_at, false
     FROM j WHERE found IS NOT NULL AND state_now <> j.trigger_state
         AND NOT EXISTS (SELECT FROM leaf l WHERE l.table_name = j.table_name AND l.good < 4)
+    UNION ALL
+    SELECT j.table_name, 'function-changed', 'a capture function is not the installed one: run journal install again',
+           j.good_at, true
+    FROM j WHERE found IS NOT NULL AND reinstate.function_body(j.twin) IS DISTINCT FROM
+        (SELECT s.value FROM reinstate.setting s WHERE s.name = 'body ' || j.twin)
     UNION ALL
     SELECT j.table_name, s.kind, s.detail, j.good_at, true
     FROM j CROSS JOIN LATERAL reinstate.shape_changes(j.table_name) s WHERE found IS NOT NULL
