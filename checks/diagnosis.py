@@ -26,6 +26,7 @@ INTERRUPTED = (RunState.ERROR, RunState.CANCELED, RunState.CRASHED)
 DRIFTS = frozenset({"value-drift", "volume-drift"})
 COVERED = 0.9
 """Culprits are added until this share of the violating rows is explained."""
+RECENT = timedelta(minutes=10)
 
 
 def diagnose(
@@ -84,21 +85,27 @@ def relevant(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 def culprits(
     conn: psycopg.Connection[Any], app: App, findings: Sequence[Finding], *, since: Position | None = None
 ) -> frozenset[str]:
-    """The workflows whose roles wrote the violating rows after ``since``, the fewest that explain nearly all of them;
-    for containment within seconds, from the journal alone (role: capturer). Empty when no workflow did."""
+    """The workflows whose roles wrote the violating rows after ``since`` (by default in the ten minutes before the
+    findings), for containment within seconds, from the journal alone (role: capturer).
+
+    They are the fewest that explain nearly all rows, and every other that wrote nearly as many: containing one too
+    many costs a pause, one too few costs data. Empty when no workflow wrote them.
+    """
     workflow_of = {w.role: w.key for w in app.workflows}
+    chosen_findings = relevant(findings)
+    reach = since or max(f.at for f in chosen_findings) - RECENT
     with conn.transaction():
-        found = violations(conn, relevant(findings), since=since)
+        found = violations(conn, chosen_findings, since=reach)
     left = [{workflow_of[w.actor] for w in v.causes if w.actor in workflow_of} for v in found]
     needed = COVERED * sum(bool(x) for x in left)
     chosen: set[str] = set()
     covered = 0
     while covered < needed:
         counted = Counter(key for keys in left for key in keys)
-        key, rows = min(counted.items(), key=lambda item: (-item[1], item[0]))
-        chosen.add(key)
-        covered += rows
-        left = [keys for keys in left if key not in keys]
+        most = max(counted.values())
+        chosen |= {key for key, rows in counted.items() if rows >= COVERED * most}
+        covered += sum(bool(keys & chosen) for keys in left)
+        left = [keys for keys in left if not keys & chosen]
     return frozenset(chosen)
 
 

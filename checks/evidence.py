@@ -107,7 +107,7 @@ def read(
 
 
 def violations(
-    conn: psycopg.Connection[Any], findings: Sequence[Finding], *, since: Position | None
+    conn: psycopg.Connection[Any], findings: Sequence[Finding], *, since: Position | datetime | None
 ) -> tuple[Violation, ...]:
     """Each violating row once, with everyone who wrote it after ``since`` (ever, when ``None``). Authors are not yet
     known: see :func:`authored`. A row that breaks several rules is judged by the first of them."""
@@ -124,11 +124,18 @@ def violations(
 
 
 def _writes(
-    conn: psycopg.Connection[Any], table: Twin, keys: Sequence[tuple[str, ...]], since: Position | None
+    conn: psycopg.Connection[Any], table: Twin, keys: Sequence[tuple[str, ...]], since: Position | datetime | None
 ) -> dict[int, list[Write]]:
     if not keys:
         return {}
     names = [f"k{i}" for i in range(len(table.key))]
+    match since:
+        case None:
+            when: sql.Composable = sql.SQL("true")
+        case Position():
+            when = after(since, sql.Identifier("t", "rj_xid"))
+        case _:
+            when = sql.SQL("t.rj_at >= {}").format(sql.Literal(since))
     query = sql.SQL(
         "SELECT k.n - 1, t.rj_xid::text::bigint, t.rj_actor::text, bool_or(t.rj_op = 'I' AND t.rj_side = 'n') "
         "FROM unnest({arrays}) WITH ORDINALITY AS k({names}, n) JOIN {twin} AS t ON {same} "
@@ -145,7 +152,7 @@ def _writes(
             )
             for column, name in zip(table.key, names, strict=True)
         ),
-        after=sql.SQL("true") if since is None else after(since, sql.Identifier("t", "rj_xid")),
+        after=when,
     )
     found: dict[int, list[Write]] = {}
     for n, xid, actor, created in conn.execute(query):

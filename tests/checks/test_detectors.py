@@ -165,8 +165,9 @@ def test_the_cost_follows_the_change(journaled: Journaled, intake: psycopg.Conne
 
 def add_orders(conn: psycopg.Connection[Any], first: int, n: int, total: float, spread: float = 10) -> None:
     conn.execute(
-        "INSERT INTO shop.orders (id, ref, customer, total, placed_at) "
-        "SELECT %(first)s + g, 'd' || %(first)s + g, 'c', %(total)s + %(spread)s * (g %% 11 - 5) / 5.0, now() FROM generate_series(1, %(n)s) g",
+        """INSERT INTO shop.orders (id, ref, customer, total, placed_at)
+           SELECT %(first)s + g, 'd' || %(first)s + g, 'c', %(total)s + %(spread)s * (g %% 11 - 5) / 5.0, now()
+           FROM generate_series(1, %(n)s) g""",
         {"first": first, "n": n, "total": total, "spread": spread},
     )
 
