@@ -171,9 +171,8 @@ def _keys(conn: Connection[Any], staged: staging.Staged, kind: str, limit: int) 
         else sql.SQL("{} t ON t.ctid = c.live_row AND t.tableoid = c.live_table").format(staged.live)
     )
     rows = conn.execute(
-        sql.SQL("SELECT {} FROM {} c JOIN {} WHERE c.kind = %s ORDER BY {} LIMIT %s").format(
-            key, staged.changes, match, order
+        sql.SQL("SELECT {} FROM {} c JOIN {} WHERE c.kind = {} ORDER BY {} LIMIT {}").format(
+            key, staged.changes, match, sql.Literal(kind), order, sql.Literal(limit)
         ),
-        (kind, limit),
     ).fetchall()
     return tuple(tuple(row) for row in rows)

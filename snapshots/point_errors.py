@@ -1,6 +1,6 @@
 """What can go wrong with recovery points. Each message names the object, the cause and the next step in one line.
 
-* worth trying again: :class:`StoreUnreachable` (``retryable``), :class:`LogicMoved`, :class:`Busy`;
+* worth trying again: :class:`StoreUnreachable` (if ``retryable``), :class:`LogicMoved`, :class:`Busy`;
 * trying again cannot help: :class:`Damaged`, and everything that is a :class:`snapshots.errors.Refused`.
 """
 
@@ -15,10 +15,10 @@ from .errors import Refused, SnapshotError, Unreachable
 
 
 class StoreUnreachable(Unreachable):
-    """The store could not be read or written."""
+    """The store could not be read or written. ``retryable`` is false when it refuses us or is not a folder."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__(message, retryable=True)
+    def __init__(self, message: str, *, retryable: bool = True) -> None:
+        super().__init__(message, retryable=retryable)
 
 
 class Damaged(SnapshotError):

@@ -15,6 +15,7 @@ from typing import Any
 
 from psycopg import Connection
 
+from .errors import Refused
 from .model import Chunk, ColumnInfo, Position, RecoveryPoint, TableManifest, WorkflowState
 from .point_errors import Damaged, UnknownFormat
 from .position import require_same_server
@@ -97,6 +98,19 @@ def contains(conn: Connection[Any], position: Position, xid: int) -> bool:
         "SELECT pg_visible_in_snapshot(%s::text::xid8, %s::text::pg_snapshot)", (str(xid), position.snapshot)
     ).fetchone()
     return bool(row and row[0])
+
+
+def lacks(conn: Connection[Any], xid: int) -> Callable[[RecoveryPoint], bool]:
+    """For :func:`latest_verified`: admits points that surely hold nothing of transaction ``xid`` (any role). A point of
+    another cluster is never admitted: there is no evidence about it."""
+
+    def admits(point: RecoveryPoint) -> bool:
+        try:
+            return not contains(conn, point.position, xid)
+        except Refused:
+            return False
+
+    return admits
 
 
 def audit(store: Store, point: RecoveryPoint) -> tuple[str, ...]:

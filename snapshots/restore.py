@@ -70,7 +70,7 @@ def apply_diff(
         _within_caps(found, caps or Caps(), expected)
         restore_rows.refuse_erasing(conn, staged, foreign)
         _triggers(conn, tables, enabled=False)
-        restore_rows.bring_back(conn, staged, shape.parents_first(staged, relations))
+        restore_rows.bring_back(conn, staged, shape.parents_first(staged, relations), relations)
         _triggers(conn, tables, enabled=True)
         for relation, before in orphans.items():
             if restore_rows.orphans(conn, relation) > before:

@@ -14,21 +14,23 @@ from .shape import Relation
 Staged = Mapping[str, staging.Staged]
 
 
-def bring_back(conn: Connection[Any], staged: Staged, order: Sequence[str]) -> None:
+def bring_back(conn: Connection[Any], staged: Staged, order: Sequence[str], relations: Sequence[Relation]) -> None:
     """Delete, update and insert until the tables equal the point. ``order`` names parents before children.
 
-    Deleting first frees unique values that a row of the point needs; deleting last frees parents that a child still
-    names until it is updated. The first is tried, then the second, each in a savepoint and each judged by comparing
-    again. Raises :class:`WouldBreak` when neither leads to the point.
+    Deleting first frees unique values that a row of the point needs; deleting last frees parents that a child names
+    until it is updated; replacing rows instead of updating them lets rows exchange unique values. Each way is tried
+    in a savepoint and judged by comparing again. Raises :class:`WouldBreak` when none leads to the point.
     """
     causes: list[str] = []
-    for steps in ((_delete, _update, _insert), (_insert, _update, _delete)):
+    erasing = {r.parent for r in relations if r.erases}
+    for steps in ((_delete, _update, _insert), (_insert, _update, _delete), (_delete, _replace, _insert)):
         try:
             with conn.transaction():
                 conn.execute("SET CONSTRAINTS ALL DEFERRED")
                 for step in steps:
                     for table in reversed(order) if step is _delete else order:
-                        step(conn, staged[table])
+                        # Replacing a row would erase what hangs on it where a foreign key says so.
+                        (_update if step is _replace and table in erasing else step)(conn, staged[table])
                 conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 _prove(conn, staged)
                 return
@@ -37,7 +39,7 @@ def bring_back(conn: Connection[Any], staged: Staged, order: Sequence[str]) -> N
         except WouldBreak as error:
             causes.append(str(error))
     raise WouldBreak(
-        f"The point's rows do not fit the database ({'; in the other order: '.join(dict.fromkeys(causes))}); "
+        f"The point's rows do not fit the database ({'; another way: '.join(dict.fromkeys(causes))}); "
         "restore the related tables together, or restore into a copy."
     )
 
@@ -95,6 +97,26 @@ def _update(conn: Connection[Any], staged: staging.Staged) -> None:
             "UPDATE {} l SET {} FROM {} d JOIN {} p ON p.ctid = d.point_row"
             " WHERE d.kind = 'changed' AND d.live_row = l.ctid AND d.live_table = l.tableoid"
         ).format(staged.live, assignments, staged.changes, staged.rows)
+    )
+
+
+def _replace(conn: Connection[Any], staged: staging.Staged) -> None:
+    """Delete and insert changed rows in one statement, so that foreign keys are checked when all are back. The count
+    makes PostgreSQL finish the deletion before it inserts."""
+    conn.execute(
+        sql.SQL(
+            "WITH gone AS (DELETE FROM {live} l USING {changes} d WHERE d.kind = 'changed' AND d.live_row = l.ctid"
+            " AND d.live_table = l.tableoid RETURNING 1) INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE"
+            " SELECT {values} FROM {changes} d JOIN {rows} p ON p.ctid = d.point_row"
+            " WHERE d.kind = 'changed' AND (SELECT count(*) FROM gone) > 0"
+        ).format(
+            live=staged.live,
+            changes=staged.changes,
+            table=database.qualified(staged.manifest.name),
+            columns=staging.names(staged.columns),
+            values=staging.names(staged.columns, "p"),
+            rows=staged.rows,
+        )
     )
 
 

@@ -38,6 +38,7 @@ FORMAT = 1
 READABLE = frozenset({1})
 """Manifest formats this version reads; old ones stay readable."""
 ORPHAN_AGE_S = 24 * 3600.0
+_PERMANENT = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA = re.compile(r"[0-9a-f]{64}")
 
@@ -176,7 +177,8 @@ class Store:
         except Exception as error:
             cause = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             raise StoreUnreachable(
-                f"Cannot reach {path} in the store {self.name} ({cause}); check the address, rights and free space."
+                f"Cannot reach {path} in the store {self.name} ({cause}); check the address, rights and free space.",
+                retryable=not isinstance(error, _PERMANENT),
             ) from error
 
 

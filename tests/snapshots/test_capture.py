@@ -1,6 +1,7 @@
 """A recovery point is consistent: one snapshot for rows, position and suites, and the logic that ran at that moment."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,10 @@ def test_position_and_rows_are_of_one_snapshot(app: Any, tmp_path: Path) -> None
         assert not points.contains(conn, before.position, row[0])
         assert points.contains(conn, after.position, row[0])
         assert points.contains(conn, before.position, row[0] - 1)
+        assert points.latest_verified(store, "desk") == after
+        assert points.latest_verified(store, "desk", admits=points.lacks(conn, row[0])) == before
+        elsewhere = replace(after, position=replace(after.position, system_id="1"))
+        assert not points.lacks(conn, row[0])(elsewhere)
     lines = [[line for _, line in _rows(p, store, "shop.log")].count("open") for p in (before, after)]
     assert lines == [0, 1]
 

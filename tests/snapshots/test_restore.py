@@ -7,6 +7,8 @@ from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from point_desk import CUSTOMERS, LOG, ORDERS, TABLES, build, image, take, write
 
 from snapshots import database, diff, restore
@@ -182,6 +184,89 @@ def test_a_child_moves_to_another_parent(app: Any, tmp_path: Path) -> None:
         "ALTER TABLE shop.orders ENABLE TRIGGER orders_touch",
     )
     _restore(app, point, store)
+    assert image(app, *NAMES) == before
+
+
+def test_rows_that_exchanged_unique_values_come_back(app: Any, tmp_path: Path) -> None:
+    """No sequence of single updates can do it; the customers are replaced while their orders stand."""
+    before = image(app, *NAMES)
+    point, store = take(app, tmp_path)
+    write(
+        app,
+        "UPDATE shop.customers SET email = 'x' WHERE id = 1",
+        "UPDATE shop.customers SET email = 'c1@example.com' WHERE id = 2",
+        "UPDATE shop.customers SET email = 'c2@example.com' WHERE id = 1",
+    )
+    _restore(app, point, store)
+    assert image(app, *NAMES) == before
+
+
+def test_partitions_odd_names_and_wide_keys(app: Any, tmp_path: Path) -> None:
+    """Rows that moved to another partition move back; no name is taken for SQL or for a parameter."""
+    spec = TableSpec(name='shop.Odd%s"{}', key=("100%", "select"))
+    write(
+        app,
+        'CREATE TABLE shop."Odd%s""{}" ("100%" int, "select" text, "{a}" int, PRIMARY KEY ("100%", "select", "{a}"),'
+        ' UNIQUE ("100%", "select", "{a}")) PARTITION BY LIST ("{a}")',
+        'CREATE TABLE shop.odd_1 PARTITION OF shop."Odd%s""{}" FOR VALUES IN (1)',
+        'CREATE TABLE shop.odd_2 PARTITION OF shop."Odd%s""{}" FOR VALUES IN (2)',
+        'INSERT INTO shop."Odd%s""{}" SELECT n, \'%s\', 1 + n % 2 FROM generate_series(1, 50) n',
+        'GRANT SELECT ON shop."Odd%s""{}" TO capturer',
+        'GRANT ALL ON shop."Odd%s""{}" TO recoverer',
+    )
+    for key in (("100%", "select", "{a}"), ()):
+        spec = TableSpec(name='shop.Odd%s"{}', key=key)
+        before = image(app, 'shop."Odd%s""{}"')
+        point, store = take(app, tmp_path, tables=[spec])
+        assert point.tables[0].key == key
+        write(
+            app, 'UPDATE shop."Odd%s""{}" SET "{a}" = 3 - "{a}" WHERE "100%" < 9', "DELETE FROM shop.odd_1 WHERE true"
+        )
+        with database.connect(app.capturer, purpose="test") as conn:
+            assert diff.diff(conn, point, store)[0].rows
+        _restore(app, point, store, (spec,), step=repr(key))
+        assert image(app, 'shop."Odd%s""{}"') == before
+
+
+def test_the_same_step_twice_at_once_is_done_once(app: Any, tmp_path: Path) -> None:
+    point, store = take(app, tmp_path)
+    write(app, *WRECK)
+    done: list[Applied] = []
+    threads = [threading.Thread(target=lambda: done.append(_restore(app, point, store))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(done) == 2
+    assert done[0] == done[1]
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["move", "edit", "delete", "insert", "forget", "log"]), st.integers(1, 25)), max_size=12
+)
+
+
+@settings(max_examples=6, deadline=None, suppress_health_check=list(HealthCheck))
+@given(changes=CHANGES)
+def test_any_mixture_of_later_work_is_taken_back(
+    changes: list[tuple[str, int]], module_app_db: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    app = module_app_db
+    write(app, "DROP SCHEMA IF EXISTS shop CASCADE")
+    build(app)
+    before = image(app, *NAMES)
+    point, store = take(app, tmp_path_factory.mktemp("store"))
+    statements = {
+        "move": "UPDATE shop.orders SET customer_id = (SELECT max(id) FROM shop.customers) WHERE id % 25 = {n}",
+        "edit": "UPDATE shop.customers SET email = 'e{n}' || id WHERE id = {n}",
+        "delete": "DELETE FROM shop.orders WHERE customer_id = {n}",
+        "insert": "INSERT INTO shop.customers (email) VALUES ('c' || {n} || '@example.org') ON CONFLICT DO NOTHING",
+        "forget": "DELETE FROM shop.customers c WHERE id = {n} AND NOT EXISTS"
+        " (SELECT FROM shop.orders WHERE customer_id = c.id)",
+        "log": "DELETE FROM shop.log WHERE line = 'line ' || {n} % 4",
+    }
+    write(app, *(statements[kind].format(n=n) for kind, n in changes))
+    _restore(app, point, store, step=point.id)
     assert image(app, *NAMES) == before
 
 

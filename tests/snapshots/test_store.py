@@ -1,5 +1,6 @@
 """The store: content-addressed, atomic, private, and clear about what is wrong."""
 
+import errno
 import json
 import os
 import signal
@@ -120,13 +121,22 @@ def test_bad_manifests_are_told_apart(tmp_path: Path) -> None:
     assert isinstance(missing.value, Refused)
 
 
-def test_an_unreachable_store_is_retryable_and_hides_its_secrets(tmp_path: Path) -> None:
+def test_an_unreachable_store_says_so_and_hides_its_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocker = tmp_path / "file"
     blocker.write_text("")
     store = Store(str(blocker / "store"))
     with pytest.raises(StoreUnreachable, match="file/store") as error:
         store.put_chunk(b"rows")
     assert isinstance(error.value, Unreachable)
+    assert not error.value.retryable
+
+    def full(*_: Any) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        with pytest.raises(StoreUnreachable, match="No space left") as error:
+            Store(str(tmp_path / "store")).put_chunk(b"rows")
     assert error.value.retryable
     with pytest.raises(BadName):
         Store("nonsense://x")
@@ -184,7 +194,7 @@ store.publish("desk", "p2", {"chunks": names})
 def test_killed_at_any_instant_the_store_stays_whole(tmp_path: Path) -> None:
     """Dies before and after every system call that matters; each time all readable objects are sound."""
     finished = 0
-    for deadly in range(1, 60, 3):
+    for deadly in range(1, 60, 5):
         root = tmp_path / str(deadly)
         store = Store(str(root))
         old = store.put_chunk(b"old")
