@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -61,6 +60,10 @@ class OrderDesk:
         return self.home / secrets.FILE
 
     @property
+    def _passwords_file(self) -> Path:
+        return self.home / "order-desk.env"
+
+    @property
     def driver_file(self) -> Path:
         """For ``python -m drills.driver --secrets``."""
         return self.home / "driver.env"
@@ -68,34 +71,44 @@ class OrderDesk:
     def provision(self, progress: Progress = lambda _: None) -> None:
         """Make everything, from nothing or over what is there: afterwards the app is as on its first day.
 
-        Seconds when the template exists. Raises ``DrillError`` or ``psycopg.Error``.
+        Seconds when the template exists. The roles of Reinstate can log in and no more: their rights come from
+        ``reinstate roles``. Raises ``DrillError`` or ``psycopg.Error``.
         """
-        passwords = secrets.ensure(self.home / "order-desk.env", *(_password_name(r) for r in ROLES))
+        self.prepare(progress)
+        self.reset(progress)
+
+    def prepare(self, progress: Progress = lambda _: None) -> None:
+        """Roles with passwords, and the template with two years of history; idempotent."""
+        passwords = secrets.ensure(self._passwords_file, *(_password_name(r) for r in ROLES))
         with psycopg.connect(self.superuser_dsn("postgres"), autocommit=True) as connection:
             _roles(connection, passwords)
             if not _template_is_fresh(connection):
                 progress("seeding two years of history")
                 self._make_template(connection, passwords)
-        self.reset(progress)
 
     def reset(self, progress: Progress = lambda _: None) -> None:
         """Bring databases and workflows back to the first day. Needs an earlier :meth:`provision`."""
-        passwords = secrets.read(self.home / "order-desk.env")
-        if not passwords:
-            raise DrillError(f"order desk: {self.home} holds no passwords; call provision first")
         with N8nApi(self.n8n_url, self.n8n_key) as api:
             progress("removing the app's workflows")
             _remove_workflows(api)
             progress("copying the seeded databases")
-            with psycopg.connect(self.superuser_dsn("postgres"), autocommit=True) as connection:
-                self._copies(connection)
-            self._grants()
-            self._write_secrets(passwords)
+            passwords = self.reset_databases()
             progress("creating credentials and workflows")
             credentials = self._credentials(api, passwords)
             for key in WORKFLOW_ROLES:
-                workflow_id = api.create_workflow(definition(f"workflows/{key}.json", credentials))
-                api.activate(workflow_id)
+                api.activate(api.create_workflow(definition(f"workflows/{key}.json", credentials)))
+
+    def reset_databases(self) -> dict[str, str]:
+        """The database half of :meth:`reset`. Returns the passwords, as :meth:`dsn` takes them."""
+        passwords = secrets.read(self._passwords_file)
+        if not passwords:
+            raise DrillError(f"order desk: {self.home} holds no passwords; call provision first")
+        with psycopg.connect(self.superuser_dsn("postgres"), autocommit=True) as connection:
+            self._copies(connection)
+        with psycopg.connect(self.superuser_dsn(ORACLE), autocommit=True) as connection:
+            connection.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA desk TO {}").format(sql.Identifier(JUDGE)))
+        self._write_secrets(passwords)
+        return passwords
 
     def dsn(self, database: str, role: str, passwords: Mapping[str, str]) -> str:
         """Connection string of a role, as an address."""
@@ -125,23 +138,8 @@ class OrderDesk:
                 )
             )
             connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
-        app_roles = sql.SQL(", ").join(sql.Identifier(r) for r in ROLES if r != OWNER)
-        name = sql.Identifier(DATABASE)
-        connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(name, app_roles))
-        recoverers = sql.SQL(", ").join(map(sql.Identifier, (CAPTURER, RECOVERER)))
-        connection.execute(sql.SQL("GRANT TEMPORARY ON DATABASE {} TO {}").format(name, recoverers))
-
-    def _grants(self) -> None:
-        """The oracle's owner may write there; the product's reader and writer may read and write the app."""
-        with psycopg.connect(self.superuser_dsn(ORACLE), autocommit=True) as connection:
-            connection.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA desk TO {}").format(sql.Identifier(JUDGE)))
-        with psycopg.connect(self.superuser_dsn(DATABASE), autocommit=True) as connection:
-            for rights, role in (("SELECT", CAPTURER), ("SELECT, INSERT, UPDATE, DELETE", RECOVERER)):
-                grantee = sql.Identifier(role)
-                connection.execute(sql.SQL("GRANT USAGE ON SCHEMA desk TO {}").format(grantee))
-                connection.execute(
-                    sql.SQL("GRANT {} ON ALL TABLES IN SCHEMA desk TO {}").format(sql.SQL(rights), grantee)
-                )
+        roles = sql.SQL(", ").join(map(sql.Identifier, (*WORKFLOW_ROLES.values(), STAFF, JUDGE)))
+        connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(sql.Identifier(DATABASE), roles))
 
     def _write_secrets(self, passwords: Mapping[str, str]) -> None:
         secrets.write(
@@ -199,21 +197,6 @@ def definition(file: str, credentials: Mapping[str, str]) -> dict[str, Any]:
     return content
 
 
-def wait_ready(url: str, *, timeout_s: float = 60.0) -> None:
-    """Wait until n8n answers as ready. Raises ``DrillError``."""
-    import httpx
-
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            if httpx.get(f"{url.rstrip('/')}/healthz/readiness", timeout=5.0).status_code == httpx.codes.OK:
-                return
-        except httpx.HTTPError:
-            pass
-        time.sleep(0.3)
-    raise DrillError(f"n8n at {url} is not ready after {timeout_s:.0f} s; look at its log")
-
-
 def _roles(connection: psycopg.Connection, passwords: Mapping[str, str]) -> None:
     for role in ROLES:
         known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone()
@@ -224,10 +207,6 @@ def _roles(connection: psycopg.Connection, passwords: Mapping[str, str]) -> None
                 sql.Literal(passwords[_password_name(role)]),
             )
         )
-    # What other sessions do is hidden from ordinary roles; a pause cannot be proven without it.
-    connection.execute(
-        sql.SQL("GRANT pg_monitor TO {}, {}").format(sql.Identifier(CAPTURER), sql.Identifier(RECOVERER))
-    )
 
 
 def _template_is_fresh(connection: psycopg.Connection) -> bool:

@@ -21,6 +21,8 @@ from psycopg import errors
 from drills.events import PATHS, Event, Kind
 
 RETRY_S = 0.5
+RETRIES_PER_S = 25.0
+"""All senders together: the more they hold, the less often each tries, so that retries are no load of their own."""
 POLL_S = 0.04
 POLL_LATE_S = 0.25
 LATE_S = 2.0
@@ -58,7 +60,7 @@ class Traffic:
 
 
 class Senders:
-    """All senders of a drill. ``changed`` is called after every event taken."""
+    """All senders of a drill; they note in ``traffic`` what the app took."""
 
     def __init__(self, *, n8n_url: str, staff_dsn: str, judge_dsn: str, traffic: Traffic) -> None:
         self.traffic = traffic
@@ -132,7 +134,7 @@ class Senders:
             if event.key not in self.traffic.held:
                 self.traffic.held.add(event.key)
                 self.traffic.held_ever += 1
-            await asyncio.sleep(RETRY_S)
+            await asyncio.sleep(max(RETRY_S, len(self.traffic.held) / RETRIES_PER_S))
         self.traffic.held.discard(event.key)
         return False
 

@@ -19,6 +19,8 @@ STAFF_KINDS = (Kind.NOTE, Kind.TAG, Kind.ATTRIBUTE)
 SLOW_S = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
 """How long the orders that are in flight at the publish are checked by hand: some end before the app is contained."""
 BURST = 12
+HELD_MOST = 40
+"""While so many events are held, no new ones are made for webhooks."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +41,7 @@ NORMAL = Rates(orders=4, payments=1, statuses=3, staff=8, staff_statuses=1, deli
 EXPOSURE = Rates(orders=8, payments=2, statuses=5, staff=25, staff_statuses=3, deliveries=3, paid_share=0.4)
 INCIDENT = Rates(orders=1, payments=0.5, statuses=1, staff=5, staff_statuses=1, deliveries=1, paid_share=0.3)
 UNPAUSED_INCIDENT = Rates(orders=0, payments=0, statuses=0, staff=5, staff_statuses=1, deliveries=1, paid_share=0)
-BUSY = Rates(orders=14, payments=2, statuses=5, staff=15, staff_statuses=2, deliveries=3, paid_share=0.4)
+BUSY = Rates(orders=10, payments=2, statuses=5, staff=15, staff_statuses=2, deliveries=3, paid_share=0.4)
 
 
 @dataclass(kw_only=True)
@@ -76,25 +78,20 @@ class Story:
         self._calls = itertools.cycle(self.cast.calls)
         self._statuses = itertools.cycle(self.cast.statuses)
         self._staff_statuses = itertools.cycle(self.cast.staff_statuses)
-        self._taken_badly: list[Event] = []
-
-    @property
-    def unfinished(self) -> int:
-        return len(self._events)
 
     def begin(self, rates: Rates) -> None:
         """Replace the traffic that runs by another."""
         self.halt()
-        for rate, make in (
-            (rates.orders, lambda: self.order(paid=self.world.rng.random() < rates.paid_share)),
-            (rates.payments, self.invoice),
-            (rates.statuses, self.status),
-            (rates.staff, self.call),
-            (rates.staff_statuses, self.staff_status),
-            (rates.deliveries, lambda: self._send(self.world.delivery())),
+        for rate, by_webhook, make in (
+            (rates.orders, True, lambda: self.order(paid=self.world.rng.random() < rates.paid_share)),
+            (rates.payments, True, self.invoice),
+            (rates.statuses, True, self.status),
+            (rates.staff, False, self.call),
+            (rates.staff_statuses, False, self.staff_status),
+            (rates.deliveries, False, lambda: self._send(self.world.delivery())),
         ):
             if rate:
-                self._generators.append(asyncio.create_task(self._every(1 / rate, make)))
+                self._generators.append(asyncio.create_task(self._every(1 / rate, make, by_webhook)))
 
     def halt(self) -> None:
         """Make no new events; those under way go on."""
@@ -163,9 +160,10 @@ class Story:
     async def _send(self, event: Event) -> bool:
         return await self.senders.send(event, until=lambda: self._closing)
 
-    async def _every(self, pause_s: float, make: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+    async def _every(self, pause_s: float, make: Callable[[], Coroutine[Any, Any, Any]], by_webhook: bool) -> None:
         while True:
-            self._spawn(make())
+            if not (by_webhook and len(self.senders.traffic.held) >= HELD_MOST):
+                self._spawn(make())
             await asyncio.sleep(pause_s)
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
