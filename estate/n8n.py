@@ -66,6 +66,8 @@ class N8n:
         port = ports.choose(self.memory.port("n8n"))
         broker_port = ports.choose(self.memory.port("n8n", "broker_port"))
         self.memory.write("n8n", {"port": str(port), "broker_port": str(broker_port)})
+        # After a crash n8n waits 10 s to slow down a supervisor's restart loop; here nobody restarts it in a loop.
+        (self.folder / ".n8n" / "crash.journal").unlink(missing_ok=True)
         process.launch(
             [node.binary(), modules / "node_modules" / "n8n" / "bin" / "n8n", "start"],
             pid_file=self.pid_file,
@@ -119,6 +121,7 @@ class N8n:
             "N8N_LISTEN_ADDRESS": ports.LOOPBACK,
             "N8N_RUNNERS_BROKER_PORT": str(broker_port),
             "N8N_RUNNERS_BROKER_LISTEN_ADDRESS": ports.LOOPBACK,
+            "N8N_PYTHON_ENABLED": "false",
             "N8N_SECURE_COOKIE": "false",
             "N8N_SSRF_PROTECTION_ENABLED": "false",  # the app's database is on the loopback address
             "N8N_DIAGNOSTICS_ENABLED": "false",
