@@ -61,8 +61,10 @@ _SETTINGS = {
 
 def settle(conn: Connection[Any]) -> None:
     """Fix, for this transaction, every setting that changes how a value prints or parses. Any role."""
-    for name, value in _SETTINGS.items():
-        conn.execute("SELECT set_config(%s, %s, true)", (name, value))
+    conn.execute(
+        "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
+        (list(_SETTINGS), list(_SETTINGS.values())),
+    )
 
 
 def stored(columns: Sequence[ColumnInfo]) -> tuple[ColumnInfo, ...]:

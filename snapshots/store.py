@@ -66,13 +66,17 @@ class Store:
     def put_chunk(self, data: bytes) -> str:
         """Keep ``data`` and return its SHA-256. Writing the same content again changes nothing.
 
-        Raises :class:`Damaged` if an object of that name exists with another size.
+        Raises :class:`Damaged` if the object exists and is not what its name says (locally by its checksum, elsewhere
+        by its size): a new point must not lean on a rotten chunk.
         """
         sha256 = hashlib.sha256(data).hexdigest()
         path = self._chunk(sha256)
         with self._reaching(path):
-            if not self._create(path, data) and int(self._fs.size(self._at(path))) != len(data):
-                raise Damaged(f"{path} in {self.name} has the wrong size; move it away and capture again.")
+            if self._create(path, data):
+                return sha256
+            sound = self._read(path) == data if self._local else int(self._fs.size(self._at(path))) == len(data)
+        if not sound:
+            raise Damaged(f"{path} in {self.name} is damaged; move it away, capture again, and audit the points.")
         return sha256
 
     def read_chunk(self, sha256: str) -> bytes:
