@@ -147,6 +147,22 @@ def test_a_gap_stays_open_while_a_transaction_that_lost_something_is_open(desk: 
     assert all(g.until == after.at for g in desk.gaps())
 
 
+def test_a_second_loss_that_found_the_gap_open_keeps_it_open(desk: Desk) -> None:
+    """It wrote no row of its own, so only the counter and the bound of the tick tell of it."""
+    desk.ddl("REVOKE INSERT ON reinstate.j_public__orders FROM installer")
+    desk.write("UPDATE orders SET qty = 0 WHERE id = 1")
+    with desk.app.transaction():
+        desk.write("UPDATE orders SET qty = 0 WHERE id = 2")
+        desk.ddl("GRANT INSERT ON reinstate.j_public__orders TO installer")
+        assert desk.one("SELECT count(*) FROM reinstate.gap") == 1
+        for _ in range(3):
+            mark = journal.tick(desk.recoverer)
+        assert desk.kinds(since=mark) == {(NAME, "capture-failed")}
+    assert desk.kinds(since=mark) == {(NAME, "capture-failed")}
+    journal.tick(desk.recoverer)
+    assert desk.gaps(since=journal.tick(desk.recoverer)) == []
+
+
 def test_ranges_before_the_journal_and_unknown_tables_are_gaps(desk: Desk) -> None:
     assert desk.kinds(since=EVER) == {(NAME, "not-yet-journaled")}
     assert desk.kinds(tables=["public.items", NAME]) == {("public.items", "not-journaled")}
@@ -186,6 +202,27 @@ def test_pruning_forgets_whole_transactions_and_says_so(desk: Desk) -> None:
     assert desk.kinds(since=pruned.complete_since) == set()
     assert journal.prune(desk.recoverer, retention=timedelta(days=1)) == []
     assert desk.install() == []
+
+
+def test_what_is_written_between_copy_and_swap_is_kept(desk: Desk) -> None:
+    desk.write("UPDATE orders SET qty = 0 WHERE id = 1")
+    mark = journal.tick(desk.recoverer)
+    point = desk.recoverer.execute("SELECT at, before_xid::text FROM reinstate.prune_point(%s)", (mark.at,)).fetchone()
+    assert point is not None
+    with desk.app.transaction():
+        desk.write("UPDATE orders SET qty = 0 WHERE id = 2")
+        copied = desk.recoverer.execute(
+            "SELECT reinstate.prune_copy(%s, %s::text::xid8)", (NAME, point[1])
+        ).fetchone()
+        desk.recoverer.commit()
+        desk.write("UPDATE orders SET qty = 0 WHERE id = 3")
+    desk.write("UPDATE orders SET qty = 0 WHERE id = 4")
+    assert copied is not None
+    swap = "SELECT reinstate.prune_swap(%s, %s::text::xid8, %s, %s)"
+    forgotten = desk.recoverer.execute(swap, (NAME, point[1], point[0], copied[0])).fetchone()
+    desk.recoverer.commit()
+    assert forgotten == (2,)
+    assert desk.images() == [(op, side, n) for n in (2, 3, 4) for op, side in (("U", "o"), ("U", "n"))]
 
 
 def test_pruning_by_size_opens_the_journal_again(app_db: Any) -> None:
