@@ -60,7 +60,7 @@ def content_hash(definition: Mapping[str, Any]) -> str:
     """
     if "nodes" not in definition:
         return digest({k: v for k, v in definition.items() if k not in ("name", "settings")})
-    nodes = sorted((canonical_node(node) for node in definition["nodes"]), key=_name)
+    nodes = sorted((canonical_node(node) for node in canonical_nodes(definition["nodes"])), key=_name)
     return digest({"nodes": nodes, "connections": canonical_connections(definition.get("connections") or {})})
 
 
@@ -69,6 +69,11 @@ def settings_hash(definition: Mapping[str, Any]) -> str:
     settings = definition.get("settings") or {}
     kept = {key: settings[key] for key in SETTING_DEFAULTS if _is_set(key, settings)}
     return digest({"name": definition.get("name"), "settings": kept})
+
+
+def canonical_nodes(nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The nodes that do something; sticky notes do not."""
+    return [node for node in nodes if node.get("type") != "n8n-nodes-base.stickyNote"]
 
 
 def canonical_node(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class EntryClosed(Exception):
     """The workflow's entry did not take the call: it is paused. n8n answers 404."""
 
 
-class Suspend(Exception):  # noqa: N818 - no error: a run goes to sleep
+class Suspend(Exception):
     """Raised by a handler: the run waits until :meth:`FakePlatform.resume`, then ``then()`` gives its outputs."""
 
     def __init__(self, then: Callable[[], Outputs]) -> None:

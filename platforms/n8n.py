@@ -4,6 +4,7 @@ What is particular to it:
 
 - Publishing is asynchronous: ``activate`` and ``deactivate`` answer at once, about 0.1 s later (15 s if n8n's queue
   was interrupted) production follows. ``activeVersionId`` is what is *set* live; a run's version is what ran.
+- The version n8n records with a run is not to be trusted: see :mod:`platforms.n8n_versions`.
 - ``save`` never publishes (``publishIfActive=false``), but name and settings are not versioned and apply at once.
 - Workflow settings for good evidence: ``saveDataErrorExecution`` and ``saveDataSuccessExecution`` "all" (the default);
   with ``saveExecutionProgress`` interrupted runs also keep the outputs of the nodes that had ended. The event itself is
@@ -14,7 +15,6 @@ What is particular to it:
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -38,14 +38,12 @@ from platforms.base import (
 )
 from platforms.canonical import content_hash, settings_hash
 from platforms.n8n_client import Conflict, N8nClient, Unknown, server_time
+from platforms.n8n_versions import Identity, VersionBook
 from platforms.n8n_webhooks import webhook_addresses
 
 IN_FLIGHT = frozenset(state for state in RunState if state.in_flight)
 RECENT_VERSIONS = 10
 """Versions whose webhook addresses are asked too when a pause is checked: the last live one is not named any more."""
-
-FEW = 8
-"""So many runs are asked one by one for their version; more by reading their data."""
 
 POLL_S = 0.05
 
@@ -68,10 +66,7 @@ class N8n:
         self._send_timeout_s = send_timeout_s
         self._publish_timeout_s = publish_timeout_s
         self._longest_run = longest_run
-        self._lock = threading.Lock()
-        self._contents: dict[tuple[str, str], Mapping[str, Any] | None] = {}
-        self._hashes: dict[tuple[str, str], str] = {}
-        self._version_of_run: dict[str, str | None] = {}
+        self._book = VersionBook(self._client)
 
     def __repr__(self) -> str:
         return f"N8n({self._client.base})"
@@ -110,9 +105,7 @@ class N8n:
 
     def versions(self, workflow_id: str) -> list[Version]:
         workflow = self._workflow(workflow_id)
-        named = [item["versionId"] for item in self._history(workflow_id)]
-        contents = (self._content(workflow_id, version_id) for version_id in named)
-        return [n8n_data.version_of(workflow, content) for content in contents if content is not None]
+        return [n8n_data.version_of(workflow, content) for content in self._book.contents(workflow_id)]
 
     def save(self, workflow_id: str, definition: Definition) -> Version:
         current = n8n_data.version_of(self._workflow(workflow_id))
@@ -136,10 +129,7 @@ class N8n:
         workflow = self._workflow(workflow_id)
         if workflow["active"]:
             return False
-        recent = [
-            item["versionId"] for _, item in zip(range(RECENT_VERSIONS), self._history(workflow_id), strict=False)
-        ]
-        contents = [workflow, *(c for v in recent if (c := self._content(workflow_id, v)) is not None)]
+        contents = [workflow, *self._book.contents(workflow_id, most=RECENT_VERSIONS)]
         addresses = {address for content in contents for address in webhook_addresses(content["nodes"])}
         return not any(method in self._client.webhook_methods(path) for path, method in addresses)
 
@@ -154,11 +144,11 @@ class N8n:
         for query in self._queries(wanted, since):
             params = {**filters, **query}
             listed = {str(e["id"]): e for e in self._client.pages("runs", "/executions", params=params)}
-            self._learn_versions(listed, params)
+            self._book.learn(listed, params)
             found |= listed
         kept = []
         for execution in found.values():
-            run = self._run(execution)
+            run = n8n_data.run_of(execution, self._book.of_run(execution))
             if run.state in wanted and (run.stopped_at is None or since is None or run.stopped_at >= since):
                 kept.append(run)
         return sorted(kept, key=lambda run: int(run.id))
@@ -166,9 +156,7 @@ class N8n:
     def run_detail(self, run_id: str) -> RunDetail:
         params = {"includeData": "true", "ignoreDataSizeLimit": "true"}
         execution = self._client.get(f"run {run_id}", f"/executions/{run_id}", **params)
-        with self._lock:
-            self._version_of_run[str(execution["id"])] = execution.get("workflowVersionId")
-        return n8n_data.detail_of(execution, self._run(execution))
+        return n8n_data.detail_of(execution, n8n_data.run_of(execution, self._book.identify(execution)))
 
     def stop(self, run_id: str) -> None:
         try:
@@ -244,57 +232,6 @@ class N8n:
     def _workflow(self, workflow_id: str) -> dict[str, Any]:
         return self._client.get(f"workflow {workflow_id}", f"/workflows/{workflow_id}")
 
-    def _history(self, workflow_id: str) -> Iterator[dict[str, Any]]:
-        what = f"history of workflow {workflow_id}"
-        return self._client.pages(what, f"/workflows/{workflow_id}/history", limit=100)
-
-    def _content(self, workflow_id: str, version_id: str) -> Mapping[str, Any] | None:
-        """One version's content, kept because a version never changes; ``None`` when n8n dropped it."""
-        key = (workflow_id, version_id)
-        with self._lock:
-            if key in self._contents:
-                return self._contents[key]
-        what = f"version {version_id} of workflow {workflow_id}"
-        try:
-            content = self._client.get(what, f"/workflows/{workflow_id}/versions/{version_id}")
-        except Unknown:
-            content = None
-        with self._lock:
-            self._contents[key] = content
-            if content is not None:
-                self._hashes[key] = content_hash(content)
-        return content
-
-    def _run(self, execution: Mapping[str, Any]) -> Run:
-        workflow_id = str(execution["workflowId"])
-        with self._lock:
-            version_id = self._version_of_run.get(str(execution["id"]))
-        known = version_id is not None and self._content(workflow_id, version_id) is not None
-        with self._lock:
-            version_hash = self._hashes[workflow_id, version_id] if version_id is not None and known else None
-        return n8n_data.run_of({**execution, "workflowVersionId": version_id}, version_hash)
-
-    def _learn_versions(self, listed: Mapping[str, Any], params: Mapping[str, str]) -> None:
-        """Lists name a run's version only together with its data: many unknown ones are read so, few one by one.
-        Remembered, since a run never changes its version."""
-        with self._lock:
-            unknown = listed.keys() - self._version_of_run.keys()
-        learnt: dict[str, str | None] = {}
-        if len(unknown) > FEW:
-            with_data = {**params, "includeData": "true"}
-            for execution in self._client.pages("runs", "/executions", limit=100, params=with_data):
-                if str(execution["id"]) in unknown and execution.get("workflowVersionId"):
-                    learnt[str(execution["id"])] = execution["workflowVersionId"]
-                if len(learnt) == len(unknown):
-                    break
-        for run_id in unknown - learnt.keys():
-            try:
-                learnt[run_id] = self._client.get(f"run {run_id}", f"/executions/{run_id}").get("workflowVersionId")
-            except Unknown:  # pruned meanwhile
-                learnt[run_id] = None
-        with self._lock:
-            self._version_of_run |= learnt
-
     def _queries(self, wanted: frozenset[RunState], since: datetime | None) -> list[dict[str, str]]:
         """n8n's plain list leaves running ones out, so each state in flight is asked for, in an order in which a run
         that moves on meanwhile is met later at the latest."""
@@ -351,7 +288,8 @@ class N8n:
                 if execution["id"] in seen:
                     continue
                 seen.add(execution["id"])
-                detail = n8n_data.detail_of(execution, n8n_data.run_of(execution, entry.version_hash))
+                identity = Identity(hash=entry.version_hash, platform_version=None)
+                detail = n8n_data.detail_of(execution, n8n_data.run_of(execution, identity))
                 if key := n8n_data.key_of(detail.event):
                     yield key, detail.run
 

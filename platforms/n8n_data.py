@@ -1,8 +1,4 @@
-"""Reading n8n's JSON into the values of the port. Pure.
-
-Measured on n8n 2.40: every execution carries ``workflowVersionId``, the version it *started* with, also while it
-runs or waits across a publish. Its ``workflowData`` is no source for a hash: n8n fills in parameter defaults there.
-"""
+"""Reading n8n's JSON into the values of the port. Pure."""
 
 from __future__ import annotations
 
@@ -13,6 +9,7 @@ from typing import Any
 from platforms.base import Definition, Run, RunDetail, RunState, Version, WorkflowInfo
 from platforms.canonical import NODE_FIELDS, SETTING_DEFAULTS, content_hash, settings_hash
 from platforms.n8n_entry import KEY_HEADER, is_entry
+from platforms.n8n_versions import Identity
 
 WRITABLE_SETTINGS = (*SETTING_DEFAULTS, "timeSavedMode", "timeSavedPerExecution", "availableInMCP")
 """Settings that ``PUT`` accepts; it refuses any other with 400."""
@@ -62,7 +59,7 @@ def info_of(workflow: Mapping[str, Any]) -> WorkflowInfo:
     )
 
 
-def run_of(execution: Mapping[str, Any], version_hash: str | None) -> Run:
+def run_of(execution: Mapping[str, Any], identity: Identity) -> Run:
     state = state_of(execution)
     return Run(
         id=str(execution["id"]),
@@ -71,9 +68,9 @@ def run_of(execution: Mapping[str, Any], version_hash: str | None) -> Run:
         started_at=instant(execution.get("startedAt")),
         # n8n puts a stop time on waiting runs: the moment they went to sleep.
         stopped_at=None if state.in_flight else instant(execution.get("stoppedAt")),
-        version_hash=version_hash,
+        version_hash=identity.hash,
         retry_of=str(execution["retryOf"]) if execution.get("retryOf") else None,
-        platform_version=execution.get("workflowVersionId"),
+        platform_version=identity.platform_version,
     )
 
 
