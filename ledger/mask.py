@@ -42,7 +42,7 @@ class Guard:
 
     def __init__(self, *, secrets: Iterable[str] = (), redact: Iterable[str] = ()) -> None:
         known = {s for s in secrets if len(s) >= MIN_SECRET_CHARS}
-        known |= {quote(s, safe="") for s in known}
+        known |= {quote(s, safe="", errors="surrogatepass") for s in known}
         # The longest first: a secret may contain another one.
         self._known = tuple(sorted(known, key=lambda s: (-len(s), s)))
         self._redact = frozenset(name.lower() for name in redact)

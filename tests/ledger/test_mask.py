@@ -79,3 +79,8 @@ def test_the_ledger_masks_bodies_and_refuses_names(ledger: Ledger) -> None:
         assert "s3cr3t" not in str(raised.value)
         assert "s3cr3t" not in repr(guarded) + repr(guarded._guard)
         assert guarded.verify() == []
+
+
+def test_a_secret_of_any_characters_can_be_guarded() -> None:
+    guard = Guard(secrets=["pass\ud800 w%rd"])
+    assert guard.text("is pass\ud800 w%rd and pass%ED%A0%80%20w%25rd") == "is *** and ***"

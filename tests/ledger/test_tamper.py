@@ -192,6 +192,9 @@ def test_the_database_itself_refuses(written: Ledger, path: Path, statement: str
             "entry 2: altered, its content does not give its hash",
         ),
         ("UPDATE ledger_entry SET body = 'x' WHERE seq = 2", "entry 2: altered, its body is not JSON any more"),
+        # It means the same, and is not what was written.
+        ("UPDATE ledger_entry SET body = ' ' || body WHERE seq = 2", "entry 2: altered, its content does not give"),
+        ('UPDATE ledger_entry SET body = \'{"i":5,"i":1}\' WHERE seq = 2', "entry 2: altered, its content does not"),
         ("UPDATE ledger_entry SET hash = 'x' WHERE seq = 2", "entry 3: broken link, it does not follow entry 2"),
         ("DELETE FROM ledger_entry WHERE seq = 3", "entry 3: missing"),
         ("DELETE FROM ledger_entry WHERE seq > 3", "entries 4 to 5: missing from the end: the head file knows entry 5"),
