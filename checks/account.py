@@ -39,6 +39,10 @@ def sentences(
         *(_compared(other) for other in verdict.others[:OTHERS]),
         *(f"{n} violating rows were written by {who}, which is no version" for who, n in verdict.outside.items()),
     ]
+    if verdict.surely < verdict.explained:
+        said.append(
+            f"{verdict.explained - verdict.surely} of them may also be of runs that overlapped: untagged writes"
+        )
     if overlapping:
         said.append(
             f"{overlapping} runs of other versions of {s.author.workflow} overlap bad runs and are not selected"

@@ -35,14 +35,16 @@ class Author:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Write:
-    """One transaction's part in one violating row. ``author`` is ``None`` when no version surely wrote it; ``run`` when
-    no single run did."""
+    """One transaction's part in one violating row. ``author`` is ``None`` when no version can have written it, ``run``
+    when no single run surely did. A transaction of runs that overlap appears once for each version it may be of, none
+    of them ``sure``."""
 
     xid: int
     actor: str
     created: bool
     author: Author | None = None
     run: str | None = None
+    sure: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,18 +85,20 @@ class Score:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
     """``also`` are later versions of the same workflow that do damage too. ``outside`` counts violating rows without
-    any known author, by who wrote them."""
+    any known author, by who wrote them. Of the ``explained`` rows it has ``surely`` written some."""
 
     bad: Score
     also: tuple[Score, ...]
     others: tuple[Score, ...]
     explained: int
+    surely: int
     total: int
     outside: Mapping[str, int]
 
     @property
     def confidence(self) -> float:
-        return self.explained / self.total
+        """Share of violating rows that the bad version explains; those it only may have written count half."""
+        return (self.explained + self.surely) / (2 * self.total)
 
     @property
     def versions(self) -> frozenset[str]:
@@ -149,7 +153,9 @@ def single_out(
     ranked = sorted(new, key=lambda s: (-_fit(s), s.author))
     best = ranked[0]
     family = [s for s in ranked if s.author.workflow == best.author.workflow and (s is best or _also(s, best))]
-    explained = _rows_by(violations, {s.author for s in family})
+    authors = {s.author for s in family}
+    explained = sum(any(w.author in authors for w in v.causes) for v in violations)
+    surely = sum(any(w.author in authors and w.sure for w in v.causes) for v in violations)
     if explained < MIN_EXPLAINED * total:
         raise Undiagnosed(_nobody(scores, outside, total))
     _refuse_rival(best, [s for s in ranked if s.author.workflow != best.author.workflow])
@@ -160,6 +166,7 @@ def single_out(
         also=tuple(s for s in family if s is not first),
         others=tuple(s for s in scores if s not in family),
         explained=explained,
+        surely=surely,
         total=total,
         outside=outside,
     )
@@ -172,10 +179,6 @@ def _fit(s: Score) -> float:
 def _also(s: Score, best: Score) -> bool:
     """Another new version of the workflow that does damage of its own, about as often."""
     return s.only > 0 and s.rate >= best.rate / 2
-
-
-def _rows_by(violations: Sequence[Violation], authors: Collection[Author]) -> int:
-    return sum(any(w.author in authors for w in v.causes) for v in violations)
 
 
 def _outside(violations: Sequence[Violation]) -> dict[str, int]:

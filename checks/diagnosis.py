@@ -217,12 +217,11 @@ class _Case:
         starts = [at for b in bad if (at := record.to_database_clock(b.started_at))]
         saved = record.to_database_clock(history.created_at) if history else None
         published = min([*starts, *([saved] if saved and saved > _floor(self.point) else [])], default=None)
+        begun = min(first.first_at, published or first.first_at) - timedelta(seconds=_width(record))
         good = self._good()[author.workflow]
         roles = {self.app.workflow(key).role for key in self.app.dependents(frozenset({author.workflow}))}
         unsure = [
-            a
-            for a in record.attributed
-            if a.tx.actor in roles and not a.attribution.certain and a.tx.last_at >= first.first_at
+            a for a in record.attributed if a.tx.actor in roles and not a.attribution.certain and a.tx.last_at >= begun
         ]
         return Diagnosis(
             app=self.app.key,

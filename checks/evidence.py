@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,15 +40,20 @@ class Record:
     by_id: Mapping[str, tuple[str, Run]] = field(repr=False)
     """Run id -> catalogue key and run."""
 
-    def author(self, one: Attributed) -> Author | None:
-        """The version that wrote it: surely known even among several runs if they all used the same."""
-        authors = set()
+    def authors(self, one: Attributed) -> frozenset[Author]:
+        """The versions that may have written it: one if the run is sure, or if all candidates used the same."""
+        found = set()
         for run_id in (one.run_id,) if one.run_id else one.candidates:
             workflow, run = self.by_id[run_id]
             if run.version_hash is None:
-                return None
-            authors.add(Author(workflow=workflow, version=run.version_hash))
-        return authors.pop() if len(authors) == 1 else None
+                return frozenset()
+            found.add(Author(workflow=workflow, version=run.version_hash))
+        return frozenset(found)
+
+    def author(self, one: Attributed) -> Author | None:
+        """The version that surely wrote it."""
+        found = self.authors(one)
+        return next(iter(found)) if len(found) == 1 else None
 
     def xids(self, run_id: str) -> tuple[int, ...]:
         """Transactions that are surely the run's."""
@@ -161,18 +166,17 @@ def _writes(
 
 
 def authored(found: Collection[Violation], record: Record) -> tuple[Violation, ...]:
-    """The violations with the author of each write, as far as the record knows it surely."""
-    by_tx: dict[tuple[int, str], set[tuple[Author | None, str | None]]] = {}
+    """The violations with the authors of each write, as far as the record knows them."""
+    by_tx: dict[tuple[int, str], list[Attributed]] = {}
     for one in record.attributed:
-        by_tx.setdefault((one.tx.xid, one.tx.actor), set()).add((record.author(one), one.run_id))
+        by_tx.setdefault((one.tx.xid, one.tx.actor), []).append(one)
 
-    def known(write: Write) -> Write:
-        answers = by_tx.get((write.xid, write.actor), set())
-        if len(answers) != 1:  # one transaction for several runs: none is surely the one that wrote this row
-            return write
-        author, run = next(iter(answers))
-        return Write(xid=write.xid, actor=write.actor, created=write.created, author=author, run=run)
+    def known(write: Write) -> list[Write]:
+        answers = by_tx.get((write.xid, write.actor), [])
+        authors = sorted({author for one in answers for author in record.authors(one)})
+        # One transaction for several runs: none of them is surely the one that wrote this row.
+        run = answers[0].run_id if len(answers) == 1 else None
+        sure = len(authors) == 1
+        return [replace(write, author=a, run=run if sure else None, sure=sure) for a in authors] or [write]
 
-    return tuple(
-        Violation(table=v.table, key=v.key, kind=v.kind, writes=tuple(known(w) for w in v.writes)) for v in found
-    )
+    return tuple(replace(v, writes=tuple(w for one in v.writes for w in known(one))) for v in found)
