@@ -85,16 +85,14 @@ def test_an_unknown_app_is_told_the_known_ones(write: Write) -> None:
         ((", columns: [ref]", ""), "key: twice", "detectors[0]", "a duplicates detector needs `columns:`"),
         (("kind: duplicates", "kind: rule"), "key: twice", "detectors[0]", "a rule detector needs `sql:`"),
         (
-            "duplicates, table: shop.orders",
-            "volume-drift, table: shop.items",
+            ("duplicates, table: shop.orders", "volume-drift, table: shop.items"),
             "key: twice",
             "detectors[0]",
             "event_time",
         ),
         (("to: [id]", "to: [id, x]"), "to: [id, x]", "tables[1].references[0]", "do not pair up"),
         (
-            "table: shop.orders, to",
-            "table: shop.gone, to",
+            ("table: shop.orders, to", "table: shop.gone, to"),
             "shop.gone",
             "tables[1].references[0].table",
             "not declared",
