@@ -106,7 +106,7 @@ def _deciding(conn: psycopg.Connection[Any], shape: Shape) -> None:
         if column.additive:
             lasts.append(
                 sql.SQL(
-                    "sum({add}) FILTER (WHERE d.rj_counts) AS {total}, "
+                    "sum({add}) FILTER (WHERE d.rj_counts AND {flag}) AS {total}, "
                     "coalesce(bool_or({add} IS NULL AND {flag}) FILTER (WHERE d.rj_counts), false) AS {holes}"
                 ).format(
                     add=col("d", f"rj_a{n}"),
