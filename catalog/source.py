@@ -83,6 +83,14 @@ def dotted(location: Location) -> str:
 class _Constructor(SafeConstructor):
     """Safe tags only, and times stay text: a catalogue holds none, but ``2026-01-01`` may be somebody's name."""
 
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, TypeError, AttributeError):
+            # PyYAML lets these escape from a wrong explicit tag, such as `!!int soon`.
+            text = f"not a {node.tag.rpartition(':')[2]} as its tag says"
+            raise ConstructorError(None, None, text, node.start_mark) from None
+
 
 _Constructor.yaml_constructors = {
     tag: make for tag, make in SafeConstructor.yaml_constructors.items() if tag != "tag:yaml.org,2002:timestamp"

@@ -164,6 +164,8 @@ def test_a_canary_must_be_a_json_object(write: Write, content: str) -> None:
         ("apps: []\n", 1, "no app is described"),
         ("apps: []\nsecrets: x\n", 2, "unknown name"),
         ("apps:\n  - !!python/object/apply:os.system ['true']\n", 2, "could not determine a constructor"),
+        ("apps:\n  - !!int soon\n", 2, "not a int as its tag says"),
+        ("apps:\n  - !!bool soon\n", 2, "not a bool as its tag says"),
         ("apps:\n  - just text\n", 2, "input should be a valid dictionary"),
         ("apps: &a\n  - *a\n", 1, "input should be a valid dictionary"),
         ("a: \x01\n", 1, "not valid YAML"),
