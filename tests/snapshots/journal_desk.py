@@ -41,9 +41,7 @@ class Desk:
 
     def install(self, *tables: TableSpec, **options: Any) -> list[str]:
         self.owner.rollback()
-        return journal.install(
-            self.owner, tables or (ORDERS,), capturer="capturer", recoverer="recoverer", **options
-        )
+        return journal.install(self.owner, tables or (ORDERS,), capturer="capturer", recoverer="recoverer", **options)
 
     def ddl(self, text: str) -> None:
         """What the app's owner does."""

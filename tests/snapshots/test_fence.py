@@ -81,10 +81,12 @@ def test_a_fenced_role_cannot_write_and_gets_everything_back_exactly(desk: Desk)
 
 
 def test_an_open_transaction_cannot_write_on_behind_the_fence(desk: Desk) -> None:
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), desk.app.transaction():
-        desk.write("UPDATE orders SET qty = 1 WHERE id = 1")
-        fence.raise_(desk.recoverer, "wf_intake", "inc-1")
+    desk.write("BEGIN")
+    desk.write("UPDATE orders SET qty = 1 WHERE id = 1")
+    fence.raise_(desk.recoverer, "wf_intake", "inc-1")
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
         desk.write("UPDATE orders SET qty = 1 WHERE id = 2")
+    desk.write("ROLLBACK")
     assert desk.images("public.orders") == []
 
 

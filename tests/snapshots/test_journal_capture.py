@@ -65,9 +65,9 @@ def test_upsert_merge_copy_and_data_modifying_with_are_seen(desk: Desk) -> None:
 
 
 def test_rolled_back_work_is_not_in_the_journal(desk: Desk) -> None:
-    with pytest.raises(psycopg.errors.DivisionByZero), desk.app.transaction():
-        desk.write("UPDATE orders SET qty = 0")
-        desk.write("SELECT 1 / 0")
+    desk.write("BEGIN")
+    desk.write("UPDATE orders SET qty = 0")
+    desk.write("ROLLBACK")
     with desk.app.transaction():
         desk.write("UPDATE orders SET qty = 1 WHERE id = 1")
         with desk.app.transaction(force_rollback=True):

@@ -17,11 +17,12 @@ from snapshots.model import TableSpec
 pytestmark = pytest.mark.postgres
 
 CATALOGUE = """
-SELECT 'class', oid::text, relname::text FROM pg_class WHERE relnamespace::regnamespace::text !~ '^(pg_|information_)'
+SELECT 'class', oid::text, relname::text FROM pg_class WHERE relnamespace::regnamespace::text !~ '^(pg_|inf)'
 UNION ALL SELECT 'trigger', oid::text, tgname::text FROM pg_trigger
-UNION ALL SELECT 'function', oid::text, proname::text FROM pg_proc WHERE pronamespace::regnamespace::text !~ '^(pg_|inf)'
+UNION ALL SELECT 'function', oid::text, proname::text FROM pg_proc
+    WHERE pronamespace::regnamespace::text !~ '^(pg_|inf)'
 UNION ALL SELECT 'schema', oid::text, nspname::text FROM pg_namespace WHERE nspname !~ '^pg_(toast_)?temp'
-UNION ALL SELECT 'acl', oid::text, relacl::text FROM pg_class WHERE relnamespace::regnamespace::text !~ '^(pg_|inform)'
+UNION ALL SELECT 'acl', oid::text, relacl::text FROM pg_class WHERE relnamespace::regnamespace::text !~ '^(pg_|inf)'
 ORDER BY 1, 2, 3
 """
 

@@ -211,9 +211,7 @@ def test_what_is_written_between_copy_and_swap_is_kept(desk: Desk) -> None:
     assert point is not None
     with desk.app.transaction():
         desk.write("UPDATE orders SET qty = 0 WHERE id = 2")
-        copied = desk.recoverer.execute(
-            "SELECT reinstate.prune_copy(%s, %s::text::xid8)", (NAME, point[1])
-        ).fetchone()
+        copied = desk.recoverer.execute("SELECT reinstate.prune_copy(%s, %s::text::xid8)", (NAME, point[1])).fetchone()
         desk.recoverer.commit()
         desk.write("UPDATE orders SET qty = 0 WHERE id = 3")
     desk.write("UPDATE orders SET qty = 0 WHERE id = 4")

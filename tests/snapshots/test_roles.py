@@ -38,7 +38,9 @@ def test_the_roles_can_do_their_work_and_nothing_else(app_db: Any) -> None:
     for _ in range(2):
         run_as_administrator(app_db, text)
     with database.connect(app_db.installer, purpose="test") as owner:
-        journal.install(owner, [TableSpec(name="public.orders", key=("id",))], capturer="capturer", recoverer="recoverer")
+        journal.install(
+            owner, [TableSpec(name="public.orders", key=("id",))], capturer="capturer", recoverer="recoverer"
+        )
         owner.execute("CREATE TABLE public.later (id int GENERATED ALWAYS AS IDENTITY)")
         owner.commit()
     allowed = {
