@@ -211,7 +211,7 @@ def test_it_adapts_to_paper_and_darkness(teller: Teller) -> None:
     assert "@media (prefers-color-scheme: dark)" in text
 
 
-HOSTILE = "<script>alert('x')</script>\"'&<b>{{ 7*7 }}"
+HOSTILE = "<script>alert('x')</script>\"'&<b>{{ 1234567 * 2 }}"
 
 
 def test_everything_is_escaped(teller: Teller) -> None:
@@ -230,7 +230,8 @@ def test_everything_is_escaped(teller: Teller) -> None:
     parsed = Page(text)
     assert not {"script", "b"} & {tag for tag, a in parsed.tags if tag == "script" or a}
     assert "<script" not in text
-    assert "49" not in parsed.text.replace("2026", "")
+    assert "{{ 1234567 * 2 }}" in parsed.text
+    assert "2469134" not in parsed.text
 
 
 def test_values_of_rows_are_left_out(teller: Teller) -> None:
