@@ -5,7 +5,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -184,3 +186,17 @@ def test_importing_the_room_does_not_import_the_library() -> None:
     code = "import sys, checks.suites; sys.exit('great_expectations' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     assert suites.warm().name == "warm-great-expectations"
+
+
+def test_runs_on_threads_keep_to_their_own_snapshot(shop: AppDb, folder: Path, intake: psycopg.Connection[Any]) -> None:
+    """Great Expectations has global state; a run must never look through another run's connection."""
+    suites.run(shop.capturer, folder)  # import once, outside of the threads
+    with psycopg.connect(shop.capturer) as exporter:
+        exporter.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        row = exporter.execute("SELECT pg_export_snapshot()").fetchone()
+        assert row is not None
+        intake.execute("UPDATE shop.orders SET total = -1")
+        with ThreadPoolExecutor(4) as pool:
+            chosen = [row[0] if i % 2 else None for i in range(12)]
+            reports = list(pool.map(lambda s: suites.run(shop.capturer, folder, snapshot=s), chosen))
+    assert [r.passed for r in reports] == [bool(s) for s in chosen]
