@@ -23,6 +23,19 @@ with Ledger(sys.argv[1]) as ledger:
         ledger.append("x", app=sys.argv[3], body={"i": i})
 """
 
+FORK = """
+import os, sys
+from ledger import Ledger
+ledger = Ledger(sys.argv[1])
+ledger.append("x", app="parent")
+child = os.fork()
+for i in range(20):
+    ledger.append("x", app="child" if child == 0 else "parent", body={"i": i})
+if child == 0:
+    os._exit(0)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
 
 @pytest.fixture
 def on_pg(app_db: AppDb, tmp_path: Path) -> Iterator[Ledger]:
@@ -86,6 +99,12 @@ def test_opening_at_once_makes_one_ledger(app_db: AppDb) -> None:
     assert [w.wait(timeout=60) for w in writers] == [0] * 3
     with Ledger(app_db.installer) as ledger:
         assert (ledger.head()[0], ledger.verify()) == (3, [])
+
+
+def test_a_fork_does_not_share_a_connection(on_pg: Ledger, app_db: AppDb) -> None:
+    subprocess.run([sys.executable, "-c", FORK, app_db.installer], check=True, timeout=60)
+    assert [len(on_pg.entries(app=a)) for a in ("parent", "child")] == [21, 20]
+    assert on_pg.verify() == []
 
 
 def test_one_lease_per_app(on_pg: Ledger, app_db: AppDb) -> None:
