@@ -205,7 +205,9 @@ def transactions(
         keys: sql.Composable = sql.SQL("NULL::jsonb")
         if with_keys and table.key:
             listed = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier(k)) for k in table.key)
-            keys = sql.SQL("jsonb_agg(DISTINCT jsonb_build_array({}))").format(listed)
+            keys = sql.SQL("to_jsonb((array_agg(DISTINCT jsonb_build_array({})))[1:{}])").format(
+                listed, sql.Literal(KEYS_PER_TX)
+            )
         parts.append(
             sql.SQL(
                 "SELECT {name}::text AS table_name, rj_xid::text::bigint AS xid, rj_actor::text AS actor,"
@@ -232,7 +234,7 @@ def transactions(
             last_at=max(r[5] for r in rows),
             rows=sum(r[6] for r in rows),
             tables=tuple(sorted(r[0] for r in rows)),
-            keys={r[0]: tuple(tuple(k) for k in r[7][:KEYS_PER_TX]) for r in rows if r[7]},
+            keys={r[0]: tuple(tuple(k) for k in r[7]) for r in rows if r[7]},
         )
         for (xid, actor, run), rows in grouped.items()
     ]

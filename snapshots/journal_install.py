@@ -38,6 +38,7 @@ _RECOVERER_CALLS = (
     "prune_point(timestamptz)",
     "prune_copy(text, xid8)",
     "prune_swap(text, xid8, timestamptz, text)",
+    "prune_mark(text, timestamptz)",
     "prune_ticks()",
 )
 
@@ -103,7 +104,7 @@ def install(
     done: list[str] = []
 
     def fix() -> list[str]:
-        return _run(conn, fixed)
+        return _run(conn, _fixed(conn, options))
 
     done += _patiently(conn, "schema reinstate", fix, sleep)
     for table, _ in per_table:
@@ -132,6 +133,8 @@ def _patiently(
     for attempt in range(ATTEMPTS):
         try:
             conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_MS}ms")))
+            # Two installs, or a prune that copies a twin while its columns change, would spoil each other.
+            conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('reinstate.change', 0))")
             done = work()
             conn.commit()
         except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):

@@ -32,20 +32,28 @@ class Pruned:
 def prune(conn: Connection[Any], *, retention: timedelta, sleep: Callable[[float], None] = time.sleep) -> list[Pruned]:
     """Forget transactions older than ``retention``, and more where a twin is over its size cap (role: recoverer or
     installer; commits by itself). Returns the tables that lost rows. Raises :class:`Refused` when a twin is too busy
-    to swap; the app waits at most 300 ms for each attempt."""
+    to swap (the app waits at most 300 ms for each attempt) or another session changes the journal."""
     done = []
+    row = conn.execute("SELECT pg_try_advisory_lock(hashtextextended('reinstate.change', 0))").fetchone()
+    conn.commit()
+    if not row or not row[0]:
+        raise Refused("the journal is being installed or pruned by another session: try again when it is done")
     try:
-        tables = stored(conn)
-        for table in tables.values():
+        for table in stored(conn).values():
             point = _point(conn, table.twin, table.size_cap_mb, retention)
             conn.commit()
             if point and _rows_before(conn, table.twin, point[1]):
                 rows = _swap(conn, table.name, point, sleep)
                 done.append(Pruned(table=table.name, rows=rows, complete_since=point[0]))
+            elif point:
+                conn.execute("SELECT reinstate.prune_mark(%s, %s)", (table.name, point[0]))
+                conn.commit()
         conn.execute("SELECT reinstate.prune_ticks()")
         conn.commit()
     finally:
         conn.rollback()
+        conn.execute("SELECT pg_advisory_unlock(hashtextextended('reinstate.change', 0))")
+        conn.commit()
     return done
 
 

@@ -47,6 +47,12 @@ BEGIN
     RETURN v_forgotten;
 END $$;
 
+-- Where a table has nothing to forget: from now on nothing is claimed about the time before either.
+CREATE OR REPLACE FUNCTION reinstate.prune_mark(p_table text, p_at timestamptz) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    UPDATE reinstate.journal_table j SET complete_since = greatest(j.complete_since, p_at) WHERE j.table_name = p_table
+$$;
+
 -- Ticks and closed gaps older than what every table still has.
 CREATE OR REPLACE FUNCTION reinstate.prune_ticks() RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

@@ -241,6 +241,25 @@ def test_pruning_by_size_opens_the_journal_again(app_db: Any) -> None:
         assert desk.gaps(since=after) == []
 
 
+def test_ticks_and_closed_gaps_do_not_pile_up(desk: Desk) -> None:
+    desk.ddl("ALTER TABLE orders DISABLE TRIGGER rj_update; ALTER TABLE orders ENABLE ALWAYS TRIGGER rj_update")
+    for _ in range(5):
+        last = journal.tick(desk.recoverer)
+    assert len(desk.gaps()) == 1
+    assert journal.prune(desk.recoverer, retention=timedelta(0)) == []
+    assert desk.one("SELECT array_agg(at) FROM reinstate.tick") == [last.at]
+    assert desk.gaps() == []
+    assert desk.kinds(since=EVER) == {(NAME, "pruned")}
+
+
+def test_one_change_of_the_journal_at_a_time(desk: Desk) -> None:
+    with desk.owner.transaction():
+        desk.owner.execute("SELECT pg_advisory_xact_lock(hashtextextended('reinstate.change', 0))")
+        with pytest.raises(Refused, match="another session"):
+            journal.prune(desk.recoverer, retention=timedelta(0))
+    assert journal.prune(desk.recoverer, retention=timedelta(0)) == []
+
+
 def test_pruning_waits_for_nobody(desk: Desk) -> None:
     desk.write("UPDATE orders SET qty = 0 WHERE id = 1")
     journal.tick(desk.recoverer)
