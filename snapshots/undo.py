@@ -41,8 +41,7 @@ __all__ = [
 def preview(conn: psycopg.Connection[Any], spec: UndoSpec) -> UndoPreview:
     """What ``apply`` would do now. Capturer or recoverer; one repeatable-read snapshot; changes nothing.
 
-    Raises :class:`UndoBusy` when the connection is lost to a conflict; what speaks against the undo is not an error
-    but in ``problems``.
+    What speaks against the undo is not an error but in ``problems``. Raises :class:`Incomplete` without a journal.
     """
     with one_transaction(conn, snapshot=True):
         computed = compute(conn, spec)
@@ -74,7 +73,8 @@ def apply(
     :class:`Drift`. ``known_conflicts`` ``None`` accepts any kind (rows in conflict are never touched).
     Raises :class:`UndoBusy` (retryable) when locks are not free within ``lock_timeout_s`` seconds,
     :class:`UndoRefused` for problems, :class:`StepTaken` when another plan already applied this step. After any of
-    them nothing has changed. When the connection is lost, ask :func:`applied` on a new one.
+    them nothing has changed. :class:`OutcomeUnknown` when the connection broke: ask :func:`applied` on a new one, or
+    call again.
     """
     with one_transaction(conn, lock_timeout_s=lock_timeout_s):
         require_journal(conn)

@@ -12,7 +12,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
 from snapshots.model import Applied
-from snapshots.undo_errors import StepTaken, UndoBusy, UndoRefused
+from snapshots.undo_errors import OutcomeUnknown, StepTaken, UndoBusy, UndoRefused
 
 LOCK_TIMEOUT_S = 5.0
 
@@ -78,7 +78,8 @@ def one_transaction(
     lock_timeout_s: float = LOCK_TIMEOUT_S,
 ) -> Iterator[None]:
     """A transaction of its own on an idle connection; with ``snapshot`` repeatable-read and rolled back at the end.
-    Lock time-outs and deadlocks become :class:`UndoBusy`."""
+    Lock time-outs and deadlocks become :class:`UndoBusy`, broken constraints and missing rights
+    :class:`UndoRefused`, a broken connection :class:`OutcomeUnknown`."""
     if conn.info.transaction_status is not TransactionStatus.IDLE:
         raise UndoRefused("the connection is in the middle of a transaction: commit it or use another connection")
     try:
@@ -91,4 +92,21 @@ def one_transaction(
         raise UndoBusy(
             f"another session holds a lock on the app's tables ({error.diag.message_primary}): "
             "nothing was changed, try again"
+        ) from error
+    except errors.IntegrityError as error:
+        raise UndoRefused(
+            f"constraint {error.diag.constraint_name} of table {error.diag.schema_name}.{error.diag.table_name} "
+            "forbids the result: nothing was changed; look at the rows by hand"
+        ) from error
+    except errors.InsufficientPrivilege as error:
+        raise UndoRefused(
+            f"role {conn.info.user}: {error.diag.message_primary}: nothing was changed; "
+            "run the SQL of the roles command as administrator"
+        ) from error
+    except psycopg.OperationalError as error:
+        if not conn.broken:
+            raise
+        raise OutcomeUnknown(
+            f"database {conn.info.dbname}: the connection broke during the step: "
+            "connect again and ask whether the step was applied"
         ) from error

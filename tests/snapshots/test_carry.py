@@ -115,3 +115,7 @@ def test_a_carry_that_cannot_run_changes_nothing(desk: Desk) -> None:
         writer.execute("UPDATE shop.payments SET status = 'open'")
     assert desk.dump() == before
     assert desk.value("SELECT count(*) FROM reinstate.applied WHERE step = 'carry'") == 0
+
+
+def test_nothing_to_carry_is_a_step_too(desk: Desk) -> None:
+    assert _carry(desk).detail["tables"] == {}

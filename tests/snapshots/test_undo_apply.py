@@ -1,6 +1,7 @@
 """Applying an undo: once, under lock, within its caps, or not at all."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -8,10 +9,10 @@ import psycopg
 import pytest
 from undo_desk import ORDERS, TABLES, Desk, build, close
 
-from snapshots import journal, undo
+from snapshots import database, journal, undo, undo_write
 from snapshots.errors import Incomplete
 from snapshots.model import Policy, RunRef, TableSpec
-from snapshots.undo_errors import Drift, StepTaken, UndoBusy, UndoRefused
+from snapshots.undo_errors import Drift, OutcomeUnknown, StepTaken, UndoBusy, UndoRefused
 
 pytestmark = pytest.mark.postgres
 
@@ -47,6 +48,64 @@ def test_applying_twice_changes_nothing(desk: Desk) -> None:
     assert desk.value("SELECT max(qty) FROM shop.stock") == 55
     with pytest.raises(StepTaken, match="already applied by plan"):
         undo.apply(desk.recoverer, desk.spec(), plan_hash="other", **call)
+
+
+def test_two_at_once_apply_once(desk: Desk) -> None:
+    desk.bad("UPDATE shop.stock SET qty = qty - 5")
+    spec = desk.spec()
+    expected = desk.preview(spec).counts
+    call = {"recovery_id": "rec-1", "step": "undo", "plan_hash": "h", "expected": expected}
+    second = database.connect(desk.app.recoverer, purpose="test")
+    with ThreadPoolExecutor() as pool, second:
+        first_done = pool.submit(undo.apply, desk.recoverer, spec, **call)
+        second_done = pool.submit(undo.apply, second, spec, **call)
+        assert first_done.result() == second_done.result()
+    assert desk.value("SELECT count(*) FROM reinstate.applied") == 1
+    assert desk.value("SELECT max(qty) FROM shop.stock") == 100
+
+
+def _end_session(conn: psycopg.Connection[Any]) -> None:
+    with pytest.raises(psycopg.OperationalError):
+        conn.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    raise psycopg.OperationalError("gone")
+
+
+def test_a_connection_lost_in_the_middle_changes_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk.bad("UPDATE shop.orders SET note = 'bad'")
+    with monkeypatch.context() as patched:
+        patched.setattr(undo_write, "_check_rows", lambda conn, _: _end_session(conn))
+        _unchanged(desk, OutcomeUnknown, "ask whether the step was applied")
+    desk.connections["recoverer"] = database.connect(desk.app.recoverer, purpose="test")
+    desk.undo(desk.spec())
+
+
+def test_a_connection_lost_after_the_commit_is_answered_by_the_record(desk: Desk) -> None:
+    desk.bad("UPDATE shop.orders SET note = 'bad'")
+    done = desk.undo(desk.spec(), step="undo")
+    desk.good("UPDATE shop.orders SET note = 'later'")
+    desk.recoverer.close()
+    desk.connections["recoverer"] = database.connect(desk.app.recoverer, purpose="test")
+    call = {"recovery_id": "rec-1", "step": "undo", "plan_hash": "hash", "expected": ()}
+    assert undo.apply(desk.recoverer, desk.spec(), **call) == done
+    assert undo.applied_steps(desk.recoverer, "rec-1", prefix="un") == (done,)
+    assert undo.applied_steps(desk.recoverer, "rec-1", prefix="carry") == ()
+    assert desk.value("SELECT DISTINCT note FROM shop.orders") == "later"
+
+
+def test_a_constraint_the_result_would_break_is_named(desk: Desk) -> None:
+    """Two rows that swapped a unique value: no order of single-row updates passes an immediate constraint."""
+    desk.bad(
+        "UPDATE shop.customers SET email = NULL WHERE id = 1",
+        "UPDATE shop.customers SET email = 'c1@example.com' WHERE id = 2",
+        "UPDATE shop.customers SET email = 'c2@example.com' WHERE id = 1",
+    )
+    _unchanged(desk, UndoRefused, "customers_email_key of table shop.customers")
+
+
+def test_a_missing_right_is_named(desk: Desk) -> None:
+    desk.bad("UPDATE shop.stock SET qty = 0")
+    desk.act("installer", None, "REVOKE UPDATE ON shop.stock FROM recoverer")
+    _unchanged(desk, UndoRefused, "role recoverer: permission denied for table stock")
 
 
 def test_a_step_that_did_not_happen_has_no_record(desk: Desk) -> None:
