@@ -18,6 +18,7 @@ from drills import faults, processes
 from drills.needed import NEEDED, shortfalls
 from drills.order_desk import EXAMPLE, OrderDesk
 from estate import Addresses, Estate, Progress
+from incidents import record
 from ledger.metrics import metrics
 from recovery import setup
 from recovery.context import AppContext, open_app
@@ -30,6 +31,7 @@ Fault = Literal["no-journal", "gap"]
 DETECT_TIMEOUT_S = 60.0
 FRESH_S = 2.0
 GAP_S = 0.2
+EXPOSURE_MAX_S = "45"
 
 
 @dataclass(kw_only=True)
@@ -63,6 +65,7 @@ class Demo:
         prefect_address()
         work = estate.home / "drill"
         with open_app(EXAMPLE, "order-desk", estate.home) as ctx:
+            start_afresh(ctx)
             setup.install_roles(ctx, addresses.superuser_dsn("order_desk"))
             if self.fault != "no-journal":
                 setup.install_journal(ctx)
@@ -73,7 +76,12 @@ class Demo:
             tell.say(f"recovery point {point['point']} verified: {point['verified']}")
             with (
                 processes.watcher(estate.home, EXAMPLE, work_folder(work)) as watcher,
-                processes.driver(estate.home / "driver.env", work, news=self._driver_news) as driver,
+                processes.driver(
+                    estate.home / "driver.env",
+                    work,
+                    news=self._driver_news,
+                    options=["--exposure-max-s", EXPOSURE_MAX_S],
+                ) as driver,
             ):
                 watcher.wait_event("watching", timeout_s=60)
                 driver.wait_event("ready", timeout_s=60)
@@ -109,7 +117,9 @@ class Demo:
                 driver.send("quit")
             figures = {**self._measured(ctx, result), **{k: v for k, v in verdict.items() if k not in ("event", "at")}}
             figures["total_s"] = round(tell.seconds, 1)
-            page.write(page.collect(ctx.ledger, caught["incident"]), self.report)
+            goals = ctx.app.objectives
+            found = page.collect(ctx.ledger, caught["incident"], rto_s=goals.rto_s, rpo_s=goals.rpo_s)
+            page.write(found, self.report)
         if json_path:
             json_path.write_text(json.dumps(figures, indent=1, default=str), "utf-8")
         missing = shortfalls(figures)
@@ -214,6 +224,13 @@ def ctx_active(ctx: AppContext, plan: Any) -> set[str]:
     """What must be active: what was before, and what was never contained."""
     untouched = {w.key for w in ctx.app.workflows} - set(plan.contained)
     return set(plan.active_before) | untouched
+
+
+def start_afresh(ctx: AppContext) -> None:
+    """An incident that an earlier, interrupted demo left open belongs to a database that is gone."""
+    left = record.find_open(ctx.ledger, ctx.app.key)
+    if left is not None:
+        record.close(ctx.ledger, left.id, reason="the demo was started again from its first day", by="demo")
 
 
 def work_folder(work: Path) -> Path:

@@ -42,6 +42,10 @@ BY_ERROR: Final = {
     "recovery.errors.Refused": REFUSED,
     "recovery.errors.RecoveryError": NOT_PROVEN,
     "ledger.errors.LeaseHeld": HELD,
+    "ledger.errors.LeaseLost": HELD,
+    "ledger.errors.Refused": REFUSED,
+    "ledger.errors.Damaged": REFUSED,
+    "ledger.errors.UnknownSchema": REFUSED,
     "ledger.errors.LedgerError": UNREACHABLE,
     "incidents.errors.IncidentError": NOTHING,
 }

@@ -88,8 +88,12 @@ def recover(
         if not session.approve(Path(catalog), app, plan, by=approved_by, reason=reason):
             return {"recovery": recovery, "plan_hash": plan.hash, "state": "waiting for approval"}
         session.started(Path(catalog), app, plan, flow_run=str(flow_run.id))
-        for step in plan.steps:
-            run_step(catalog, app, recovery, step.id, step.title)
+        try:
+            for step in plan.steps:
+                run_step(catalog, app, recovery, step.id, step.title)
+        except Exception as error:
+            session.stopped(Path(catalog), app, plan, str(error))
+            raise
         result = session.finished(Path(catalog), app, plan)
     return {**result, "flow_run_id": str(flow_run.id)}
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -30,23 +29,11 @@ STATES = {Mode.BOTH: "resumed", Mode.LOGIC: "logic-restored", Mode.DATA: "data-r
 
 @contextmanager
 def exclusive(catalog: Path, app: str) -> Iterator[None]:
-    """One recovery per app: holds the lease, renewing it. Raises ``ledger.errors.LeaseHeld`` naming the holder."""
+    """One recovery per app: holds the lease, which renews itself. Raises ``ledger.errors.LeaseHeld`` naming the holder."""
     with open_app(catalog, app) as ctx:
         holder = f"recovery by process {os.getpid()} on {socket.gethostname()}"
-        with ctx.ledger.lease(ctx.app.key, holder, ttl_s=LEASE_S) as lease:
-            over = threading.Event()
-
-            def renew() -> None:
-                while not over.wait(LEASE_S / 3):
-                    lease.renew()
-
-            keeper = threading.Thread(target=renew, name="lease", daemon=True)
-            keeper.start()
-            try:
-                yield
-            finally:
-                over.set()
-                keeper.join()
+        with ctx.ledger.lease(ctx.app.key, holder, ttl_s=LEASE_S):
+            yield
 
 
 def plan(
@@ -66,7 +53,7 @@ def plan(
         if resume:
             return interrupted(ctx, chosen)
         made = make(ctx, chosen, mode=mode, policy=policy, point=point, say=say)
-        body = {**made.model_dump(mode="json"), "hash": made.hash}
+        body = {**made.model_dump(mode="json"), "hash": made.hash, "objectives": objectives(ctx)}
         ctx.ledger.append("plan.made", app=ctx.app.key, incident=chosen, recovery=made.recovery_id, body=body)
         return made.recovery_id
 
@@ -75,6 +62,10 @@ def make(ctx: AppContext, incident: str, *, mode: str, policy: str, point: str |
     """A plan from the incident's latest diagnosis; recorded nowhere (``reinstate plan`` is a dry run)."""
     diagnosis: Diagnosis = latest(ctx, incident)
     return planning.make_plan(ctx, incident, diagnosis, mode=Mode(mode), policy=Policy(policy), point_id=point, say=say)
+
+
+def objectives(ctx: AppContext) -> dict[str, int]:
+    return {"rto_s": ctx.app.objectives.rto_s, "rpo_s": ctx.app.objectives.rpo_s}
 
 
 def incident_of(ctx: AppContext, incident: str | None) -> str:
@@ -101,6 +92,7 @@ def load_plan(ctx: AppContext, recovery: str) -> Plan:
         raise NothingToRecover(f"recovery {recovery}: no plan in the ledger; make one with `reinstate plan`")
     body = dict(entries[-1].body)
     recorded = body.pop("hash")
+    body.pop("objectives", None)
     found = Plan.model_validate(body)
     if found.hash != recorded:
         raise Refused(f"recovery {recovery}: the recorded plan does not have the recorded hash; verify the ledger")
@@ -159,6 +151,18 @@ def step(catalog: Path, app: str, recovery: str, step_id: str, *, say: Say = qui
             raise Refused(f"recovery {recovery}: its plan is not approved; see `reinstate plan`")
         chosen = next(s for s in found.steps if s.id == step_id)
         return execute.run_step(ctx, found, chosen, given, say)
+
+
+def stopped(catalog: Path, app: str, found: Plan, why: str) -> None:
+    """Record that a recovery did not get to its end; the app is paused, and the same plan can be continued."""
+    with open_app(catalog, app) as ctx:
+        ctx.ledger.append(
+            "recovery.stopped",
+            app=found.app,
+            incident=found.incident_id,
+            recovery=found.recovery_id,
+            body={"state": "paused", "reason": why, "next": "reinstate recover --continue"},
+        )
 
 
 def finished(catalog: Path, app: str, found: Plan) -> dict[str, Any]:

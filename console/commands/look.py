@@ -72,5 +72,7 @@ def report(
     from recovery import standing
 
     with opened(catalog, app) as ctx:
-        page.write(page.collect(ctx.ledger, standing.incident_or_last(ctx, incident)), to)
+        goals = ctx.app.objectives
+        chosen = standing.incident_or_last(ctx, incident)
+        page.write(page.collect(ctx.ledger, chosen, rto_s=goals.rto_s, rpo_s=goals.rpo_s), to)
     output.say(f"report written to {to}")

@@ -134,6 +134,9 @@ def run_flow(**parameters: Any) -> dict[str, Any]:
 
 def prefect_address() -> str:
     """The Prefect server: ``PREFECT_API_URL``, else the estate's. Raises when none is known."""
+    # The story goes to the run's logs on the server; here only what this command itself says.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
     if url := os.environ.get("PREFECT_API_URL"):
         return url
     from console.errors import Unreachable
@@ -143,7 +146,6 @@ def prefect_address() -> str:
     if not any(p.part == "prefect" and p.state == "up" for p in estate.status()):
         raise Unreachable("Prefect server: none is running; set PREFECT_API_URL or run `reinstate estate up`")
     os.environ["PREFECT_API_URL"] = estate.addresses().prefect_api_url
-    os.environ.setdefault("PREFECT_LOGGING_LEVEL", "WARNING")
     return os.environ["PREFECT_API_URL"]
 
 

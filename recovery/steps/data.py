@@ -36,7 +36,7 @@ def undo_act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any
         )
     assert_undone(ctx, plan)
     say(f"undone: {describe(applied.detail)}; planning it again yields nothing")
-    return {"xid": applied.xid, **applied.detail}
+    return {"xid": applied.xid, **without_keys(applied.detail)}
 
 
 def assert_undone(ctx: AppContext, plan: Plan) -> None:
@@ -50,7 +50,9 @@ def assert_undone(ctx: AppContext, plan: Plan) -> None:
 def remaining(ctx: AppContext, plan: Plan) -> list[str]:
     """What the planned undo would still change or cannot vouch for, as sentences. Empty when it is done."""
     with ctx.connect("recoverer", "verify") as connection:
-        preview = undo.preview(connection, planned_spec(ctx.tables, plan, ctx.app.caps, connection=connection))
+        spec = planned_spec(ctx.tables, plan, ctx.app.caps, connection=connection)
+        connection.rollback()
+        preview = undo.preview(connection, spec)
     left = [
         f"{c.table}: {c.delete} to delete, {c.update} to update, {c.insert} to insert"
         for c in preview.counts
@@ -67,7 +69,12 @@ def carry_act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, An
             connection, spec, plan.carried_xids, recovery_id=plan.recovery_id, step=step.id, plan_hash=plan.hash
         )
     say(f"carried over: {describe(applied.detail)}")
-    return {"xid": applied.xid, **applied.detail}
+    return {"xid": applied.xid, **without_keys(applied.detail)}
+
+
+def without_keys(detail: dict[str, Any]) -> dict[str, Any]:
+    """For the ledger: row keys may be personal; they stay in the app's own database (``reinstate.applied``)."""
+    return {k: len(v) if k in ("left", "missing") and isinstance(v, list) else v for k, v in detail.items()}
 
 
 def describe(detail: dict[str, Any]) -> str:
