@@ -82,9 +82,9 @@ class Version:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Run:
-    """One execution. ``version_hash`` is the content it really used, ``platform_version`` the platform's name for it,
-    where the platform tells (else ``None``). The name outlives the content: n8n drops old content after about a day,
-    a recovery point that recorded the pair still knows it. ``stopped_at`` is ``None`` while the run is in flight."""
+    """One execution. ``version_hash`` is the content it really used and ``platform_version`` the platform's name for
+    it, where that can be found out; with the hash ``None``, the name is what the platform recorded and may be wrong.
+    ``stopped_at`` is ``None`` while the run is in flight."""
 
     id: str
     workflow_id: str

@@ -15,6 +15,7 @@ What is particular to it:
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -67,6 +68,9 @@ class N8n:
         self._publish_timeout_s = publish_timeout_s
         self._longest_run = longest_run
         self._book = VersionBook(self._client)
+        self._lock = threading.Lock()
+        self._newest: dict[str, int] = {}
+        self._sent: dict[tuple[str, str], int] = {}
 
     def __repr__(self) -> str:
         return f"N8n({self._client.base})"
@@ -194,7 +198,7 @@ class N8n:
         if "items" in event and "body" not in event:
             raise Permanent(f"event {idempotency_key}: several items at once cannot be replayed through n8n")
         what = f"replay of event {idempotency_key}"
-        before = self._newest(entry)
+        before = self._before(entry, idempotency_key)
         path = n8n_entry.entry_path(entry.address, event.get("trigger"))
         headers = {n8n_entry.KEY_HEADER: idempotency_key}
         deadline = time.monotonic() + self._send_timeout_s
@@ -210,9 +214,12 @@ class N8n:
         patience = time.monotonic() + 5
         run: Run | None = None
         while time.monotonic() < (deadline if run else patience):
-            run = next((r for key, r in self._keyed(entry, after=before) if key == idempotency_key), run)
-            if run and not run.state.in_flight:
-                return run
+            found = (r for key, r in self._keyed(entry, after=before, page=5) if key == idempotency_key)
+            run = next(found, run)
+            if run:
+                self._remember(entry, idempotency_key, run)
+                if not run.state.in_flight:
+                    return run
             time.sleep(POLL_S)
         if run:
             return run
@@ -277,29 +284,40 @@ class N8n:
 
         self._wait(gone, f"private entry {workflow_id}: n8n did not remove it in time; try again")
 
-    def _keyed(self, entry: PrivateEntry, *, after: int) -> Iterator[tuple[str, Run]]:
-        """Runs of the entry younger than run ``after`` with their keys, newest first within each state."""
-        seen = set()
-        for query in ({"status": "running"}, {"status": "waiting"}, {}):
+    def _keyed(self, entry: PrivateEntry, *, after: int, page: int = 50) -> Iterator[tuple[str, Run]]:
+        """Runs of the entry younger than run ``after`` with their keys, newest first: ended and waiting ones, then
+        running ones, then again what ended between the two questions."""
+        seen: set[str] = set()
+        for query in ({}, {"status": "running"}, {}):
             params = {"workflowId": entry.workflow_id, "includeData": "true", "ignoreDataSizeLimit": "true", **query}
-            for execution in self._client.pages("replayed runs", "/executions", limit=20, params=params):
-                if int(execution["id"]) <= after:
+            for execution in self._client.pages("replayed runs", "/executions", limit=page, params=params):
+                run_id = str(execution["id"])
+                if int(run_id) <= after:
                     break
-                if execution["id"] in seen:
+                if run_id in seen:
                     continue
-                seen.add(execution["id"])
+                seen.add(run_id)
                 identity = Identity(hash=entry.version_hash, platform_version=None)
                 detail = n8n_data.detail_of(execution, n8n_data.run_of(execution, identity))
                 if key := n8n_data.key_of(detail.event):
                     yield key, detail.run
 
-    def _newest(self, entry: PrivateEntry) -> int:
-        """The number of the youngest run of the entry; n8n counts them up."""
-        newest = 0
-        for query in ({"status": "running"}, {}):
-            answer = self._client.get("runs", "/executions", workflowId=entry.workflow_id, limit=1, **query)
-            newest = max([newest, *(int(execution["id"]) for execution in answer["data"])])
-        return newest
+    def _before(self, entry: PrivateEntry, key: str) -> int:
+        """A run number that every earlier run of the key is not above, and the one to be sent is: n8n counts up."""
+        with self._lock:
+            base = self._newest.get(entry.workflow_id)
+        if base is None:
+            base = 0
+            for query in ({"status": "running"}, {}):
+                answer = self._client.get("runs", "/executions", workflowId=entry.workflow_id, limit=1, **query)
+                base = max([base, *(int(execution["id"]) for execution in answer["data"])])
+        with self._lock:
+            base = self._newest.setdefault(entry.workflow_id, base)
+            return max(base, self._sent.get((entry.workflow_id, key), 0))
+
+    def _remember(self, entry: PrivateEntry, key: str, run: Run) -> None:
+        with self._lock:
+            self._sent[entry.workflow_id, key] = int(run.id)
 
     def _wait(self, done: Callable[[], bool], late: str) -> None:
         deadline = time.monotonic() + self._publish_timeout_s

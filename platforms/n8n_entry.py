@@ -21,7 +21,7 @@ MAX_NAME = 128
 RESPOND = "n8n-nodes-base.respondToWebhook"
 MANUAL = ("n8n-nodes-base.manualTrigger",)
 KEPT_SETTINGS = ("executionOrder", "timezone", "executionTimeout", "callerPolicy", "callerIds")
-EVIDENCE = {"saveDataErrorExecution": "all", "saveDataSuccessExecution": "all", "saveExecutionProgress": True}
+EVIDENCE = {"saveDataErrorExecution": "all", "saveDataSuccessExecution": "all"}
 TRIGGER_TYPE = re.compile(r"(?i)(trigger|webhook)$")
 
 

@@ -66,7 +66,7 @@ def test_an_entry_before_a_respond_node_leaves_the_answer_to_it() -> None:
 
 def test_settings_keep_the_evidence_and_call_no_error_workflow() -> None:
     settings = private_copy(VERSION, "token")["settings"]
-    assert settings["saveExecutionProgress"]
+    assert settings["saveDataSuccessExecution"] == settings["saveDataErrorExecution"] == "all"
     assert "errorWorkflow" not in settings
     assert "timezone" not in settings
 
