@@ -275,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--work", type=Path, required=True, help="folder for dumps and verdict.json")
     parser.add_argument("--mode", choices=("bad", "harmless", "good"), default="bad")
     parser.add_argument("--normal-s", type=float, default=4.0, help="seconds of normal traffic before the publish")
-    parser.add_argument("--exposure-max-s", type=float, default=12.0, help="seconds of exposure if nobody contains")
+    parser.add_argument("--exposure-max-s", type=float, default=45.0, help="seconds of exposure if nobody contains")
     parser.add_argument("--seed", type=int, help="the same choices every time; only once per provisioned database")
     options = parser.parse_args(arguments)
     options.work.mkdir(mode=0o700, parents=True, exist_ok=True)

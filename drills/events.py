@@ -100,12 +100,13 @@ class World:
     customers: Sequence[str]
     prices: dict[str, Decimal]
     targets: Sequence[Target]
-    count: int = 0
+    orders: int = 0
+    edits: int = 0
 
     def order(self, *, check_s: float = 0.0) -> Event:
         """A new order of one to three articles, at least two of one of them. ``check_s`` is how long somebody looks
         at it while its run waits."""
-        self.count += 1
+        self.orders += 1
         skus = self.rng.sample(sorted(self.prices), self.rng.randint(1, 3))
         items = [{"id": self._uuid(), "sku": s, "quantity": self.rng.randint(1, 4)} for s in skus]
         items[0]["quantity"] = self.rng.randint(2, 5)
@@ -116,7 +117,7 @@ class World:
             "customer_id": self.rng.choice(self.customers),
             "reference": f"WEB-{order_id[:8].upper()}",
             "placed_at": _now(),
-            "region": REGIONS[self.count % len(REGIONS)],
+            "region": REGIONS[self.orders % len(REGIONS)],
             "attributes": {"channel": "shop", "gift": self.rng.random() < 0.1},
             "tags": ["web"] if self.rng.random() < 0.7 else ["web", "express"],
             "items": items,
@@ -145,18 +146,18 @@ class World:
 
     def staff_edit(self, kind: Kind, order_id: str, status: str = "") -> Event:
         """A person's edit, always to a value not there before."""
-        self.count += 1
+        self.edits += 1
         body: dict[str, Any]
         match kind:
             case Kind.NOTE:
-                body = {"note": f"Customer called, matter {self.count}"}
+                body = {"note": f"Customer called, matter {self.edits}"}
             case Kind.TAG:
-                body = {"tag": f"called-{self.count}"}
+                body = {"tag": f"called-{self.edits}"}
             case Kind.ATTRIBUTE:
-                body = {"attributes": {"matter": self.count}}
+                body = {"attributes": {"matter": self.edits}}
             case _:
                 body = {"status": status}
-        return Event(key=f"{kind}-{self.count}", kind=kind, row=order_id, body=body)
+        return Event(key=f"{kind}-{self.edits}", kind=kind, row=order_id, body=body)
 
     def another_status(self, target: Target) -> str:
         """Move a target on to a status it does not have, and remember it."""

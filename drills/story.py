@@ -18,7 +18,10 @@ from drills.senders import Senders
 STAFF_KINDS = (Kind.NOTE, Kind.TAG, Kind.ATTRIBUTE)
 SLOW_S = (1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0)
 """How long the orders that are in flight at the publish are checked by hand: some end before the app is contained."""
-BURST = 12
+CALLED, MOVED = 48, 14
+BURST = 10
+IN_FLIGHT_MOST = 12
+"""While the app works on so many events, no new ones are made for webhooks: a slow machine gets a slower story."""
 HELD_MOST = 40
 """While so many events are held, no new ones are made for webhooks."""
 
@@ -46,8 +49,9 @@ BUSY = Rates(orders=10, payments=2, statuses=5, staff=15, staff_statuses=2, deli
 
 @dataclass(kw_only=True)
 class Cast:
-    """The targets by what happens to them: rows of different groups have the same column edited by different people.
-    ``calls`` are all of them: notes, tags and attributes are other columns than the bad version's."""
+    """The targets by what happens to them. The groups are small, so that the same row is edited before, between and
+    after bad runs. ``calls`` overlaps the others: notes, tags and attributes are other columns than the bad version's;
+    ``statuses`` and ``staff_statuses`` have the very column edited that it overwrites."""
 
     calls: Sequence[Target]
     statuses: Sequence[Target]
@@ -59,9 +63,9 @@ class Cast:
         invoices = [t for t in targets if t.status == "new" and t.due > 0]
         others = [t for t in targets if t not in invoices]
         return cls(
-            calls=targets,
-            statuses=others[: 2 * len(others) // 3],
-            staff_statuses=others[2 * len(others) // 3 :],
+            calls=targets[:CALLED],
+            statuses=others[:MOVED],
+            staff_statuses=others[MOVED : 2 * MOVED],
             invoices=invoices,
         )
 
@@ -162,9 +166,12 @@ class Story:
 
     async def _every(self, pause_s: float, make: Callable[[], Coroutine[Any, Any, Any]], by_webhook: bool) -> None:
         while True:
-            if not (by_webhook and len(self.senders.traffic.held) >= HELD_MOST):
+            if not (by_webhook and self._enough()):
                 self._spawn(make())
             await asyncio.sleep(pause_s)
+
+    def _enough(self) -> bool:
+        return self.senders.unfinished >= IN_FLIGHT_MOST or len(self.senders.traffic.held) >= HELD_MOST
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
