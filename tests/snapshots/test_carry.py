@@ -14,8 +14,8 @@ pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture
-def desk(app_db: Any) -> Iterator[Desk]:
-    made = build(app_db)
+def desk(pg: Any) -> Iterator[Desk]:
+    made = build(pg)
     yield made
     close(made)
 

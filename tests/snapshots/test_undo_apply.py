@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from undo_desk import ORDERS, TABLES, Desk, build, close
 
-from snapshots import database, journal, undo, undo_write
+from snapshots import journal, undo, undo_write
 from snapshots.errors import Incomplete
 from snapshots.model import Policy, RunRef, TableSpec
 from snapshots.undo_errors import Drift, OutcomeUnknown, StepTaken, UndoBusy, UndoRefused
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.postgres
 
 
 @pytest.fixture
-def desk(app_db: Any) -> Iterator[Desk]:
-    made = build(app_db)
+def desk(pg: Any) -> Iterator[Desk]:
+    made = build(pg)
     yield made
     close(made)
 
@@ -55,7 +55,7 @@ def test_two_at_once_apply_once(desk: Desk) -> None:
     spec = desk.spec()
     expected = desk.preview(spec).counts
     call = {"recovery_id": "rec-1", "step": "undo", "plan_hash": "h", "expected": expected}
-    second = database.connect(desk.app.recoverer, purpose="test")
+    second = desk.connect("recoverer")
     with ThreadPoolExecutor() as pool, second:
         first_done = pool.submit(undo.apply, desk.recoverer, spec, **call)
         second_done = pool.submit(undo.apply, second, spec, **call)
@@ -75,7 +75,7 @@ def test_a_connection_lost_in_the_middle_changes_nothing(desk: Desk, monkeypatch
     with monkeypatch.context() as patched:
         patched.setattr(undo_write, "_check_rows", lambda conn, _: _end_session(conn))
         _unchanged(desk, OutcomeUnknown, "ask whether the step was applied")
-    desk.connections["recoverer"] = database.connect(desk.app.recoverer, purpose="test")
+    desk.connections["recoverer"] = desk.connect("recoverer")
     desk.undo(desk.spec())
 
 
@@ -84,7 +84,7 @@ def test_a_connection_lost_after_the_commit_is_answered_by_the_record(desk: Desk
     done = desk.undo(desk.spec(), step="undo")
     desk.good("UPDATE shop.orders SET note = 'later'")
     desk.recoverer.close()
-    desk.connections["recoverer"] = database.connect(desk.app.recoverer, purpose="test")
+    desk.connections["recoverer"] = desk.connect("recoverer")
     call = {"recovery_id": "rec-1", "step": "undo", "plan_hash": "hash", "expected": ()}
     assert undo.apply(desk.recoverer, desk.spec(), **call) == done
     assert undo.applied_steps(desk.recoverer, "rec-1", prefix="un") == (done,)

@@ -45,8 +45,8 @@ NAME = '"Odd shop"."Rows %s"'
 
 
 @pytest.fixture
-def desk(app_db: Any) -> Iterator[Desk]:
-    made = build(app_db)
+def desk(pg: Any) -> Iterator[Desk]:
+    made = build(pg)
     owner = made.connections["installer"]
     try:
         owner.execute(SCHEMA.encode())

@@ -76,7 +76,7 @@ BAD, GOOD, CLERK = "wf_bad", "wf_good", "clerk"
 class Desk:
     """Connections of the actors and of the product's roles. ``act`` returns the transaction's number."""
 
-    app: Any
+    pg: Any
     connections: dict[str, psycopg.Connection[Any]]
     cancelled: tuple[int, ...] = ()
     steps: int = 0
@@ -88,6 +88,9 @@ class Desk:
     @property
     def capturer(self) -> psycopg.Connection[Any]:
         return self.connections["capturer"]
+
+    def connect(self, role: str) -> psycopg.Connection[Any]:
+        return database.connect(self.pg.dsn(DATABASE, role), purpose="test")
 
     def act(self, role: str, run: str | None, *statements: str) -> int:
         conn = self.connections[role]
@@ -159,21 +162,33 @@ class Desk:
         return done
 
 
-def build(app: Any) -> Desk:
-    for role in (BAD, GOOD, CLERK):
-        app.role(role)
-    with psycopg.connect(app.installer, autocommit=True) as owner:
-        owner.execute(SCHEMA.encode())
-        owner.execute(ROWS.encode())
-        owner.execute(GRANTS.encode())
-    connections = {
-        role: database.connect(app.dsn(role), purpose="test")
-        for role in ("installer", "capturer", "recoverer", BAD, GOOD, CLERK)
-    }
-    journal_install.install(connections["installer"], TABLES, capturer="capturer", recoverer="recoverer")
-    return Desk(app=app, connections=connections)
+TEMPLATE, DATABASE = "undo_template", "undo_app"
+ROLES = ("installer", "capturer", "recoverer", BAD, GOOD, CLERK)
+
+
+def build(pg: Any) -> Desk:
+    """A fresh shop on server ``pg``: a copy of one that is made once."""
+    with psycopg.connect(pg.superuser_dsn(), autocommit=True) as admin:
+        if not admin.execute("SELECT 1 FROM pg_database WHERE datname = %s", (TEMPLATE,)).fetchone():
+            _make_template(pg, admin)
+        admin.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)".encode())
+        admin.execute(f"CREATE DATABASE {DATABASE} TEMPLATE {TEMPLATE} OWNER installer".encode())
+    return Desk(pg=pg, connections={role: database.connect(pg.dsn(DATABASE, role), purpose="test") for role in ROLES})
+
+
+def _make_template(pg: Any, admin: psycopg.Connection[Any]) -> None:
+    for role in ROLES:
+        pg.create_role(role)
+    admin.execute("GRANT pg_monitor TO capturer, recoverer")
+    pg.create_database(TEMPLATE, owner="installer")
+    with database.connect(pg.dsn(TEMPLATE, "installer"), purpose="test") as owner:
+        for statements in (SCHEMA, ROWS, GRANTS):
+            owner.execute(statements.encode())
+        owner.commit()
+        journal_install.install(owner, TABLES, capturer="capturer", recoverer="recoverer")
 
 
 def close(desk: Desk) -> None:
     for conn in desk.connections.values():
         conn.close()
+    desk.pg.drop_database(DATABASE)
