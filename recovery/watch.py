@@ -56,6 +56,8 @@ def watch(ctx: AppContext, *, say: Say = quiet, stop: Callable[[], bool] = lambd
                 if finding.message not in warned and not finding.contain:
                     warned.add(finding.message)
                     say(f"warning: {finding.message}")
+            if memory.acted and record.find_open(ctx.ledger, ctx.app.key) is None:
+                memory = confirm.Memory()  # that incident is closed: a relapse is a new one
             memory, decision = confirm.decide(
                 memory, findings, now=datetime.now(UTC), cooldown_s=ctx.app.autonomy.cooldown_s
             )
