@@ -21,6 +21,10 @@ from snapshots.errors import Refused
 from snapshots.journal_shape import stored
 from snapshots.model import Position
 
+ATTEMPTS = 5
+_REFUSALS = ("RJ003", "42704", "42501", "42883", "3F000")
+"""Ours; unknown role; no right to call; no such function or schema: the journal is not installed."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Leak:
@@ -53,18 +57,22 @@ class Quiet:
 
 
 def _call(conn: Connection[Any], function: str, role: str, ref: str) -> int:
-    try:
-        row = conn.execute(
-            sql.SQL("SELECT {}(%s::name, %s)").format(sql.Identifier("reinstate", function)), (role, ref)
-        ).fetchone()
-        conn.commit()
-    except (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedObject, psycopg.DatabaseError) as error:
-        conn.rollback()
-        if error.sqlstate in ("RJ003", "42704", "42501", "42883", "3F000"):
-            cause = str(error).splitlines()[0]
-            raise Refused(f"fence of {role}: {cause}: check role and journal install") from None
-        raise
-    return int(row[0]) if row else 0
+    statement = sql.SQL("SELECT {}(%s::name, %s)").format(sql.Identifier("reinstate", function))
+    for left in range(ATTEMPTS - 1, -1, -1):
+        try:
+            row = conn.execute(statement, (role, ref)).fetchone()
+            conn.commit()
+        except psycopg.DatabaseError as error:
+            conn.rollback()
+            if left and "tuple concurrently updated" in str(error):
+                continue  # somebody else granted or altered at the same moment
+            if error.sqlstate in _REFUSALS:
+                cause = str(error).splitlines()[0]
+                raise Refused(f"fence of {role}: {cause}: check role and journal install") from None
+            raise
+        else:
+            return int(row[0]) if row else 0
+    raise AssertionError("the last attempt returns or raises")
 
 
 def raise_(conn: Connection[Any], role: str, ref: str) -> int:

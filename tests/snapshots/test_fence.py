@@ -101,6 +101,21 @@ def test_two_incidents_hold_one_fence(desk: Desk) -> None:
     assert grants(desk) == before
 
 
+def test_a_grant_at_the_same_moment_does_not_keep_the_fence_down(desk: Desk) -> None:
+    taken: list[int] = []
+    desk.owner.execute("GRANT SELECT ON orders TO wf_other")
+    thread = threading.Thread(target=lambda: taken.append(fence.raise_(desk.recoverer, "wf_intake", "inc-1")))
+    thread.start()
+    while not desk.one(
+        "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND usename = 'recoverer'"
+    ):
+        time.sleep(0.01)
+    desk.owner.commit()
+    thread.join()
+    assert taken[0] > 0
+    assert fence.leaks(desk.recoverer, ["wf_intake"]) == []
+
+
 def test_grants_for_what_is_gone_by_then_are_skipped(desk: Desk) -> None:
     fence.raise_(desk.recoverer, "wf_intake", "inc-1")
     desk.ddl('DROP TABLE "Odd.Name"; ALTER TABLE items DROP COLUMN qty')
