@@ -32,9 +32,12 @@ def say(text: str) -> None:
 
 def progress(text: str) -> None:
     """A line about work going on, on standard error so that standard output stays parsable."""
+    from datetime import datetime
+
     from rich.console import Console
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"  {text}", style="dim", markup=False)
+    at = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-5]
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"{at}  {text}", style="dim", markup=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

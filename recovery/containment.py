@@ -24,6 +24,7 @@ from snapshots.model import Position
 
 IN_FLIGHT = tuple(s for s in RunState if s.in_flight)
 POLL_S = 0.05
+STOPS_AT_ONCE = 8
 
 Say = Callable[[str], None]
 
@@ -125,35 +126,33 @@ def live_before(ctx: AppContext, incident: str) -> dict[str, str]:
 
 
 def in_flight(ctx: AppContext, ids: Iterable[str]) -> list[Run]:
-    runs: list[Run] = []
-    for workflow_id in ids:
-        runs += ctx.platform.runs(workflow_id, states=IN_FLIGHT)
-    return runs
+    """Unfinished runs of these workflows; one question to the platform, whatever their number."""
+    wanted = set(ids)
+    return [r for r in ctx.platform.runs(states=IN_FLIGHT) if r.workflow_id in wanted]
 
 
 def drain(ctx: AppContext, keys: tuple[str, ...], ids: dict[str, str], say: Say) -> list[str]:
-    """Wait until nothing starts or runs; stop what outlasts the drain time. Returns the stopped runs' ids."""
+    """Wait until nothing starts or runs; stop what outlasts the drain time. Returns the stopped runs' ids.
+
+    What is in flight is asked again after every entry answered as paused: nothing can have started since."""
     limits = ctx.app.containment
     began = time.monotonic()
     stopped: dict[str, None] = {}
-    with ThreadPoolExecutor(max_workers=max(2, len(keys))) as pool:
+    answering = list(keys)
+    with ThreadPoolExecutor(max_workers=STOPS_AT_ONCE) as pool:
         while True:
-            open_entries = [
-                k
-                for k, ok in zip(keys, pool.map(lambda k: ctx.platform.ingress_paused(ids[k]), keys), strict=True)
-                if not ok
-            ]
-            alive = [r for rs in pool.map(lambda k: ctx.platform.runs(ids[k], states=IN_FLIGHT), keys) for r in rs]
-            if not open_entries and not alive:
-                return list(stopped)
+            paused = pool.map(lambda k: ctx.platform.ingress_paused(ids[k]), answering)
+            answering = [k for k, is_paused in zip(answering, paused, strict=True) if not is_paused]
+            alive = in_flight(ctx, ids.values())
             elapsed = time.monotonic() - began
+            if not answering and not alive:
+                return list(stopped)
             if elapsed > limits.timeout_s:
-                what = [f"the entry of {k} still answers" for k in open_entries]
+                what = [f"the entry of {k} still answers" for k in answering]
                 what += [f"run {r.id} of {r.workflow_id} is {r.state}" for r in alive[:5]]
                 raise PauseNotProven(not_proven(ctx, "; ".join(what)))
             if elapsed > limits.drain_s and alive:
-                if not stopped:
-                    say(f"stopping {len(alive)} runs that are still unfinished after {elapsed:.1f} s")
+                say(f"stopping {len(alive)} runs that are unfinished after {elapsed:.1f} s")
                 list(pool.map(lambda r: ctx.platform.stop(r.id), alive))
                 stopped.update(dict.fromkeys(r.id for r in alive))
             time.sleep(POLL_S)
