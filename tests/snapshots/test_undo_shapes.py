@@ -15,6 +15,7 @@ pytestmark = pytest.mark.postgres
 ODD = TableSpec(name="Odd shop.Rows %s", key=("Key a", "select"), additive=("cash", "spent"))
 TREE = TableSpec(name="shop.tree", key=("id",))
 LEAF = TableSpec(name="shop.leaf", key=("id",))
+PARTS = TableSpec(name="shop.parts", key=("id", "half"))
 SCHEMA = """
 CREATE SCHEMA "Odd shop";
 CREATE TYPE shop.pair AS (a int, b text);
@@ -34,13 +35,18 @@ INSERT INTO "Odd shop"."Rows %s" VALUES
      '1.50', '1 day', 7, '{"a b",NULL}', '{x,NULL}', '{"a":  1}', ''),
     ('b', 2.50, NULL, 'Infinity', 1e-30, '', 'empty', '::1', B'', '', NULL, '-1 sec',
      '0', '0', 0, '{}', NULL, '[]', ' ');
+CREATE TABLE shop.parts (id int, half int, n text, PRIMARY KEY (id, half)) PARTITION BY LIST (half);
+CREATE TABLE shop.parts_0 PARTITION OF shop.parts FOR VALUES IN (0);
+CREATE TABLE shop.parts_1 (n text, half int NOT NULL, id int NOT NULL);
+ALTER TABLE shop.parts ATTACH PARTITION shop.parts_1 FOR VALUES IN (1);
+INSERT INTO shop.parts SELECT n, n % 2, 'first' FROM generate_series(1, 6) n;
 INSERT INTO shop.tree VALUES (1, NULL, 'root'), (2, 1, 'a'), (3, 2, 'b');
 INSERT INTO shop.leaf VALUES (1, 3), (2, 1);
 GRANT USAGE ON SCHEMA "Odd shop" TO PUBLIC;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shop, "Odd shop" TO recoverer, wf_bad, clerk;
 GRANT SELECT ON ALL TABLES IN SCHEMA shop, "Odd shop" TO capturer;
 """
-EXTRA = (ODD, TREE, LEAF)
+EXTRA = (ODD, TREE, LEAF, PARTS)
 NAME = '"Odd shop"."Rows %s"'
 
 
@@ -58,7 +64,9 @@ def desk(pg: Any) -> Iterator[Desk]:
 
 
 def _all(desk: Desk) -> list[str]:
-    queries = (f"SELECT t::text FROM {table} AS t ORDER BY 1" for table in (NAME, "shop.tree", "shop.leaf"))
+    queries = (
+        f"SELECT t::text FROM {table} AS t ORDER BY 1" for table in (NAME, "shop.tree", "shop.leaf", "shop.parts")
+    )
     with desk.capturer.transaction():
         return [row[0] for query in queries for row in desk.capturer.execute(query.encode())]
 
@@ -114,6 +122,19 @@ def test_cascades_and_self_references_come_back(desk: Desk) -> None:
 def test_a_cascaded_key_change_comes_back(desk: Desk) -> None:
     before = _all(desk)
     desk.bad("UPDATE shop.tree SET id = 30 WHERE id = 3")
+    _undo(desk)
+    assert _all(desk) == before
+
+
+def test_partitions_come_back_wherever_they_were_written(desk: Desk) -> None:
+    before = _all(desk)
+    desk.bad(
+        "UPDATE shop.parts SET n = 'bad' WHERE id < 5",
+        "UPDATE shop.parts_1 SET n = 'worse'",
+        "UPDATE shop.parts SET half = 1 - half WHERE id = 2",
+        "DELETE FROM shop.parts_0 WHERE id = 6",
+        "INSERT INTO shop.parts_1 VALUES ('made', 1, 9)",
+    )
     _undo(desk)
     assert _all(desk) == before
 
