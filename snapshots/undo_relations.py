@@ -103,7 +103,7 @@ def _mark_parent_gone(conn: psycopg.Connection[Any], by_name: Mapping[str, Shape
     """Rows to be written whose parent exists neither live nor among the rows to be written. A reference that the
     live row already has is not the undo's doing."""
     child, parent = by_name[relation.child], by_name.get(relation.parent)
-    wanted = sql.SQL("true")
+    wanted: sql.Composable = sql.SQL("true")
     if parent is not None:
         wanted = sql.SQL("NOT EXISTS (SELECT 1 FROM {fin} AS p WHERE {same} AND p.rj_do IN ('U', 'I'))").format(
             fin=parent.temp("fin"), same=equal("p", relation.to, "f", relation.columns)

@@ -52,12 +52,12 @@ class Column:
     @property
     def summed(self) -> sql.SQL:
         """The type that differences of an additive column are added in."""
-        return sql.SQL(SUMMED_AS.get(self.base, "numeric"))  # type: ignore[arg-type]
+        return sql.SQL(SUMMED_AS.get(self.base, "numeric"))
 
     @property
     def cast(self) -> sql.SQL:
         """The column's own type, as the database prints it (hence quoted where it must be)."""
-        return sql.SQL(self.type)  # type: ignore[arg-type]
+        return sql.SQL(self.type)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
