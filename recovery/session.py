@@ -53,9 +53,14 @@ def plan(
         if resume:
             return interrupted(ctx, chosen)
         made = make(ctx, chosen, mode=mode, policy=policy, point=point, say=say)
-        body = {**made.model_dump(mode="json"), "hash": made.hash, "objectives": objectives(ctx)}
-        ctx.ledger.append("plan.made", app=ctx.app.key, incident=chosen, recovery=made.recovery_id, body=body)
+        record_plan(ctx, made)
         return made.recovery_id
+
+
+def record_plan(ctx: AppContext, made: Plan) -> None:
+    """Into the ledger, with its hash: what is shown, approved and executed is this record."""
+    body = {**made.model_dump(mode="json"), "hash": made.hash, "objectives": objectives(ctx)}
+    ctx.ledger.append("plan.made", app=made.app, incident=made.incident_id, recovery=made.recovery_id, body=body)
 
 
 def make(ctx: AppContext, incident: str, *, mode: str, policy: str, point: str | None, say: Say = quiet) -> Plan:
