@@ -5,9 +5,11 @@ Nothing heavy is imported here: `reinstate --help` must answer at once.
 
 from __future__ import annotations
 
+import os
 import sys
+import traceback
+from typing import Final
 
-import click
 import typer
 
 from console import exits
@@ -19,6 +21,10 @@ Start with `reinstate demo`. At 3 a.m.: `reinstate status`, then `reinstate plan
 """
 
 EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in exits.MEANING.items()) + "."
+
+INTERRUPTED: Final = 130
+BAD_USE: Final[type[Exception]] = typer.BadParameter.__mro__[1]
+"""Typer's base of all complaints about a command line; it has no public name of its own."""
 
 app = typer.Typer(
     name="reinstate",
@@ -43,26 +49,41 @@ def run(arguments: list[str]) -> int:
     """The exit code of one command line."""
     try:
         outcome = app(args=arguments, prog_name="reinstate", standalone_mode=False)
-    except click.exceptions.Exit as leave:
+    except typer.Exit as leave:
         return leave.exit_code
-    except click.exceptions.Abort:
-        sys.stderr.write("reinstate: stopped\n")
-        return exits.USAGE
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except KeyboardInterrupt:
-        sys.stderr.write("reinstate: interrupted; nothing is lost: run the same command again\n")
-        return 130
+    except typer.Abort as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):
+            return complain("interrupted; nothing is lost: run the same command again", INTERRUPTED)
+        return complain("stopped; nothing was changed", exits.USAGE)
+    except BAD_USE as error:
+        return misused(error)
     except Exception as error:  # noqa: BLE001 - the one place that turns errors into exit codes
         return fail(error)
     return outcome if isinstance(outcome, int) else exits.OK
 
 
+def misused(error: Exception) -> int:
+    """What is wrong with the command line, and where its help is; the help itself when nothing was asked for."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        sys.stdout.write(context.get_help() + "\n")
+        return exits.USAGE
+    what = getattr(error, "format_message", error.__str__)().rstrip(".")
+    path = context.command_path if context is not None else "reinstate"
+    return complain(f"{what}; see `{path} --help`", exits.USAGE)
+
+
 def fail(error: Exception) -> int:
+    """One line about an error. ``REINSTATE_DEBUG=1`` adds where it came from."""
     code = exits.code(error)
-    text = " ".join(str(error).split()) or type(error).__name__
+    text = str(error) or type(error).__name__
     if code == exits.UNEXPECTED:
         text = f"{type(error).__name__}: {text}"
-    sys.stderr.write(f"reinstate: {text}\n")
+    if os.environ.get("REINSTATE_DEBUG"):
+        traceback.print_exception(error)
+    return complain(text, code)
+
+
+def complain(text: str, code: int) -> int:
+    sys.stderr.write(f"reinstate: {' '.join(text.split())}\n")
     return code

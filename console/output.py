@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import Any
 
+PIPE_COLUMNS = 1000
+
 
 def emit(value: Any, *, as_json: bool, text: str | None = None) -> None:
     """Print ``value`` as JSON, or ``text`` for people."""
@@ -41,15 +43,21 @@ def progress(text: str) -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table for people. Its first column, which names the row, is never cut; into a pipe nothing is."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    drawn = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
-    for column in columns:
-        drawn.add_column(column)
+    drawn = Table(title=title, title_justify="left", header_style="bold", pad_edge=False, box=SIMPLE_HEAD)
+    for number, column in enumerate(columns):
+        drawn.add_column(column, no_wrap=number == 0, overflow="fold")
     for row in rows:
-        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
-    Console(highlight=False).print(drawn)
+        drawn.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = PIPE_COLUMNS
+    console.print(drawn)
 
 
 def plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from recovery import closure, events, outline
 from recovery.containment import Say, live_before, quiet, recorded
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused
+from recovery.good_point import chosen as good_point_of
 from recovery.offer import offer_diff
 from recovery.plan import Mode, Plan, Publication, RunSelection, TableEffect
 from recovery.selection import undo_spec
@@ -51,6 +52,7 @@ def make_plan(
         raise NothingToRecover(
             f"incident {incident}: nothing is contained; run `reinstate contain --incident {incident}` first"
         )
+    good_version, good_point = good_point_of(ctx, diagnosis, point_id)
     live = live_before(ctx, incident)
     notes: list[str] = []
     publications: tuple[Publication, ...] = ()
@@ -61,8 +63,8 @@ def make_plan(
                 workflow=diagnosis.workflow,
                 platform_id=infos[diagnosis.workflow].id,
                 from_version=live.get(diagnosis.workflow, diagnosis.bad_version),
-                to_version=diagnosis.good_version,
-                source="point" if diagnosis.point_id else "platform-history",
+                to_version=good_version,
+                source="point" if good_point else "platform-history",
             ),
         )
     selected: Selected | None = None
@@ -99,7 +101,7 @@ def make_plan(
         mode=mode,
         policy=policy,
         made_at=datetime.now(UTC).isoformat(),
-        point_id=point_id or diagnosis.point_id,
+        point_id=good_point,
         publications=publications,
         selection=selected.selection if selected else (),
         carried_xids=selected.carried if selected else (),

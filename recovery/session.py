@@ -74,8 +74,9 @@ def objectives(ctx: AppContext) -> dict[str, int]:
 
 
 def incident_of(ctx: AppContext, incident: str | None) -> str:
+    """The named incident, or the open one. Raises ``UnknownIncident`` or :class:`NothingToRecover`."""
     if incident is not None:
-        return incident
+        return record.read(ctx.ledger, incident).id
     found = record.find_open(ctx.ledger, ctx.app.key)
     if found is None:
         raise NothingToRecover(f"app {ctx.app.key}: no open incident; see `reinstate status`")

@@ -68,7 +68,7 @@ def journal_line(state: journal.Status) -> str:
 def incident_or_last(ctx: AppContext, incident: str | None) -> str:
     """The named incident, else the open one, else the last one."""
     if incident is not None:
-        return incident
+        return record.read(ctx.ledger, incident).id
     if found := record.find_open(ctx.ledger, ctx.app.key):
         return found.id
     opened = ctx.ledger.entries(app=ctx.app.key, kinds=["incident.opened"])
