@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from console import report as page
-from console.commands.recover import prefect_address
 from console.demo_story import Teller
+from console.flow_runs import prefect_address
 from drills import faults, processes
 from drills.needed import NEEDED, shortfalls
 from drills.order_desk import EXAMPLE, OrderDesk

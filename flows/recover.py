@@ -63,6 +63,7 @@ def recover(
     point: str | None = None,
     approved_by: str | None = None,
     reason: str = "",
+    recovery: str | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Bring logic and data of an app back, in agreement, and resume it.
@@ -76,13 +77,14 @@ def recover(
         point: Recovery point that holds the known-good definitions; derived from the evidence when empty.
         approved_by: Who approves the plan as it is made. Without it the plan is shown and nothing runs.
         reason: Why it is approved.
+        recovery: Recovery whose recorded plan runs, as it was shown; a new plan is made when empty.
         resume: Continue a recovery that was interrupted.
     """
     from recovery import session
 
     log = get_run_logger()
     with session.exclusive(Path(catalog), app):
-        recovery = make_plan(catalog, app, incident, mode, policy, point, resume)
+        recovery = recovery or make_plan(catalog, app, incident, mode, policy, point, resume)
         plan = session.load(Path(catalog), app, recovery)
         log.info("plan %s of %s: %s rows, %s events", plan.hash[:12], recovery, plan.rows, len(plan.events))
         if not session.approve(Path(catalog), app, plan, by=approved_by, reason=reason):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from catalog.errors import CatalogError
 from incidents import record
 from ledger import steps
-from recovery.context import AppContext
-from recovery.errors import NothingToRecover, Refused
+from recovery import containment, resuming, session
+from recovery.containment import Contained, Say, quiet
+from recovery.context import AppContext, open_app
+from recovery.errors import NothingToRecover, Refused, VerificationFailed
 from recovery.plan import Plan
 
 
@@ -27,6 +30,38 @@ def reachable(ctx: AppContext) -> None:
     ctx.infos()
     with ctx.connect("recoverer", "contain"):
         pass
+
+
+def contain(
+    ctx: AppContext, workflows: Iterable[str], *, incident: str | None, reason: str, say: Say = quiet
+) -> Contained:
+    """Contain on a person's word, in the named incident, else the open one, else a new one.
+
+    Nothing is begun when a name is unknown, or platform or database are out of reach."""
+    keys = list(workflows)
+    known_workflows(ctx, keys)
+    chosen = record.read(ctx.ledger, incident).id if incident else None
+    reachable(ctx)
+    if chosen is None:
+        chosen = open_incident(ctx, sorted(ctx.app.dependents(frozenset(keys))), reason)
+    return containment.contain(ctx, keys, incident=chosen, say=say)
+
+
+def resume(
+    catalog: Path, app: str | None, *, incident: str | None, by: str, override: str | None, say: Say = quiet
+) -> tuple[str, tuple[str, ...]]:
+    """Resume a paused app on a person's word. Returns the incident and what is active again.
+
+    Raises :class:`VerificationFailed` when the proof did not pass and nobody overrode it."""
+    with open_app(catalog, app) as ctx, session.exclusive(catalog, ctx.app.key):
+        chosen = session.incident_of(ctx, incident)
+        back = resuming.resume(ctx, chosen, by=by, override=override, say=say)
+    if not back:
+        raise VerificationFailed(
+            f"incident {chosen}: the proof did not pass, so the app stays paused; look at `reinstate report`, mend "
+            'the cause, or resume on record with `reinstate resume --override "reason"`'
+        )
+    return chosen, back
 
 
 def open_incident(ctx: AppContext, workflows: list[str], reason: str) -> str:

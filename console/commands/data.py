@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from console import exits, output
+from console.errors import BadUse
 from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Json, opened
 
 
@@ -30,7 +31,8 @@ def register(app: typer.Typer) -> None:
 def roles(
     catalog: Catalog = DEFAULT_CATALOG,
     app: AppKey = None,
-    print_sql: Annotated[bool, typer.Option("--print-sql", help="Print the SQL; nothing is run.")] = True,  # noqa: ARG001
+    print_sql: Annotated[bool, typer.Option("--print-sql", help="Print the SQL; nothing is ever run.")] = True,  # noqa: ARG001
+    as_json: Json = False,
 ) -> None:
     """Print the SQL that gives the three least-privilege roles what they need. An administrator runs it once.
 
@@ -39,10 +41,13 @@ def roles(
     from recovery import setup
 
     with opened(catalog, app) as ctx:
-        output.say(setup.roles_sql(ctx))
+        text = setup.roles_sql(ctx)
+    output.emit({"sql": text}, as_json=as_json, text=text)
 
 
-def journal_install(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, dry_run: DryRun = False) -> None:
+def journal_install(
+    catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, dry_run: DryRun = False, as_json: Json = False
+) -> None:
     """Install the journal, or let it follow changed tables. Run again whenever you like.
 
     Examples: `reinstate journal install --dry-run`, `reinstate journal install`.
@@ -52,13 +57,17 @@ def journal_install(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, dry_
     with opened(catalog, app) as ctx:
         statements = setup.install_journal(ctx, dry_run=dry_run)
     if dry_run:
-        output.say(";\n".join(statements))
+        text = "".join(f"{s};\n" for s in statements).rstrip() or "-- the journal is in place; nothing would be run"
     else:
-        output.say(f"journal installed: {len(statements)} statements")
+        text = f"journal installed: {len(statements)} statements" if statements else "the journal is in place"
+    output.emit({"dry_run": dry_run, "statements": statements}, as_json=as_json, text=text)
 
 
 def journal_status(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json = False) -> None:
-    """Say what the journal records, how large it is, and where it has gaps. Exit code 5 while a gap is open."""
+    """Say what the journal records, how large it is, and where it has gaps. Exit code 5 while a gap is open.
+
+    Example: `reinstate journal status --json`.
+    """
     from recovery.standing import journal_line
     from snapshots import journal
 
@@ -70,18 +79,23 @@ def journal_status(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_js
         raise typer.Exit(exits.REFUSED)
 
 
-def journal_prune(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None) -> None:
-    """Drop journal rows older than the retention, or beyond the size cap."""
+def journal_prune(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json = False) -> None:
+    """Drop journal rows older than the retention, or beyond the size cap. Run it daily.
+
+    Example: `reinstate journal prune`.
+    """
     from recovery import setup
 
     with opened(catalog, app) as ctx:
-        output.say(setup.prune_journal(ctx))
+        pruned = setup.prune_journal(ctx)
+    output.emit({"pruned": pruned}, as_json=as_json, text=pruned)
 
 
 def journal_remove(
     catalog: Catalog = DEFAULT_CATALOG,
     app: AppKey = None,
     yes: Annotated[bool, typer.Option("--yes", help="Remove without asking.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Remove the journal and everything it recorded. Nothing is left in the database.
 
@@ -89,12 +103,15 @@ def journal_remove(
     """
     from snapshots import journal
 
-    if not yes:
-        typer.confirm("Remove the journal? Undo of anything before now becomes impossible", abort=True)
+    if as_json and not yes:
+        raise BadUse("journal remove: --json asks no questions; add --yes")
     with opened(catalog, app) as ctx, ctx.connect("installer", "journal remove") as connection:
+        if not yes:
+            question = f"Remove the journal of {ctx.app.key}? Nothing from before now can be undone then"
+            typer.confirm(question, abort=True)
         removed = journal.remove(connection)
         connection.commit()
-    output.say(f"journal removed: {removed}")
+    output.emit({"removed": removed}, as_json=as_json, text=f"journal removed: {len(removed)} objects")
 
 
 def protect(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json = False) -> None:
@@ -113,11 +130,17 @@ def protect(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Jso
 
 
 def points(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json = False) -> None:
-    """List the recovery points, newest first."""
+    """List the recovery points, newest first.
+
+    Example: `reinstate points --json`.
+    """
     from snapshots import points as listing
 
     with opened(catalog, app) as ctx:
         found = listing.listing(ctx.store, ctx.app.key).points
+    if not found and not as_json:
+        output.say("no recovery point yet: run `reinstate protect`")
+        return
     if as_json:
         rows = [
             {"id": p.id, "taken_at": p.taken_at, "verified": p.verified, "rows": sum(t.rows for t in p.tables)}

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from console import exits, output
+from console.errors import BadUse
+from console.options import Json
 
 
 def register(app: typer.Typer) -> None:
@@ -20,21 +22,33 @@ def demo(
     down: Annotated[bool, typer.Option("--down", help="Stop the estate afterwards.")] = False,
     no_journal: Annotated[bool, typer.Option("--no-journal", help="Show what happens without the journal.")] = False,
     journal_gap: Annotated[bool, typer.Option("--journal-gap", help="Disable the journal for a while.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Watch an app get wrecked by a bad workflow version and come back, every legitimate order and edit kept.
 
     Starts the estate, provisions the order desk, sends traffic, publishes a bad version, detects, contains, recovers,
     replays, verifies, resumes, and lets an independent judge compare every field with the oracle.
-    With DEMO_JSON=path the measured figures are written there. Exit code 6 when a figure falls short.
+    With DEMO_JSON=path the measured figures are written there; with --json they are printed, the story going to
+    standard error. Exit code 6 when a figure falls short.
 
-    Examples: `reinstate demo`, `DEMO_JSON=demo.json reinstate demo --down`.
+    Examples: `reinstate demo`, `reinstate demo --json --down`, `reinstate demo --journal-gap`.
     """
+    if no_journal and journal_gap:
+        raise BadUse("demo: --no-journal and --journal-gap show different things; choose one")
+    if not report.parent.is_dir():
+        raise BadUse(f"demo: --report {report}: no folder {report.parent}; make it first")
+    from rich.console import Console
+
     from console.demo import Demo
     from console.demo_story import Teller
 
+    teller = Teller(Console(highlight=False, soft_wrap=True, stderr=as_json))
+    run = Demo(teller=teller, report=report, fault="no-journal" if no_journal else "gap" if journal_gap else None)
     json_path = os.environ.get("DEMO_JSON")
-    run = Demo(teller=Teller(), report=report, fault="no-journal" if no_journal else "gap" if journal_gap else None)
-    passed = run.play(json_path=Path(json_path) if json_path else None, down=down)
+    figures = Path(json_path) if json_path else report.with_suffix(".json") if as_json else None
+    passed = run.play(json_path=figures, down=down)
+    if as_json and figures is not None:
+        output.say(figures.read_text("utf-8"))
     if not passed:
-        output.say("the demo did not reach what it must show; see above")
+        teller.console.print("the demo did not reach what it must show; see above")
         raise typer.Exit(exits.NOT_PROVEN)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -11,6 +11,8 @@ from console.options import Json
 
 if TYPE_CHECKING:
     from estate import Progress
+
+Part = Literal["postgres", "n8n", "prefect"]
 
 HELP = """Start, look at, or stop the embedded PostgreSQL, n8n and Prefect server.
 
@@ -32,7 +34,7 @@ def tell(step: Progress) -> None:
 
 
 def up(
-    part: Annotated[list[str] | None, typer.Option(help="postgres, n8n or prefect; all by default.")] = None,
+    part: Annotated[list[Part] | None, typer.Option(help="Start only this; may be given again.")] = None,
     as_json: Json = False,
 ) -> None:
     """Start what is not running; a second call returns at once. Downloads what is missing first.
@@ -53,7 +55,10 @@ def up(
 
 
 def status(as_json: Json = False) -> None:
-    """Say which parts run, and where."""
+    """Say which parts run, and where.
+
+    Example: `reinstate estate status --json`.
+    """
     from estate import Estate
 
     found = Estate().status()
@@ -64,9 +69,13 @@ def status(as_json: Json = False) -> None:
         )
 
 
-def down() -> None:
-    """Stop every part cleanly. The data stays."""
+def down(as_json: Json = False) -> None:
+    """Stop every part cleanly. The data stays.
+
+    Example: `reinstate estate down`.
+    """
     from estate import Estate
 
-    Estate().down(progress=tell)
-    output.say("the estate is stopped; its data is kept")
+    estate = Estate()
+    estate.down(progress=tell)
+    output.emit({"home": estate.home}, as_json=as_json, text="the estate is stopped; its data is kept")

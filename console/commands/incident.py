@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from console import exits, output
-from console.options import DEFAULT_CATALOG, AppKey, Catalog, Incident, Json, opened
+from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Incident, Json, opened
 
 
 def register(app: typer.Typer) -> None:
@@ -21,17 +21,23 @@ def register(app: typer.Typer) -> None:
 def watch(
     catalog: Catalog = DEFAULT_CATALOG,
     app: AppKey = None,
-    until_incident: Annotated[bool, typer.Option(help="Stop after the first incident is contained.")] = False,
-    json_lines: Annotated[bool, typer.Option("--json-lines", help="One JSON line per piece of news.")] = False,
+    until_incident: Annotated[
+        bool, typer.Option("--until-incident", help="Stop after the first incident is contained.")
+    ] = False,
+    json_lines: Annotated[
+        bool, typer.Option("--json", "--json-lines", help="Print one JSON document per line and piece of news.")
+    ] = False,
 ) -> None:
     """Watch the app; contain a confirmed anomaly in this very process and open the incident.
 
-    Example: `reinstate watch`. Ctrl-C or SIGTERM stops it. Exit code 0 when asked to stop.
+    Examples: `reinstate watch`, `reinstate watch --until-incident --json`. Ctrl-C or SIGTERM stops it; that is no
+    error.
     """
     from recovery import watch as watching
 
     stopping: list[int] = []
-    signal.signal(signal.SIGTERM, lambda number, _: stopping.append(number))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, _: stopping.append(number))
     with opened(catalog, app) as ctx:
         if json_lines:
             output.line({"event": "watching", "app": ctx.app.key})
@@ -50,6 +56,7 @@ def watch(
                 )
             else:
                 output.say(f"incident {caught.incident}: contained {', '.join(caught.contained.workflows)}")
+                output.say("next: `reinstate plan`" if caught.diagnosis else "next: `reinstate diagnose`")
             if until_incident:
                 return
 
@@ -68,17 +75,17 @@ def diagnose(
         chosen = session.incident_of(ctx, incident)
         findings = watching.look_again(ctx)
         found, why = watching.diagnose(ctx, chosen, findings, say=lambda _: None)
-        if found is None:
-            sys.stderr.write(f"reinstate: {why}\n")
-            raise typer.Exit(exits.REFUSED)
-        if as_json:
-            output.emit(found, as_json=True)
-            return
-        output.say(f"{found.workflow}: version {found.bad_version[:12]} is bad, {found.good_version[:12]} was good")
-        output.say(f"first bad commit {found.first_bad_at:%Y-%m-%d %H:%M:%S.%f} (transaction {found.first_bad_xid})")
-        output.say(f"{len(found.bad_runs)} bad runs; good point {found.point_id}; confidence {found.confidence:.0%}")
-        for line in found.evidence:
-            output.say(f"- {line}")
+    if found is None:
+        sys.stderr.write(f"reinstate: {why}\n")
+        raise typer.Exit(exits.REFUSED)
+    if as_json:
+        output.emit(found, as_json=True)
+        return
+    output.say(f"{found.workflow}: version {found.bad_version[:12]} is bad, {found.good_version[:12]} was good")
+    output.say(f"first bad commit {found.first_bad_at:%Y-%m-%d %H:%M:%S.%f} UTC (transaction {found.first_bad_xid})")
+    output.say(f"{len(found.bad_runs)} bad runs; good point {found.point_id}; confidence {found.confidence:.0%}")
+    for line in found.evidence:
+        output.say(f"- {line}")
 
 
 def contain(
@@ -87,23 +94,21 @@ def contain(
     app: AppKey = None,
     incident: Incident = None,
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "contained by hand",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be paused; change nothing.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Pause workflows and their dependents, prove the pause, fence their database roles.
 
-    Example: `reinstate contain order-intake --reason "wrong totals"`. Exit code 6 when the pause is not proven.
+    Examples: `reinstate contain order-intake --dry-run`, `reinstate contain order-intake --reason "wrong totals"`.
+    Exit code 6 when the pause is not proven. `reinstate resume` gives the workflows back.
     """
-    from recovery import containment, manual
+    from recovery import manual
 
     with opened(catalog, app) as ctx:
-        manual.known_workflows(ctx, workflow)
-        closure = sorted(ctx.app.dependents(frozenset(workflow)))
         if dry_run:
+            manual.known_workflows(ctx, workflow)
+            closure = sorted(ctx.app.dependents(frozenset(workflow)))
             output.emit({"would_pause": closure}, as_json=as_json, text=f"would pause {', '.join(closure)}")
             return
-        chosen = incident or manual.open_incident(ctx, closure, reason)
-        contained = containment.contain(ctx, workflow, incident=chosen, say=output.progress)
-    output.emit(
-        contained, as_json=as_json, text=f"incident {chosen}: paused and fenced {', '.join(contained.workflows)}"
-    )
+        done = manual.contain(ctx, workflow, incident=incident, reason=reason, say=output.progress)
+    output.emit(done, as_json=as_json, text=f"incident {done.incident}: paused and fenced {', '.join(done.workflows)}")

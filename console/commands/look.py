@@ -54,7 +54,11 @@ def timeline(
     if as_json:
         output.emit(lines, as_json=True)
     else:
+        day = None
         for line in lines:
+            if line.at.date() != day:
+                day = line.at.date()
+                output.say(f"{day:%Y-%m-%d} (UTC)")
             output.say(f"{line.at:%H:%M:%S}  {line.text}")
 
 
@@ -63,6 +67,7 @@ def report(
     app: AppKey = None,
     incident: Incident = None,
     to: Annotated[Path, typer.Option("--output", "-o", help="Where to write the page.")] = Path("report.html"),
+    as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML page about an incident, for business people and auditors.
 
@@ -75,4 +80,4 @@ def report(
         goals = ctx.app.objectives
         chosen = standing.incident_or_last(ctx, incident)
         page.write(page.collect(ctx.ledger, chosen, rto_s=goals.rto_s, rpo_s=goals.rpo_s), to)
-    output.say(f"report written to {to}")
+    output.emit({"incident": chosen, "report": to}, as_json=as_json, text=f"report on {chosen} written to {to}")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
-import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from console import exits, output
-from console.options import DEFAULT_CATALOG, AppKey, Catalog, Incident, Json, opened
+from console import output
+from console.errors import BadUse
+from console.flow_runs import prefect_address, run_recovery
+from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Incident, Json, Mode, Point, Policy, opened
 
 if TYPE_CHECKING:
     from recovery.plan import Plan
-
-ModeOption = Annotated[str, typer.Option("--mode", "-m", help="both, logic (definitions) or data (rows).")]
-PolicyOption = Annotated[str, typer.Option(help="On conflicts: refuse, non-conflicting-only or keep-later.")]
-PointOption = Annotated[str | None, typer.Option(help="Recovery point; derived from the evidence by default.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -30,9 +27,9 @@ def plan(
     catalog: Catalog = DEFAULT_CATALOG,
     app: AppKey = None,
     incident: Incident = None,
-    mode: ModeOption = "both",
-    policy: PolicyOption = "refuse",
-    point: PointOption = None,
+    mode: Mode = "both",
+    policy: Policy = "refuse",
+    point: Point = None,
     as_json: Json = False,
 ) -> None:
     """Show what a recovery would do: rows, versions, events, conflicts, steps. Changes nothing.
@@ -42,9 +39,8 @@ def plan(
     from recovery import session
 
     with opened(catalog, app) as ctx:
-        made = session.make(
-            ctx, session.incident_of(ctx, incident), mode=mode, policy=policy, point=point, say=output.progress
-        )
+        chosen = session.incident_of(ctx, incident)
+        made = session.make(ctx, chosen, mode=mode, policy=policy, point=point, say=output.progress)
     if as_json:
         output.emit({**made.model_dump(mode="json"), "hash": made.hash}, as_json=True)
     else:
@@ -58,18 +54,17 @@ def show(made: Plan) -> None:
     )
     for p in made.publications:
         output.say(f"  {p.workflow}: version {str(p.from_version)[:12]} -> {p.to_version[:12]} (from the {p.source})")
-    why: dict[str, int] = {}
-    for s in made.selection:
-        why[s.why] = why.get(s.why, 0) + 1
-    output.say(f"  undo {len(made.selection)} runs ({', '.join(f'{n} {w}' for w, n in sorted(why.items()))})")
-    output.table(
-        "Rows",
-        ["table", "delete", "update", "insert", "with later work kept"],
-        [(e.table, e.delete, e.update, e.insert, e.merged) for e in made.effects if e.delete or e.update or e.insert],
-    )
+    if made.selection:
+        why: dict[str, int] = {}
+        for s in made.selection:
+            why[s.why] = why.get(s.why, 0) + 1
+        output.say(f"  undo {len(made.selection)} runs ({', '.join(f'{n} {w}' for w, n in sorted(why.items()))})")
+    rows = [(e.table, e.delete, e.update, e.insert, e.merged) for e in made.effects if e.delete or e.update or e.insert]
+    if rows:
+        output.table("Rows", ["table", "delete", "update", "insert", "with later work kept"], rows)
     kinds = ", ".join(f"{n} {k}" for k, n in sorted(made.conflicts.items())) or "none"
     output.say(f"  conflicts: {kinds}; suspects: {made.suspects}; carried edits: {len(made.carried_xids)}")
-    output.say(f"  replay {len(made.events)} events; resume {', '.join(made.active_before) or 'nothing'}")
+    output.say(f"  replay {len(made.events)} events; active before: {', '.join(made.active_before) or 'nothing'}")
     for note in made.notes:
         output.say(f"  note: {note}")
     for number, step in enumerate(made.steps, start=1):
@@ -80,14 +75,14 @@ def recover(
     catalog: Catalog = DEFAULT_CATALOG,
     app: AppKey = None,
     incident: Incident = None,
-    mode: ModeOption = "both",
-    policy: PolicyOption = "refuse",
-    point: PointOption = None,
+    mode: Mode = "both",
+    policy: Policy = "refuse",
+    point: Point = None,
     by: Annotated[str, typer.Option(help="Who approves, for the record.")] = "operator",
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Approve the plan as it is made, without asking.")] = False,
     go_on: Annotated[bool, typer.Option("--continue", help="Continue an interrupted recovery.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; change nothing.")] = False,
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Bring the app back, as a Prefect flow: plan, approval, steps, verification, staged resume.
@@ -98,55 +93,58 @@ def recover(
     if dry_run:
         plan(catalog, app, incident, mode, policy, point, as_json)
         return
+    if as_json and not (yes or go_on):
+        raise BadUse("recover: --json asks no questions; add --yes, --continue or --dry-run")
     prefect_address()
     from recovery import session
 
     with opened(catalog, app) as ctx:
         key = ctx.app.key
         chosen = session.incident_of(ctx, incident)
-        if not yes and not go_on:
-            show(session.make(ctx, chosen, mode=mode, policy=policy, point=point, say=output.progress))
-            typer.confirm("Run exactly this plan?", abort=True)
-    result = run_flow(
+        if go_on:
+            session.interrupted(ctx, chosen)
+    recovery = None
+    if not go_on:
+        recovery = approved(catalog, key, chosen, mode, policy, point, by=by, reason=reason, ask=not yes)
+    result = run_recovery(
+        say=output.progress,
         app=key,
         catalog=str(catalog.absolute()),
         mode=mode,
         incident=chosen,
         policy=policy,
         point=point,
-        approved_by=by,
-        reason=reason,
+        recovery=recovery,
         resume=go_on,
     )
     output.emit(result, as_json=as_json, text=f"recovery {result['recovery']}: {result['state']}")
 
 
-def run_flow(**parameters: Any) -> dict[str, Any]:
-    """Run the recover flow in this process against the Prefect server."""
-    from checks import suites
+def approved(
+    catalog: Path,
+    app: str,
+    incident: str,
+    mode: str,
+    policy: str,
+    point: str | None,
+    *,
+    by: str,
+    reason: str,
+    ask: bool,
+) -> str:
+    """Make a plan, show it, and record the approval of exactly this one. Returns its recovery id."""
+    from recovery import manual, session
 
-    suites.warm()
-    from flows.recover import recover as flow
-
-    result: dict[str, Any] = flow(**parameters)
-    return result
-
-
-def prefect_address() -> str:
-    """The Prefect server: ``PREFECT_API_URL``, else the estate's. Raises when none is known."""
-    # The story goes to the run's logs on the server; here only what this command itself says.
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
-    os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
-    if url := os.environ.get("PREFECT_API_URL"):
-        return url
-    from console.errors import Unreachable
-    from estate import Estate
-
-    estate = Estate()
-    if not any(p.part == "prefect" and p.state == "up" for p in estate.status()):
-        raise Unreachable("Prefect server: none is running; set PREFECT_API_URL or run `reinstate estate up`")
-    os.environ["PREFECT_API_URL"] = estate.addresses().prefect_api_url
-    return os.environ["PREFECT_API_URL"]
+    recovery = session.plan(catalog, app, incident=incident, mode=mode, policy=policy, point=point, say=output.progress)
+    made = session.load(catalog, app, recovery)
+    if ask:
+        show(made)
+        if not typer.confirm("Run exactly this plan?"):
+            with opened(catalog, app) as ctx:
+                manual.rejected(ctx, made, by=by)
+            raise typer.Abort
+    session.approve(catalog, app, made, by=by, reason=reason)
+    return recovery
 
 
 def replay(
@@ -159,10 +157,11 @@ def replay(
 
     Example: `reinstate replay R1-INC-20261121-0001`.
     """
-    from recovery import session
+    from recovery import manual, session
 
     with opened(catalog, app) as ctx:
         key = ctx.app.key
+        manual.ready_to_replay(ctx, session.load_plan(ctx, recovery))
     with session.exclusive(catalog, key):
         detail = session.step(catalog, key, recovery, "replay", say=output.progress)
     output.emit(detail, as_json=as_json, text=f"replayed {detail['replayed']}, already there {detail['already_there']}")
@@ -182,13 +181,7 @@ def resume(
 
     Examples: `reinstate resume`, `reinstate resume --override "false alarm" --by ada`. Exit code 6 when not proven.
     """
-    from recovery import resuming, session
+    from recovery import manual
 
-    with opened(catalog, app) as ctx:
-        chosen = session.incident_of(ctx, incident)
-        with session.exclusive(catalog, ctx.app.key):
-            back = resuming.resume(ctx, chosen, by=by, override=override, say=output.progress)
-    if not back:
-        sys.stderr.write(f"reinstate: incident {chosen}: verification did not pass; the app stays paused\n")
-        raise typer.Exit(exits.NOT_PROVEN)
+    chosen, back = manual.resume(catalog, app, incident=incident, by=by, override=override, say=output.progress)
     output.emit({"incident": chosen, "resumed": list(back)}, as_json=as_json, text=f"resumed {', '.join(back)}")
