@@ -16,9 +16,9 @@ from typing import Any
 
 import psycopg
 
-from platforms.base import Run, RunState
+from platforms.base import PlatformError, Run, RunState
 from recovery.context import AppContext
-from recovery.errors import PauseNotProven, RecoveryError
+from recovery.errors import PauseNotProven, RecoveryError, one_line
 from snapshots import fence, position
 from snapshots.model import Position
 
@@ -48,43 +48,39 @@ def quiet(_: str) -> None:
 
 def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = quiet) -> Contained:
     """Pause ``keys`` and their dependents and prove it. Idempotent: a repeated call keeps the first record of what
-    was active and proves the pause again. Raises :class:`PauseNotProven`."""
+    was active and proves the pause again. Raises :class:`PauseNotProven`; whatever fails, the fence goes up."""
     started = time.monotonic()
-    closure = tuple(sorted(ctx.app.dependents(frozenset(keys))))
-    before = recorded(ctx, incident)
-    infos = ctx.infos()
-    missing = [k for k in closure if before is None or k not in before["workflows"]]
-    if missing:
-        active = [k for k in missing if infos[k].active]
-        before = {
-            "workflows": sorted({*closure, *(before["workflows"] if before else ())}),
-            "active_before": sorted({*active, *(before["active_before"] if before else ())}),
-        }
-        ctx.ledger.append("contain.started", app=ctx.app.key, incident=incident, body=before)
-    assert before is not None  # noqa: S101 - either recorded earlier or just now
-    closure = tuple(before["workflows"])
-    say(f"pausing {', '.join(closure)}")
-    # What was live is read while pausing, so that reading it delays nothing.
-    with ThreadPoolExecutor(max_workers=max(2, 2 * len(closure))) as pool:
-        live = {k: pool.submit(ctx.platform.live_version, infos[k].id) for k in closure if infos[k].active}
-        versions = {k: v.hash for k, f in live.items() if (v := f.result()) is not None}
-        list(pool.map(lambda k: ctx.platform.deactivate(infos[k].id), closure))
-    if versions:
-        ctx.ledger.append("contain.live-before", app=ctx.app.key, incident=incident, body={"versions": versions})
-    with ctx.connect("recoverer", "fence") as connection:
-        since = position.current(connection)
-        connection.rollback()
-        try:
-            stopped = drain(ctx, closure, {k: infos[k].id for k in closure}, say)
-        finally:
-            raise_fence(ctx, connection, closure, incident)
-        settle(ctx, connection, closure, since)
-        proven = position.current(connection)
-        connection.rollback()
-    infos = ctx.infos()
-    if awake := [k for k in closure if infos[k].active or in_flight(ctx, [infos[k].id])]:
-        raise PauseNotProven(not_proven(ctx, f"{', '.join(awake)} came alive again"))
+    closure = tuple(
+        sorted({*ctx.app.dependents(frozenset(keys)), *(recorded(ctx, incident) or {}).get("workflows", ())})
+    )
+    ids: dict[str, str] = {}
+    failure: PlatformError | RecoveryError | None = None
+    try:
+        ids = pause(ctx, closure, incident, say)
+    except (PlatformError, RecoveryError) as error:
+        failure = error
+    try:
+        with ctx.connect("recoverer", "fence") as connection:
+            try:
+                since = position.current(connection)
+                connection.rollback()
+                if failure is not None:
+                    raise PauseNotProven(not_proven(ctx, one_line(failure))) from failure
+                stopped = drain(ctx, closure, ids, say)
+            finally:
+                raise_fence(ctx, connection, closure, incident)
+            stopped = settle(ctx, connection, closure, ids, since, stopped, say)
+            proven = position.current(connection)
+            connection.rollback()
+        infos = ctx.infos()
+        if awake := [k for k in closure if infos[k].active or in_flight(ctx, [infos[k].id])]:
+            raise PauseNotProven(not_proven(ctx, f"{', '.join(awake)} came alive again"))
+    except (PlatformError, RecoveryError) as error:
+        body = {"workflows": list(closure), "reason": one_line(error)}
+        ctx.ledger.append("contain.failed", app=ctx.app.key, incident=incident, body=body)
+        raise
     seconds = time.monotonic() - started
+    active_before = (recorded(ctx, incident) or {}).get("active_before", [])
     entry = ctx.ledger.append(
         "contain.proven",
         app=ctx.app.key,
@@ -92,7 +88,7 @@ def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = q
         body={
             "workflows": list(closure),
             "roles": list(ctx.roles(closure)),
-            "active_before": before["active_before"],
+            "active_before": active_before,
             "stopped_runs": stopped,
             "seconds": round(seconds, 3),
             "position": {**asdict(proven), "at": proven.at.isoformat()},
@@ -102,12 +98,47 @@ def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = q
     return Contained(
         incident=incident,
         workflows=closure,
-        active_before=tuple(before["active_before"]),
+        active_before=tuple(active_before),
         live_before=live_before(ctx, incident),
         stopped_runs=tuple(stopped),
         seconds=seconds,
         at=entry.at.isoformat(),
     )
+
+
+def pause(ctx: AppContext, closure: tuple[str, ...], incident: str, say: Say) -> dict[str, str]:
+    """Deactivate the workflows, once it is on record which of them were active with which version: after a kill
+    nobody could tell any more. Returns their ids in the platform."""
+    before: dict[str, Any] = recorded(ctx, incident) or {"workflows": [], "active_before": []}
+    infos = ctx.infos()
+    if missing := [k for k in closure if k not in before["workflows"]]:
+        active = {k for k in missing if infos[k].active}
+        body = {"workflows": list(closure), "active_before": sorted({*active, *before["active_before"]})}
+        ctx.ledger.append("contain.started", app=ctx.app.key, incident=incident, body=body)
+    known = live_before(ctx, incident)
+    say(f"pausing {', '.join(closure)}")
+    failures: list[PlatformError] = []
+    versions: dict[str, str] = {}
+    with ThreadPoolExecutor(max_workers=len(closure)) as pool:
+        unknown = [k for k in closure if infos[k].active and k not in known]
+        live = {k: pool.submit(ctx.platform.live_version, infos[k].id) for k in unknown}
+        for key, future in live.items():
+            try:
+                if (version := future.result()) is not None:
+                    versions[key] = version.hash
+            except PlatformError as error:  # the pause comes first, whatever cannot be read
+                failures.append(error)
+        if versions:
+            body = {"versions": versions}
+            ctx.ledger.append("contain.live-before", app=ctx.app.key, incident=incident, body=body)
+        for done in [pool.submit(ctx.platform.deactivate, infos[k].id) for k in closure]:
+            try:
+                done.result()
+            except PlatformError as error:
+                failures.append(error)
+    if failures:
+        raise failures[0]
+    return {k: infos[k].id for k in closure}
 
 
 def recorded(ctx: AppContext, incident: str) -> dict[str, Any] | None:
@@ -183,15 +214,39 @@ def lower_fence(ctx: AppContext, connection: psycopg.Connection, keys: Iterable[
         fence.lower(connection, role, incident)
 
 
-def settle(ctx: AppContext, connection: psycopg.Connection, keys: tuple[str, ...], since: Position) -> None:
-    """Wait for open transactions of the fenced roles to end, then for the settle time without a write of theirs.
+def settle(
+    ctx: AppContext,
+    connection: psycopg.Connection,
+    keys: tuple[str, ...],
+    ids: dict[str, str],
+    since: Position,
+    stopped: list[str],
+    say: Say,
+) -> list[str]:
+    """Wait for open transactions of the fenced roles to end, then for the settle time without a write of theirs and
+    without a run: a pause that lies shows in runs that still start. Returns all stopped runs.
 
     A statement that was running when its grant was revoked still completes: the fence alone proves nothing."""
     limits = ctx.app.containment
     roles = ctx.roles(keys)
-    found = fence.wait_quiet(connection, roles, since=since, settle_s=limits.settle_s, timeout_s=limits.timeout_s)
-    if not found.quiet:
-        open_ones = ", ".join(f"{w.role} (process {w.pid}, {w.state})" for w in found.writers)
-        raise PauseNotProven(
-            not_proven(ctx, f"open transactions of {open_ones}" if open_ones else "writes keep arriving")
+    began = time.monotonic()
+    while True:
+        alive: set[str] = set()
+
+        def look(seconds: float, alive: set[str] = alive) -> None:
+            alive.update(r.id for r in in_flight(ctx, ids.values()))
+            time.sleep(seconds)
+
+        found = fence.wait_quiet(
+            connection, roles, since=since, settle_s=limits.settle_s, timeout_s=limits.timeout_s, sleep=look
         )
+        if not found.quiet:
+            open_ones = ", ".join(f"{w.role} (process {w.pid}, {w.state})" for w in found.writers)
+            raise PauseNotProven(
+                not_proven(ctx, f"open transactions of {open_ones}" if open_ones else "writes keep arriving")
+            )
+        if not alive:
+            return stopped
+        if time.monotonic() - began > limits.timeout_s:
+            raise PauseNotProven(not_proven(ctx, f"runs keep starting ({', '.join(sorted(alive)[:5])})"))
+        stopped = list(dict.fromkeys([*stopped, *drain(ctx, keys, ids, say)]))

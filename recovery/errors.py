@@ -29,3 +29,8 @@ class Relapse(RecoveryError):
 
 class NothingToRecover(RecoveryError):
     """No open incident, or nothing in it to bring back."""
+
+
+def one_line(error: BaseException) -> str:
+    """The error in one line, for records: the lines after the first are where databases quote rows."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:500]
