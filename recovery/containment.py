@@ -129,8 +129,8 @@ def pause(ctx: AppContext, closure: tuple[str, ...], incident: str, say: Say) ->
             except PlatformError as error:  # the pause comes first, whatever cannot be read
                 failures.append(error)
         if versions:
-            body = {"versions": versions}
-            ctx.ledger.append("contain.live-before", app=ctx.app.key, incident=incident, body=body)
+            read = {"versions": versions}
+            ctx.ledger.append("contain.live-before", app=ctx.app.key, incident=incident, body=read)
         for done in [pool.submit(ctx.platform.deactivate, infos[k].id) for k in closure]:
             try:
                 done.result()
