@@ -68,7 +68,7 @@ def misused(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
         sys.stdout.write(context.get_help() + "\n")
         return exits.USAGE
-    what = getattr(error, "format_message", error.__str__)().rstrip(".")
+    what = getattr(error, "format_message", error.__str__)().rstrip(".").replace("Value error, ", "")
     path = context.command_path if context is not None else "reinstate"
     return complain(f"{what}; see `{path} --help`", exits.USAGE)
 

@@ -40,7 +40,7 @@ def contain(
     Nothing is begun when a name is unknown, or platform or database are out of reach."""
     keys = list(workflows)
     known_workflows(ctx, keys)
-    chosen = record.read(ctx.ledger, incident).id if incident else None
+    chosen = session.incident_of(ctx, incident) if incident else None
     reachable(ctx)
     if chosen is None:
         chosen = open_incident(ctx, sorted(ctx.app.dependents(frozenset(keys))), reason)

@@ -76,7 +76,12 @@ def objectives(ctx: AppContext) -> dict[str, int]:
 def incident_of(ctx: AppContext, incident: str | None) -> str:
     """The named incident, or the open one. Raises ``UnknownIncident`` or :class:`NothingToRecover`."""
     if incident is not None:
-        return record.read(ctx.ledger, incident).id
+        named = record.read(ctx.ledger, incident)
+        if named.closed_at is not None:
+            raise NothingToRecover(
+                f"incident {incident}: closed at {named.closed_at:%Y-%m-%d %H:%M:%S} UTC; see `reinstate timeline`"
+            )
+        return named.id
     found = record.find_open(ctx.ledger, ctx.app.key)
     if found is None:
         raise NothingToRecover(f"app {ctx.app.key}: no open incident; see `reinstate status`")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +13,14 @@ from console.options import Json
 if TYPE_CHECKING:
     from estate import Progress
 
-Part = Literal["postgres", "n8n", "prefect"]
+
+class Part(StrEnum):
+    """What the estate consists of."""
+
+    POSTGRES = "postgres"
+    N8N = "n8n"
+    PREFECT = "prefect"
+
 
 HELP = """Start, look at, or stop the embedded PostgreSQL, n8n and Prefect server.
 
@@ -43,7 +51,7 @@ def up(
     """
     from estate import PARTS, Estate
 
-    found = Estate().up(tuple(part) if part else PARTS, progress=tell)
+    found = Estate().up(tuple(p.value for p in part) if part else PARTS, progress=tell)
     shown = {
         "postgres": f"{found.pg_host}:{found.pg_port}",
         "n8n": found.n8n_url,
