@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ledger import steps
+from recovery import windows
 from recovery.containment import Say
 from recovery.context import AppContext
-from recovery.errors import Refused
+from recovery.errors import Refused, one_line
 from recovery.plan import Approval, Plan, Step
 from recovery.steps import canary, contain, data, finish, publish, replay, resume, verify
 
@@ -32,6 +33,8 @@ ACTS: Mapping[str, Act] = {
     "close": finish.act,
 }
 
+PROOFS = frozenset({"verify", "canary", "resume", "watch", "close"})
+
 
 def run_step(ctx: AppContext, plan: Plan, step: Step, approval: Approval, say: Say) -> dict[str, Any]:
     """Do one step, once. Returns its outcome's detail. Raises what the step raises, after recording it."""
@@ -40,8 +43,10 @@ def run_step(ctx: AppContext, plan: Plan, step: Step, approval: Approval, say: S
             f"recovery {plan.recovery_id}: the approval is for plan {approval.plan_hash[:12]}, "
             f"this is {plan.hash[:12]}; show the plan and approve it again"
         )
-    known = steps.state(ctx.ledger, plan.recovery_id).get(step.id)
-    if known is not None and known.done:
+    all_known = steps.state(ctx.ledger, plan.recovery_id)
+    in_order(plan, step, all_known)
+    known = all_known.get(step.id)
+    if known is not None and known.done and not stale(ctx, plan, step, known):
         say(f"{step.title}: already done")
         return dict(known.body.get("detail", {}))
     resumed = known is not None and not known.finished
@@ -58,12 +63,33 @@ def run_step(ctx: AppContext, plan: Plan, step: Step, approval: Approval, say: S
     try:
         detail = ACTS[step.kind](ctx, plan, step, say)
     except Exception as error:
-        ended(ctx, plan, step, "failed", began, {"error": str(error)})
+        ended(ctx, plan, step, "failed", began, {"error": one_line(error)})
         raise
     if resumed:
         detail = {**detail, "resumed_after_interruption": True}
     ended(ctx, plan, step, "done", began, detail)
     return detail
+
+
+def in_order(plan: Plan, step: Step, known: Mapping[str, steps.StepState]) -> None:
+    """A step comes after all that the plan puts before it. Raises :class:`Refused`."""
+    before = [s.id for s in plan.steps[: [s.id for s in plan.steps].index(step.id)]]
+    if waiting := [i for i in before if i not in known or not known[i].done]:
+        raise Refused(
+            f"recovery {plan.recovery_id}: {', '.join(waiting)} must be done before {step.id}; "
+            "run `reinstate recover --continue`"
+        )
+
+
+def stale(ctx: AppContext, plan: Plan, step: Step, known: steps.StepState) -> bool:
+    """Whether a done step must be done again. What changes rows or definitions never is; a proof is, when the app was
+    paused again since, and the pause itself is proven again whenever a recovery goes on that has not resumed."""
+    if step.kind == "contain":
+        return not windows.open_for_all(ctx, plan.incident_id)
+    if step.kind not in PROOFS:
+        return False
+    paused = ctx.ledger.entries(incident=plan.incident_id, kinds=["contain.proven"])
+    return bool(paused) and paused[-1].seq > known.seq
 
 
 def ended(ctx: AppContext, plan: Plan, step: Step, status: steps.Status, began: float, detail: dict[str, Any]) -> None:

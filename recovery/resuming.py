@@ -12,12 +12,11 @@ from checks import confirm, detectors
 from checks.model import Finding
 from incidents import record
 from platforms.base import Version
-from recovery import outline, verification
+from recovery import outline, verification, windows
 from recovery.containment import Say, contain, live_before, lower_fence, recorded
 from recovery.context import AppContext
-from recovery.errors import NothingToRecover, Relapse
+from recovery.errors import NothingToRecover, Relapse, StepFailed
 from recovery.plan import Plan
-from snapshots import position
 from snapshots.model import Position
 
 LIVE_S = 15.0
@@ -26,15 +25,13 @@ POLL_S = 0.1
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Resumption:
-    """What to bring back. ``wanted`` is the version each workflow must run; ``published`` those whose saved content
-    is that version because the recovery put it there."""
+    """What to bring back. ``wanted`` is the version each workflow must run."""
 
     incident: str
     recovery: str | None
     contained: tuple[str, ...]
     active_before: tuple[str, ...]
     wanted: dict[str, str]
-    published: frozenset[str]
 
 
 def of_plan(ctx: AppContext, plan: Plan) -> Resumption:
@@ -47,7 +44,6 @@ def of_plan(ctx: AppContext, plan: Plan) -> Resumption:
         contained=plan.contained,
         active_before=plan.active_before,
         wanted=wanted,
-        published=frozenset(p.workflow for p in plan.publications),
     )
 
 
@@ -57,19 +53,16 @@ def of_incident(ctx: AppContext, incident: str) -> Resumption:
     if contained is None:
         raise NothingToRecover(f"incident {incident}: nothing is contained, so there is nothing to resume")
     wanted = live_before(ctx, incident)
-    published: set[str] = set()
     for entry in ctx.ledger.entries(incident=incident, kinds=["step.outcome"]):
         detail = entry.body.get("detail", {})
         if entry.body.get("status") == "done" and str(entry.step).startswith("publish:"):
             wanted[detail["workflow"]] = detail["version"]
-            published.add(detail["workflow"])
     return Resumption(
         incident=incident,
         recovery=None,
         contained=tuple(contained["workflows"]),
         active_before=tuple(contained["active_before"]),
         wanted=wanted,
-        published=frozenset(published),
     )
 
 
@@ -77,15 +70,21 @@ def resume(ctx: AppContext, incident: str, *, by: str, override: str | None, say
     """Verify, then resume every stage and close the incident. Returns what is active again; nothing when the
     verification failed and nobody overrode it. An override is recorded with its reason before anything resumes."""
     what = of_incident(ctx, incident)
-    proof = verification.verify(ctx, incident=incident)
-    if not proof.passed:
+    problems = objections(ctx, what)
+    if not problems or override is not None:
+        if windows.open_for_all(ctx, incident):
+            # An earlier resume was interrupted half way: nothing can be proven of an app at work.
+            contain(ctx, what.contained, incident=incident, say=say)
+        problems += verification.verify(ctx, incident=incident).problems
+    if problems:
         if override is None:
+            say(f"not resumed: {'; '.join(problems)}")
             return ()
         ctx.ledger.append(
             "override",
             app=ctx.app.key,
             incident=incident,
-            body={"what": f"resume although: {'; '.join(proof.problems)}", "by": by, "reason": override},
+            body={"what": f"resume although: {'; '.join(problems)}", "by": by, "reason": override},
         )
     back: list[str] = []
     for members in outline.stages(ctx.app.resume_order, what.contained):
@@ -94,21 +93,46 @@ def resume(ctx: AppContext, incident: str, *, by: str, override: str | None, say
     return tuple(back)
 
 
+def objections(ctx: AppContext, what: Resumption) -> list[str]:
+    """What no suite sees: a recovery that stopped half way, and a blamed version that would go live again."""
+    found = [
+        f"recovery {r} has begun and not finished: run `reinstate recover --continue`"
+        for r in unfinished(ctx, what.incident)
+    ]
+    for entry in ctx.ledger.entries(incident=what.incident, kinds=["incident.diagnosed"])[-1:]:
+        workflow, bad = entry.body["workflow"], entry.body["bad_version"]
+        if workflow in what.active_before and what.wanted.get(workflow) == bad:
+            found.append(
+                f"{workflow} would run version {bad[:12]}, which the diagnosis blames: "
+                "run `reinstate recover --mode logic`"
+            )
+    return found
+
+
+def unfinished(ctx: AppContext, incident: str) -> list[str]:
+    """Recoveries of the incident that did at least one step and were neither finished nor abandoned."""
+    kinds = ["recovery.finished", "recovery.abandoned", "step.intent"]
+    entries = ctx.ledger.entries(incident=incident, kinds=kinds)
+    ended = {e.recovery for e in entries if e.kind != "step.intent"}
+    return sorted({e.recovery for e in entries if e.recovery is not None} - ended)
+
+
 def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: float, say: Say) -> list[str]:
     """Resume one stage. Workflows that were not active before the containment stay inactive."""
     infos = ctx.infos()
-    with ctx.connect("recoverer", "resume") as connection:
-        since = position.current(connection)
-        connection.rollback()
-        lower_fence(ctx, connection, members, what.incident)
     back = [w for w in members if w in what.active_before]
+    versions = {w: platform_version(ctx, what, w, infos[w].id) for w in back}
+    with ctx.connect("recoverer", "resume") as connection:
+        since = windows.resuming_since(ctx, connection, what.incident, what.recovery, members)
+        lower_fence(ctx, connection, members, what.incident)
     for workflow in back:
         wanted = what.wanted.get(workflow)
-        ctx.platform.activate(infos[workflow].id, platform_version(ctx, what, workflow, infos[workflow].id))
+        ctx.platform.activate(infos[workflow].id, versions[workflow])
         live = wait_live(ctx, infos[workflow].id, wanted)
         if live is None or wanted not in (None, live.hash):
             found = "nothing" if live is None else f"version {live.hash[:12]}"
-            relapse(ctx, what, f"{workflow} runs {found} instead of version {str(wanted)[:12]}", say)
+            why = f"{workflow} runs {found} instead of version {str(wanted)[:12]}"
+            relapse(ctx, what, why, "publish that version by hand, then run `reinstate resume`", say)
         say(f"{workflow} is active again, running version {live.hash[:12]} (read back live)")
     watch(ctx, what, since, watch_s, say)
     return back
@@ -117,11 +141,17 @@ def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: fl
 def platform_version(ctx: AppContext, what: Resumption, workflow: str, platform_id: str) -> str | None:
     """The platform's own name of the version to activate; ``None`` activates the saved content.
 
-    A workflow that was only paused may have a newer draft than what was live: it must not go live by our hand."""
+    The saved content may be newer than the wanted version: it must not go live by our hand."""
     wanted = what.wanted.get(workflow)
-    if wanted is None or workflow in what.published or ctx.platform.draft_version(platform_id).hash == wanted:
+    if wanted is None or ctx.platform.draft_version(platform_id).hash == wanted:
         return None
-    return next((v.platform_version for v in ctx.platform.versions(platform_id) if v.hash == wanted), None)
+    for version in ctx.platform.versions(platform_id):
+        if version.hash == wanted and version.platform_version is not None:
+            return version.platform_version
+    raise StepFailed(
+        f"workflow {workflow}: version {wanted[:12]} is neither saved nor in the platform's history, and what is saved "
+        "may not go live by itself; save that version again, then resume"
+    )
 
 
 def wait_live(ctx: AppContext, platform_id: str, wanted: str | None) -> Version | None:
@@ -142,21 +172,22 @@ def watch(ctx: AppContext, what: Resumption, since: Position, seconds: float, sa
             findings = detectors.run(connection, ctx.app, since=since)
             connection.rollback()
             if serious := confirm.confirmed(findings):
-                relapse(ctx, what, "; ".join(f.message for f in serious), say)
+                why = "; ".join(f.message for f in serious)
+                relapse(ctx, what, why, "run `reinstate diagnose`, then recover again", say)
             if time.monotonic() >= deadline:
                 return findings
             time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
 
 
-def relapse(ctx: AppContext, what: Resumption, why: str, say: Say) -> NoReturn:
-    """Contain again and say so."""
+def relapse(ctx: AppContext, what: Resumption, why: str, next_step: str, say: Say) -> NoReturn:
+    """Contain again and say so. The recovery is over: what it proved no longer holds."""
     say(f"relapse: {why}; containing again")
+    body = {"findings": [why], "workflows": list(what.contained)}
+    ctx.ledger.append("relapse", app=ctx.app.key, incident=what.incident, recovery=what.recovery, body=body)
+    if what.recovery is not None:
+        over = {"by": "reinstate", "reason": f"relapse: {why}"}
+        ctx.ledger.append(
+            "recovery.abandoned", app=ctx.app.key, incident=what.incident, recovery=what.recovery, body=over
+        )
     contain(ctx, what.contained, incident=what.incident, say=say)
-    ctx.ledger.append(
-        "relapse",
-        app=ctx.app.key,
-        incident=what.incident,
-        recovery=what.recovery,
-        body={"findings": [why], "workflows": list(what.contained)},
-    )
-    raise Relapse(f"app {ctx.app.key}: {why}; it was contained again: run `reinstate diagnose`")
+    raise Relapse(f"app {ctx.app.key}: {why}; it was contained again: {next_step}")

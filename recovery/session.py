@@ -15,6 +15,7 @@ from typing import Any
 
 from checks.model import Diagnosis
 from incidents import record
+from ledger.lease import Lease
 from recovery import execute, planning
 from recovery.containment import Say, quiet
 from recovery.context import AppContext, open_app
@@ -24,16 +25,23 @@ from recovery.plan import Approval, Mode, Plan
 from snapshots.model import Policy
 
 LEASE_S = 30.0
+HELD: dict[str, Lease] = {}
+"""Leases of this process, by app: a step stops when its process has lost the app to another one meanwhile."""
 STATES = {Mode.BOTH: "resumed", Mode.LOGIC: "logic-restored", Mode.DATA: "data-restored"}
 
 
 @contextmanager
 def exclusive(catalog: Path, app: str) -> Iterator[None]:
-    """One recovery per app: holds the lease, which renews itself. Raises ``ledger.errors.LeaseHeld`` naming the holder."""
+    """One recovery per app: holds the lease, which renews itself, and lets each step of this process ask for it.
+    Raises ``ledger.errors.LeaseHeld`` naming the holder."""
     with open_app(catalog, app) as ctx:
         holder = f"recovery by process {os.getpid()} on {socket.gethostname()}"
-        with ctx.ledger.lease(ctx.app.key, holder, ttl_s=LEASE_S):
-            yield
+        with ctx.ledger.lease(ctx.app.key, holder, ttl_s=LEASE_S) as lease:
+            HELD[ctx.app.key] = lease
+            try:
+                yield
+            finally:
+                del HELD[ctx.app.key]
 
 
 def plan(
@@ -89,9 +97,14 @@ def incident_of(ctx: AppContext, incident: str | None) -> str:
 
 
 def interrupted(ctx: AppContext, incident: str) -> str:
-    """The newest recovery of the incident that has started and not finished."""
+    """The newest recovery of the incident that has started and not ended. One whose end is recorded but not that of
+    its incident was killed just between the two: it goes on, with nothing left to do but that."""
+    still_open = record.read(ctx.ledger, incident).closed_at is None
     for entry in reversed(ctx.ledger.entries(incident=incident, kinds=["recovery.started"])):
-        if entry.recovery and not ctx.ledger.entries(recovery=entry.recovery, kinds=["recovery.finished"]):
+        if entry.recovery is None:
+            continue
+        ends = ctx.ledger.entries(recovery=entry.recovery, kinds=["recovery.finished", "recovery.abandoned"])
+        if not ends or (still_open and ends[-1].body.get("resumed")):
             return entry.recovery
     raise NothingToRecover(f"incident {incident}: no interrupted recovery; start one with `reinstate recover`")
 
@@ -160,7 +173,11 @@ def step(catalog: Path, app: str, recovery: str, step_id: str, *, say: Say = qui
         given = approval(ctx, found)
         if given is None:
             raise Refused(f"recovery {recovery}: its plan is not approved; see `reinstate plan`")
-        chosen = next(s for s in found.steps if s.id == step_id)
+        chosen = next((s for s in found.steps if s.id == step_id), None)
+        if chosen is None:
+            raise Refused(f"recovery {recovery}: its plan has no step {step_id}; see `reinstate timeline`")
+        if (lease := HELD.get(ctx.app.key)) is not None:
+            lease.check()
         return execute.run_step(ctx, found, chosen, given, say)
 
 
@@ -172,7 +189,11 @@ def stopped(catalog: Path, app: str, found: Plan, why: str) -> None:
             app=found.app,
             incident=found.incident_id,
             recovery=found.recovery_id,
-            body={"state": "paused", "reason": why, "next": "reinstate recover --continue"},
+            body={
+                "state": "paused",
+                "reason": why.splitlines()[0] if why else "",
+                "next": "reinstate recover --continue",
+            },
         )
 
 

@@ -33,6 +33,10 @@ class Proof:
     @property
     def problems(self) -> list[str]:
         failed = [f"{f.suite}: {f.expectation} ({f.unexpected} rows)" for f in self.suites.failed]
+        if not self.suites.ran:
+            failed.append("suites: no expectation ran, so nothing is proven")
+        elif not self.suites.passed and not failed:
+            failed.append("suites: they did not pass")
         return failed + [f"{c.name}: {c.detail}" for c in self.clauses if not c.holds]
 
     def body(self) -> dict[str, Any]:

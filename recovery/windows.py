@@ -22,6 +22,7 @@ from snapshots.model import Position
 
 LOWERED = "fence.lowered"
 RAISED = "fence.raised"
+RESUMING = "resume.begun"
 
 
 @contextmanager
@@ -55,11 +56,36 @@ def decode(body: dict[str, Any]) -> Position:
 
 
 def proven_at(ctx: AppContext, incident: str) -> Position | None:
-    """The journal position at which the pause was first proven."""
-    for entry in ctx.ledger.entries(incident=incident, kinds=["contain.proven"]):
-        if "position" in entry.body:
-            return decode(dict(entry.body["position"]))
-    return None
+    """The journal position at which the pause was first proven; after a resume that was taken back, proven again."""
+    found: Position | None = None
+    for entry in ctx.ledger.entries(incident=incident, kinds=["contain.proven", RESUMING]):
+        if entry.kind == RESUMING:
+            found = None
+        elif found is None and "position" in entry.body:
+            found = decode(dict(entry.body["position"]))
+    return found
+
+
+def open_for_all(ctx: AppContext, incident: str) -> bool:
+    """Whether a resume has begun and no pause was proven since."""
+    entries = ctx.ledger.entries(incident=incident, kinds=["contain.proven", RESUMING])
+    return bool(entries) and entries[-1].kind == RESUMING
+
+
+def resuming_since(
+    ctx: AppContext, connection: psycopg.Connection, incident: str, recovery: str | None, workflows: Sequence[str]
+) -> Position:
+    """Where the resume of these workflows began, recorded before anything is let through: what is written from here
+    on is their own business, and watched. A recovery that is repeated gets the place of its first attempt."""
+    if recovery is not None:
+        for entry in ctx.ledger.entries(recovery=recovery, kinds=[RESUMING]):
+            if entry.body["workflows"] == list(workflows):
+                return decode(dict(entry.body["position"]))
+    here = position.current(connection)
+    connection.rollback()
+    body = {"workflows": list(workflows), "position": encode(here)}
+    ctx.ledger.append(RESUMING, app=ctx.app.key, incident=incident, recovery=recovery, body=body)
+    return here
 
 
 def allowed(ctx: AppContext, connection: psycopg.Connection, incident: str) -> frozenset[int]:

@@ -12,8 +12,7 @@ from recovery.plan import Plan, Step
 
 
 def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:
-    for workflow in step.params["private"]:
-        ctx.platform.close_private_entry(ctx.platform.open_private_entry(known_good(ctx, plan, workflow)))
+    close_private(ctx, plan)
     infos = ctx.infos()
     active = sorted(k for k in plan.contained if infos[k].active)
     expected = sorted(plan.active_before) if step.params["resumed"] else []
@@ -24,3 +23,10 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:
         )
     say("private copies removed; " + ("the earlier active set is back" if step.params["resumed"] else "still paused"))
     return {"active": active}
+
+
+def close_private(ctx: AppContext, plan: Plan) -> None:
+    """Remove the private copies that replay and canary use. Opening finds those that a killed process left."""
+    for step in plan.steps:
+        for workflow in step.params.get("private", ()):
+            ctx.platform.close_private_entry(ctx.platform.open_private_entry(known_good(ctx, plan, workflow)))
