@@ -147,6 +147,13 @@ def recorded(ctx: AppContext, incident: str) -> dict[str, Any] | None:
     return dict(entries[-1].body) if entries else None
 
 
+def is_proven(ctx: AppContext, incident: str) -> bool:
+    """Whether the last thing that happened to the incident's pause is its proof."""
+    kinds = ["contain.started", "contain.proven", "contain.failed", "resume.begun"]
+    entries = ctx.ledger.entries(incident=incident, kinds=kinds)
+    return bool(entries) and entries[-1].kind == "contain.proven"
+
+
 def live_before(ctx: AppContext, incident: str) -> dict[str, str]:
     """Live version by workflow when it was first paused."""
     found: dict[str, str] = {}

@@ -18,6 +18,12 @@ def latest(ctx: AppContext, incident: str) -> Diagnosis:
         raise Refused(
             f"incident {incident}: not diagnosed{f' ({why[-1]})' if why else ''}; run `reinstate diagnose` first"
         )
+    relapses = ctx.ledger.entries(incident=incident, kinds=["relapse"])
+    if relapses and relapses[-1].seq > entries[-1].seq and relapses[-1].body.get("damage"):
+        raise Refused(
+            f"incident {incident}: its diagnosis is older than the relapse of {relapses[-1].at:%Y-%m-%d %H:%M:%S} UTC; "
+            "run `reinstate diagnose` again"
+        )
     return parse(dict(entries[-1].body))
 
 

@@ -73,12 +73,17 @@ def look_up(value: Mapping[str, Any] | None, path: str) -> str | None:
     return None if found is None or isinstance(found, (Mapping, list)) else str(found)
 
 
+def replayable(ctx: AppContext, workflow: str) -> bool:
+    """Whether the catalogue says how to replay the workflow's events."""
+    trigger = ctx.app.workflow(workflow).trigger
+    return trigger.event_key is not None and trigger.replay == "once"
+
+
 def read(ctx: AppContext, workflow: str, runs: Iterable[Run], selected: frozenset[str]) -> list[Received]:
     """The runs' events, by the catalogue's ``event_key``. Empty for workflows whose events are not replayed."""
-    trigger = ctx.app.workflow(workflow).trigger
-    if trigger.event_key is None or trigger.replay != "once":
+    path = ctx.app.workflow(workflow).trigger.event_key
+    if path is None or not replayable(ctx, workflow):
         return []
-    path = trigger.event_key
 
     def one(run: Run) -> Received:
         return Received(

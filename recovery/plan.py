@@ -85,6 +85,8 @@ class Plan(Value):
     made_at: str
     point_id: str | None
     publications: tuple[Publication, ...]
+    good_versions: dict[str, str] = {}
+    """Version by workflow that replay and canary go through, also where nothing is published."""
     selection: tuple[RunSelection, ...]
     carried_xids: tuple[int, ...]
     tables: tuple[str, ...]

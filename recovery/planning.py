@@ -6,17 +6,16 @@ what the alternative (a diff against a recovery point) would lose.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import psycopg
 
 from checks import diagnosis as diagnosing
 from checks.model import BadRun, Diagnosis
-from ledger import steps as ledger_steps
-from platforms.base import Run
-from recovery import closure, events, outline
-from recovery.containment import Say, live_before, quiet, recorded
+from platforms.base import Run, RunState
+from recovery import closure, definitions, earlier, events, outline
+from recovery.containment import Say, in_flight, is_proven, live_before, quiet, recorded
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused
 from recovery.good_point import chosen as good_point_of
@@ -34,6 +33,8 @@ class Selected:
     preview: UndoPreview
     runs: dict[str, list[Run]]
     """All runs since the first bad commit, by workflow."""
+    undone: frozenset[tuple[str, str | None]]
+    """Runs that an earlier recovery of the incident undid, and replayed."""
 
 
 def make_plan(
@@ -52,6 +53,7 @@ def make_plan(
         raise NothingToRecover(
             f"incident {incident}: nothing is contained; run `reinstate contain --incident {incident}` first"
         )
+    refuse_unproven(ctx, incident, contained["workflows"])
     good_version, good_point = good_point_of(ctx, diagnosis, point_id)
     live = live_before(ctx, incident)
     notes: list[str] = []
@@ -94,8 +96,13 @@ def make_plan(
         )
     replayed = sorted({e.workflow for e in choice.events})
     canaries = [w.key for w in ctx.app.workflows if w.canary and w.key in contained["workflows"]]
+    good = {diagnosis.workflow: good_version}
+    for workflow in sorted({*replayed, *canaries} - {diagnosis.workflow}):
+        good[workflow] = live.get(workflow) or ctx.platform.draft_version(ctx.infos()[workflow].id).hash
+    for workflow, version in good.items():
+        definitions.find(ctx, workflow, version, good_point)
     return Plan(
-        recovery_id=recovery_id(ctx, incident),
+        recovery_id=earlier.next_id(ctx, incident),
         incident_id=incident,
         app=ctx.app.key,
         mode=mode,
@@ -103,6 +110,7 @@ def make_plan(
         made_at=datetime.now(UTC).isoformat(),
         point_id=good_point,
         publications=publications,
+        good_versions=good,
         selection=selected.selection if selected else (),
         carried_xids=selected.carried if selected else (),
         tables=tuple(t.name for t in ctx.tables),
@@ -124,19 +132,6 @@ def make_plan(
         ),
         notes=tuple(notes),
     )
-
-
-def recovery_id(ctx: AppContext, incident: str) -> str:
-    """``R1-INC-...``: recoveries of one incident are numbered; an unfinished one must be resumed, not planned again."""
-    earlier = {e.recovery for e in ctx.ledger.entries(incident=incident, kinds=["recovery.started"]) if e.recovery}
-    for recovery in sorted(earlier):
-        finished = ctx.ledger.entries(recovery=recovery, kinds=["recovery.finished", "recovery.abandoned"])
-        if not finished and ledger_steps.state(ctx.ledger, recovery):
-            raise Refused(
-                f"incident {incident}: recovery {recovery} has started and not finished; "
-                f"continue it with `reinstate recover --incident {incident} --continue`"
-            )
-    return f"R{len(earlier) + 1}-{incident}"
 
 
 def select(
@@ -164,12 +159,34 @@ def select(
         contained_at=contained_since(ctx, incident),
     )
     connection.rollback()
+    refuse_stale(incident, diagnosis, runs[diagnosis.workflow])
+    undone = earlier.undone(ctx, connection, incident)
     bad = {(b.workflow, b.run_id): b for b in (*interrupted, *diagnosis.bad_runs)}
-    start = [selection_of(ctx, b) for b in bad.values()]
+    start = [selection_of(ctx, b) for key, b in bad.items() if key not in undone]
     selection, carried = closure.close(ctx, connection, diagnosis, start, runs, policy)
     spec = undo_spec(ctx.tables, selection, carried=carried, policy=policy, caps=ctx.app.caps)
     preview = undo.preview(connection, spec)
-    return Selected(selection=selection, carried=carried, preview=preview, runs=runs)
+    return Selected(selection=selection, carried=carried, preview=preview, runs=runs, undone=undone)
+
+
+def refuse_unproven(ctx: AppContext, incident: str, contained: list[str]) -> None:
+    """What still runs may still write: a plan made now would miss it."""
+    again = f"run `reinstate contain --incident {incident}` again"
+    if not is_proven(ctx, incident):
+        raise Refused(f"incident {incident}: its pause is not proven; {again}")
+    infos = ctx.infos()
+    if alive := in_flight(ctx, [infos[k].id for k in contained]):
+        raise Refused(f"incident {incident}: run {alive[0].id} of a paused workflow is {alive[0].state}; {again}")
+
+
+def refuse_stale(incident: str, diagnosis: Diagnosis, runs: list[Run]) -> None:
+    """Runs of the bad version that the diagnosis does not know came after it."""
+    known = {b.run_id for b in diagnosis.bad_runs}
+    if later := [r.id for r in runs if r.version_hash == diagnosis.bad_version and r.id not in known]:
+        raise Refused(
+            f"incident {incident}: {len(later)} runs of the bad version (run {later[0]}) are younger than the diagnosis; "
+            "run `reinstate diagnose` again"
+        )
 
 
 def contained_since(ctx: AppContext, incident: str) -> datetime:
@@ -196,22 +213,33 @@ def choose_events(ctx: AppContext, selected: Selected, notes: list[str]) -> even
         if s.run_id is not None:
             by_workflow.setdefault(s.workflow, set()).add(s.run_id)
     received = [
-        r
+        # What an earlier recovery replayed is handled, however its first run ended.
+        replace(r, state=RunState.SUCCESS) if (r.workflow, r.run_id) in selected.undone else r
         for workflow, ids in by_workflow.items()
         for r in events.read(ctx, workflow, selected.runs.get(workflow, []), frozenset(ids))
     ]
+    for workflow, ids in sorted(by_workflow.items()):
+        if not events.replayable(ctx, workflow):
+            notes.append(f"{len(ids)} runs of {workflow} are undone and not replayed: the catalogue names no event key")
     choice = events.choose(received)
     if choice.handled_elsewhere:
         notes.append(f"{choice.handled_elsewhere} events were handled by a good run as well; they are not replayed")
-    for r in choice.unreplayable:
-        notes.append(f"run {r.run_id} of {r.workflow} has no event key; a person must look at its input")
+    notes += [
+        f"run {r.run_id} of {r.workflow} has no event key; a person must look at its input" for r in choice.unreplayable
+    ]
     return choice
 
 
 def refuse_problems(
     ctx: AppContext, connection: psycopg.Connection, diagnosis: Diagnosis, selected: Selected, policy: Policy
 ) -> None:
-    problems = list(selected.preview.problems)
+    problems = [
+        f"table {t.name}: triggers {', '.join(t.undeclared_triggers)} are not declared: "
+        "say in the catalogue whether an undo suppresses them"
+        for t in ctx.tables
+        if t.undeclared_triggers
+    ]
+    problems += selected.preview.problems
     blocking = [c for c in selected.preview.conflicts if c.blocking]
     if policy is Policy.REFUSE and blocking:
         kinds = sorted({c.kind for c in blocking})
@@ -221,4 +249,4 @@ def refuse_problems(
         )
     if problems:
         offer = offer_diff(ctx, connection, diagnosis)
-        raise Refused(f"plan for app {ctx.app.key}: {'; '.join(problems)}. {offer}")
+        raise Refused(f"plan for app {ctx.app.key}: {'; '.join(dict.fromkeys(problems))}. {offer}")

@@ -12,7 +12,7 @@ from checks import confirm, detectors
 from checks.model import Finding
 from incidents import record
 from platforms.base import Version
-from recovery import outline, verification, windows
+from recovery import earlier, outline, verification, windows
 from recovery.containment import Say, contain, live_before, lower_fence, recorded
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Relapse, StepFailed
@@ -97,7 +97,7 @@ def objections(ctx: AppContext, what: Resumption) -> list[str]:
     """What no suite sees: a recovery that stopped half way, and a blamed version that would go live again."""
     found = [
         f"recovery {r} has begun and not finished: run `reinstate recover --continue`"
-        for r in unfinished(ctx, what.incident)
+        for r in earlier.unfinished(ctx, what.incident)
     ]
     for entry in ctx.ledger.entries(incident=what.incident, kinds=["incident.diagnosed"])[-1:]:
         workflow, bad = entry.body["workflow"], entry.body["bad_version"]
@@ -107,14 +107,6 @@ def objections(ctx: AppContext, what: Resumption) -> list[str]:
                 "run `reinstate recover --mode logic`"
             )
     return found
-
-
-def unfinished(ctx: AppContext, incident: str) -> list[str]:
-    """Recoveries of the incident that did at least one step and were neither finished nor abandoned."""
-    kinds = ["recovery.finished", "recovery.abandoned", "step.intent"]
-    entries = ctx.ledger.entries(incident=incident, kinds=kinds)
-    ended = {e.recovery for e in entries if e.kind != "step.intent"}
-    return sorted({e.recovery for e in entries if e.recovery is not None} - ended)
 
 
 def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: float, say: Say) -> list[str]:
@@ -132,7 +124,7 @@ def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: fl
         if live is None or wanted not in (None, live.hash):
             found = "nothing" if live is None else f"version {live.hash[:12]}"
             why = f"{workflow} runs {found} instead of version {str(wanted)[:12]}"
-            relapse(ctx, what, why, "publish that version by hand, then run `reinstate resume`", say)
+            relapse(ctx, what, why, say, damage=False)
         say(f"{workflow} is active again, running version {live.hash[:12]} (read back live)")
     watch(ctx, what, since, watch_s, say)
     return back
@@ -173,16 +165,22 @@ def watch(ctx: AppContext, what: Resumption, since: Position, seconds: float, sa
             connection.rollback()
             if serious := confirm.confirmed(findings):
                 why = "; ".join(f.message for f in serious)
-                relapse(ctx, what, why, "run `reinstate diagnose`, then recover again", say)
+                relapse(ctx, what, why, say, damage=True)
             if time.monotonic() >= deadline:
                 return findings
             time.sleep(min(0.5, max(0.0, deadline - time.monotonic())))
 
 
-def relapse(ctx: AppContext, what: Resumption, why: str, next_step: str, say: Say) -> NoReturn:
-    """Contain again and say so. The recovery is over: what it proved no longer holds."""
+def relapse(ctx: AppContext, what: Resumption, why: str, say: Say, *, damage: bool) -> NoReturn:
+    """Contain again and say so. The recovery is over: what it proved no longer holds. ``damage``: detectors found
+    rows, so that the diagnosis is out of date too."""
+    next_step = (
+        "run `reinstate diagnose`, then recover again"
+        if damage
+        else "publish that version by hand, then run `reinstate resume`"
+    )
     say(f"relapse: {why}; containing again")
-    body = {"findings": [why], "workflows": list(what.contained)}
+    body = {"findings": [why], "workflows": list(what.contained), "damage": damage}
     ctx.ledger.append("relapse", app=ctx.app.key, incident=what.incident, recovery=what.recovery, body=body)
     if what.recovery is not None:
         over = {"by": "reinstate", "reason": f"relapse: {why}"}

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 
 def is_retryable(error: BaseException) -> bool:
-    """True for a platform or database that may come back, and for a lock that may be free next time."""
+    """True for a platform, database, store or ledger that may come back, and for a lock that may be free next time."""
     import psycopg
 
+    from ledger.errors import Unreachable as LedgerUnreachable
     from platforms.base import Retryable
     from snapshots.errors import Unreachable
+    from snapshots.point_errors import Busy, LogicMoved
 
-    if isinstance(error, (Retryable, Unreachable)):
-        return True
+    if isinstance(error, Unreachable):
+        return error.retryable
     return isinstance(
-        error, (psycopg.OperationalError, psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)
+        error,
+        (
+            Retryable,
+            LedgerUnreachable,
+            Busy,
+            LogicMoved,
+            psycopg.OperationalError,
+            psycopg.errors.LockNotAvailable,
+            psycopg.errors.DeadlockDetected,
+        ),
     )

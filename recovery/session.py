@@ -16,7 +16,7 @@ from typing import Any
 from checks.model import Diagnosis
 from incidents import record
 from ledger.lease import Lease
-from recovery import execute, planning
+from recovery import earlier, execute, planning
 from recovery.containment import Say, quiet
 from recovery.context import AppContext, open_app
 from recovery.diagnosed import latest
@@ -66,7 +66,11 @@ def plan(
 
 
 def record_plan(ctx: AppContext, made: Plan) -> None:
-    """Into the ledger, with its hash: what is shown, approved and executed is this record."""
+    """Into the ledger, with its hash: what is shown, approved and executed is this record. It takes the place of
+    recoveries of the incident that stopped before they changed a row."""
+    for old in earlier.replaceable(ctx, made.incident_id):
+        over = {"by": "reinstate", "reason": f"planned again as {made.recovery_id}"}
+        ctx.ledger.append("recovery.abandoned", app=made.app, incident=made.incident_id, recovery=old, body=over)
     body = {**made.model_dump(mode="json"), "hash": made.hash, "objectives": objectives(ctx)}
     ctx.ledger.append("plan.made", app=made.app, incident=made.incident_id, recovery=made.recovery_id, body=body)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -74,7 +75,9 @@ def handle(ctx: AppContext, findings: Sequence[Finding], *, since: Position, say
     """Open (or join) the incident, contain the culprits and their dependents, then diagnose."""
     for finding in findings:
         say(f"detected: {finding.message}")
-    with ctx.connect("capturer", "culprits") as connection:
+    culprits: frozenset[str] = frozenset()
+    # A drop in volume names no row: then nobody is singled out.
+    with ctx.connect("capturer", "culprits") as connection, suppress(Undiagnosed):
         culprits = diagnosis.culprits(connection, ctx.app, findings, since=since)
     if not culprits:
         culprits = frozenset(w.key for w in ctx.app.workflows)

@@ -69,12 +69,20 @@ def carry_act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, An
             connection, spec, plan.carried_xids, recovery_id=plan.recovery_id, step=step.id, plan_hash=plan.hash
         )
     say(f"carried over: {describe(applied.detail)}")
+    if left := sum(len(applied.detail.get(kind, ())) for kind in ("missing", "exists", "refused")):
+        say(
+            f"{left} edits of people could not be carried: their rows are gone, taken or refused; "
+            f"look at reinstate.applied of {plan.recovery_id} and enter them by hand"
+        )
     return {"xid": applied.xid, **without_keys(applied.detail)}
 
 
 def without_keys(detail: dict[str, Any]) -> dict[str, Any]:
     """For the ledger: row keys may be personal; they stay in the app's own database (``reinstate.applied``)."""
-    return {k: len(v) if k in ("left", "missing") and isinstance(v, list) else v for k, v in detail.items()}
+    return {
+        k: len(v) if k in ("left", "missing", "exists", "refused") and isinstance(v, list) else v
+        for k, v in detail.items()
+    }
 
 
 def describe(detail: dict[str, Any]) -> str:
