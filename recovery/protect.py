@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from checks import suites
+from checks import suite_files, suites
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
 from snapshots import capture, journal
@@ -13,7 +13,10 @@ from snapshots.model import RecoveryPoint
 
 
 def protect(ctx: AppContext, *, say: Say = quiet) -> RecoveryPoint:
-    """Capture a point and prove it. A point whose suites fail is kept, unverified, and said so."""
+    """Capture a point and prove it. A point whose suites fail is kept, unverified, and said so.
+
+    A suite that cannot be read is refused before anything is captured."""
+    suite_files.read(ctx.suites)
 
     def verify(snapshot: str) -> dict[str, Any]:
         say("running the suites on the captured snapshot")

@@ -1,0 +1,117 @@
+"""Help is quick, complete, and gives examples that work; people's output has colours only on a terminal."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from console import exits, output
+from console.main import EPILOG, run
+from tests.console.commands import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+HEAVY = ("prefect", "pandas", "sqlalchemy", "great_expectations", "pyarrow", "psycopg", "pydantic", "httpx", "numpy")
+ISSUED = {
+    "demo", "roles", "protect", "points", "watch", "diagnose", "contain", "plan", "recover", "replay", "resume",
+    "status", "timeline", "report", "estate up", "estate status", "estate down", "journal install", "journal status",
+    "journal prune", "journal remove",
+}  # fmt: skip
+
+
+def test_the_commands_are_these() -> None:
+    assert set(COMMANDS) == ISSUED
+
+
+def test_starting_loads_nothing_heavy() -> None:
+    script = f"import sys, console.main; print([m for m in {HEAVY!r} if m in sys.modules])"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert ended.stdout.strip() == "[]"
+
+
+def test_help_answers_at_once() -> None:
+    best = 9.9
+    for _ in range(3):
+        began = time.monotonic()
+        subprocess.run([sys.executable, "-m", "console", "--help"], capture_output=True, check=True, cwd=ROOT)
+        best = min(best, time.monotonic() - began)
+    assert best < 0.5
+
+
+@pytest.mark.parametrize("words", sorted(COMMANDS))
+def test_every_command_has_help_with_examples_that_parse(words: str) -> None:
+    text = " ".join((COMMANDS[words].help or "").split())
+    assert re.search(r"Examples?:", text), f"{words}: no example"
+    examples = [e for e in re.findall(r"`([^`]*)`", text) if f"reinstate {words}" in e]
+    assert examples, f"{words}: no example of the command itself"
+    for example in examples:
+        parse(example)
+
+
+def parse(line: str) -> None:
+    """Parse a command line without running it: its command, options and arguments exist."""
+    parts = shlex.split(line.partition("|")[0], comments=True)
+    parts = parts[parts.index("reinstate") + 1 :]
+    for size in (2, 1):
+        command: Any = COMMANDS.get(" ".join(parts[:size]))
+        if command is not None:
+            command.make_context("reinstate", parts[size:], resilient_parsing=False)
+            return
+    raise AssertionError(f"{line}: no such command")
+
+
+@pytest.mark.parametrize("words", sorted(set(COMMANDS) - {"watch"}))
+def test_every_command_speaks_json(words: str) -> None:
+    assert "--json" in {o for p in COMMANDS[words].params for o in p.opts}
+
+
+def test_watch_speaks_json_by_lines() -> None:
+    assert {"--json", "--json-lines"} <= {o for p in COMMANDS["watch"].params for o in p.opts}
+
+
+@pytest.mark.parametrize("words", sorted(COMMANDS))
+def test_help_of_a_command(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*words.split(), "--help"]) == exits.OK
+    said = capsys.readouterr()
+    assert said.err == ""
+    assert f"Usage: reinstate {words}" in said.out
+
+
+def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([]) == exits.USAGE
+    assert "Commands:" in capsys.readouterr().out
+
+
+def test_the_help_documents_every_exit_code() -> None:
+    for number, meaning in exits.MEANING.items():
+        assert f"{number} {meaning}" in EPILOG
+
+
+def test_no_colours_into_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    output.say("[bold]kept as it is[/bold]")
+    output.table("Points", ["id", "x"], [("i" * 60, "y" * 200), ("[red]1[/red]", None)])
+    output.progress("at work")
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "[bold]kept as it is[/bold]" in said.out
+    assert "i" * 60 in said.out
+    assert "y" * 200 in said.out
+    assert "[red]1[/red]" in said.out
+    assert "at work" in said.err
+    assert "at work" not in said.out
+
+
+def test_colours_can_be_forced_off_a_terminal_only_by_the_user() -> None:
+    script = "from console import output; output.progress('x')"
+    environment = {k: v for k, v in os.environ.items() if k not in ("FORCE_COLOR", "TTY_COMPATIBLE")}
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT, env=environment
+    )
+    assert "\x1b" not in ended.stderr
