@@ -184,7 +184,7 @@ def refuse_stale(incident: str, diagnosis: Diagnosis, runs: list[Run]) -> None:
     known = {b.run_id for b in diagnosis.bad_runs}
     if later := [r.id for r in runs if r.version_hash == diagnosis.bad_version and r.id not in known]:
         raise Refused(
-            f"incident {incident}: {len(later)} runs of the bad version (run {later[0]}) are younger than the diagnosis; "
+            f"incident {incident}: {len(later)} runs of the bad version (run {later[0]}) are newer than the diagnosis; "
             "run `reinstate diagnose` again"
         )
 
