@@ -86,14 +86,3 @@ def ready_to_replay(ctx: AppContext, plan: Plan) -> None:
             f"recovery {plan.recovery_id}: {', '.join(waiting)} must be done before the replay; "
             "run `reinstate recover --continue`"
         )
-
-
-def rejected(ctx: AppContext, plan: Plan, *, by: str) -> None:
-    """Record that a plan was shown and not approved."""
-    ctx.ledger.append(
-        "plan.rejected",
-        app=plan.app,
-        incident=plan.incident_id,
-        recovery=plan.recovery_id,
-        body={"plan_hash": plan.hash, "by": by, "reason": "not approved when shown"},
-    )

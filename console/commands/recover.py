@@ -133,18 +133,16 @@ def approved(
     ask: bool,
 ) -> str:
     """Make a plan, show it, and record the approval of exactly this one. Returns its recovery id."""
-    from recovery import manual, session
+    from recovery import session
 
-    recovery = session.plan(catalog, app, incident=incident, mode=mode, policy=policy, point=point, say=output.progress)
-    made = session.load(catalog, app, recovery)
-    if ask:
-        show(made)
-        if not typer.confirm("Run exactly this plan?"):
-            with opened(catalog, app) as ctx:
-                manual.rejected(ctx, made, by=by)
-            raise typer.Abort
+    with opened(catalog, app) as ctx:
+        made = session.make(ctx, incident, mode=mode, policy=policy, point=point, say=output.progress)
+        if ask:
+            show(made)
+            typer.confirm("Run exactly this plan?", abort=True)
+        session.record_plan(ctx, made)
     session.approve(catalog, app, made, by=by, reason=reason)
-    return recovery
+    return made.recovery_id
 
 
 def replay(

@@ -116,6 +116,7 @@ class Desk:
 
 OPENED = ("incident.opened", {"severity": "sev1", "title": "Wrong totals", "workflows": ["order-intake"]})
 CONTAINED = ("contain.started", {"workflows": ["order-intake"], "active_before": ["order-intake"]})
+PROVEN = ("contain.proven", {"workflows": ["order-intake"], "active_before": ["order-intake"]})
 DIAGNOSED = (
     "incident.diagnosed",
     {

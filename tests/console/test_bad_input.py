@@ -13,7 +13,7 @@ import pytest
 from console import exits
 from console.main import run
 from tests.conftest import AppDb
-from tests.console.desk import CONTAINED, DIAGNOSED, KEY, OPENED, PASSWORDS, Desk, answering
+from tests.console.desk import CONTAINED, DIAGNOSED, KEY, OPENED, PASSWORDS, PROVEN, Desk, answering
 from tests.snapshots import point_desk
 
 LOOKS = (
@@ -195,12 +195,12 @@ def test_an_unknown_command(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.usefixtures("platform_up")
 class TestNoPrefect:
     def test_none_is_running(self, refused: Refusal, desk: Desk) -> None:
-        desk.tell(OPENED, CONTAINED, DIAGNOSED)
+        desk.tell(OPENED, CONTAINED, PROVEN, DIAGNOSED)
         assert "reinstate estate up" in refused(exits.UNREACHABLE, "recover", "--yes")
 
     def test_none_answers(self, refused: Refusal, desk: Desk, nobody: str, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("PREFECT_API_URL", f"http://ann:{KEY}@{nobody}/api")
-        desk.tell(OPENED, CONTAINED, DIAGNOSED)
+        desk.tell(OPENED, CONTAINED, PROVEN, DIAGNOSED)
         assert nobody in refused(exits.UNREACHABLE, "recover", "--yes")
 
 
@@ -213,7 +213,7 @@ class TestPoints:
             app_db.role(role)
         point_desk.build(app_db)
         desk.write(DESK_INSTALLER=app_db.installer, DESK_CAPTURER=app_db.capturer, DESK_RECOVERER=app_db.recoverer)
-        desk.tell(OPENED, CONTAINED, DIAGNOSED)
+        desk.tell(OPENED, CONTAINED, PROVEN, DIAGNOSED)
         return desk
 
     def test_one_that_is_not_verified(self, refused: Refusal, contained: Desk, app_db: AppDb) -> None:

@@ -18,6 +18,7 @@ from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.logging import disable_run_logger
 from pydantic import TypeAdapter
 
+import recovery.session
 from checks.model import Diagnosis
 from flows import contain, protect, recover, resume, watch
 from platforms.base import Permanent, Retryable
@@ -146,8 +147,6 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the flow's own code over a stand-in session, without a server."""
 
     def play(session: Session, **parameters: Any) -> Any:
-        import recovery
-
         monkeypatch.setattr(recovery, "session", session)
         monkeypatch.setattr(recover, "make_plan", lambda *_: session.asked.append("plan") or "R1")
         monkeypatch.setattr(recover, "get_run_logger", lambda: SimpleNamespace(info=lambda *_: None))
