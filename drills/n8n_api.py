@@ -50,6 +50,10 @@ class N8nApi:
     def activate(self, workflow_id: str) -> None:
         self._call("POST", f"/workflows/{workflow_id}/activate")
 
+    def deactivate(self, workflow_id: str) -> None:
+        """Take the workflow out of production; it may run for a moment longer."""
+        self._call("POST", f"/workflows/{workflow_id}/deactivate")
+
     def delete_workflow(self, workflow_id: str) -> None:
         """Deactivate and delete a workflow with its runs; waits while n8n still takes it down."""
         self._call("POST", f"/workflows/{workflow_id}/deactivate")

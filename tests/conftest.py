@@ -3,6 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -162,9 +163,9 @@ class RunningEstate:
         return self.estate.home
 
 
-@pytest.fixture(scope="session")
-def estate() -> Iterator[RunningEstate]:
-    """The whole estate in a temporary home, for tests marked ``live``. Downloads stay in the shared cache.
+@contextmanager
+def temporary_estate() -> Iterator[RunningEstate]:
+    """The whole estate in a temporary home. Downloads stay in the shared cache.
 
     At the end everything is stopped, and it is an error if a process or the socket's directory is left.
     """
@@ -180,3 +181,10 @@ def estate() -> Iterator[RunningEstate]:
         shutil.rmtree(home)
     assert not left
     assert sockets is None or not sockets.exists()
+
+
+@pytest.fixture(scope="session")
+def estate() -> Iterator[RunningEstate]:
+    """One estate for all tests marked ``live`` that leave it as they found it."""
+    with temporary_estate() as running:
+        yield running

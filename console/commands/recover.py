@@ -103,6 +103,8 @@ def recover(
         chosen = session.incident_of(ctx, incident)
         if go_on:
             session.interrupted(ctx, chosen)
+    with session.exclusive(catalog, key):
+        pass  # another recovery of this app is named before anything is planned; the flow holds the lease itself
     recovery = None
     if not go_on:
         recovery = approved(catalog, key, chosen, mode, policy, point, by=by, reason=reason, ask=not yes)

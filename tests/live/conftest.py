@@ -10,25 +10,31 @@ from pathlib import Path
 import pytest
 
 from drills.order_desk import OrderDesk
-from tests.conftest import RunningEstate
+from tests.conftest import temporary_estate
 from tests.live.wreck import Wreck
 
 
 @pytest.fixture(scope="session")
-def made(estate: RunningEstate) -> Iterator[Wreck]:
-    """The wreck, made once and kept aside."""
-    at = estate.addresses
-    desk = OrderDesk(superuser_dsn=at.superuser_dsn, n8n_url=at.n8n_url, n8n_key=at.n8n_api_key, home=estate.home)
+def made() -> Iterator[Wreck]:
+    """The wreck, made once in an estate of its own and kept aside. Before it, the same app lives through a harmless
+    new version and a burst: the control that must stay quiet."""
     work = Path(tempfile.mkdtemp(prefix="reinstate-wreck-"))
     environment = pytest.MonkeyPatch()
-    environment.setenv("REINSTATE_HOME", str(estate.home))
-    environment.setenv("PREFECT_API_URL", at.prefect_api_url)
-    wreck = Wreck(estate=estate, desk=desk, work=work)
     try:
-        wreck.prepare()
-        wreck.wreck()
-        wreck.keep()
-        yield wreck
+        with temporary_estate() as estate:
+            at = estate.addresses
+            environment.setenv("REINSTATE_HOME", str(estate.home))
+            environment.setenv("PREFECT_API_URL", at.prefect_api_url)
+            desk = OrderDesk(
+                superuser_dsn=at.superuser_dsn, n8n_url=at.n8n_url, n8n_key=at.n8n_api_key, home=estate.home
+            )
+            wreck = Wreck(estate=estate, desk=desk, work=work)
+            wreck.prepare()
+            wreck.stay_quiet()
+            wreck.prepare()
+            wreck.wreck()
+            wreck.keep()
+            yield wreck
     finally:
         environment.undo()
         shutil.rmtree(work)

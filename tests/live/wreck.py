@@ -20,6 +20,7 @@ import psycopg
 from psycopg import sql
 
 from drills import dumps, processes
+from drills.errors import DrillError
 from drills.events import look
 from drills.judge import Comparison, compare
 from drills.n8n_api import N8nApi
@@ -33,6 +34,7 @@ from tests.conftest import RunningEstate
 
 APP = "order-desk"
 KEPT = "order_desk_wrecked"
+ORACLE_KEPT = "order_desk_oracle_kept"
 CONTAINED = ("Order intake", "Payment", "Status change")
 Edit = Callable[[Plan], Plan]
 
@@ -48,6 +50,10 @@ class Wreck:
     point: str = ""
     verdict: dict[str, Any] = field(default_factory=dict)
     caught: dict[str, Any] = field(default_factory=dict)
+    quiet_verdict: dict[str, Any] = field(default_factory=dict)
+    quiet_active: list[str] = field(default_factory=list)
+    alarm: dict[str, Any] | None = None
+    """What the watcher contained although nothing was wrong."""
 
     @property
     def home(self) -> Path:
@@ -65,6 +71,25 @@ class Wreck:
             setup.install_roles(ctx, self.desk.superuser_dsn(DATABASE))
             setup.install_journal(ctx)
             self.point = protect(ctx).id
+
+    def stay_quiet(self) -> None:
+        """A harmless new version and a burst of traffic under the eyes of the watcher."""
+        options = ["--normal-s", "3", "--exposure-max-s", "8"]
+        with (
+            processes.watcher(self.home, EXAMPLE, self.work) as watcher,
+            processes.driver(self.desk.driver_file, self.work, mode="harmless", options=options) as driver,
+        ):
+            watcher.wait_event("watching", timeout_s=60)
+            driver.wait_event("ready", timeout_s=60)
+            driver.send("start")
+            driver.wait_event("exposure-over", timeout_s=120)
+            driver.send("finish 30")
+            self.quiet_verdict = driver.wait_event("result", timeout_s=120)
+            driver.send("quit")
+            with contextlib.suppress(DrillError):
+                self.alarm = watcher.wait_event("contained", timeout_s=3)
+        with self.opened() as ctx:
+            self.quiet_active = sorted(k for k, i in ctx.infos().items() if i.active)
 
     def wreck(self) -> None:
         """Live traffic, bad version, detection and containment by ``reinstate watch``, then nobody recovers."""
@@ -91,6 +116,15 @@ class Wreck:
         shutil.copytree(self.home / "store", self.work / "store")
         for file in self.home.glob("ledger.sqlite*"):
             shutil.copy2(file, self.work / file.name)
+
+    def keep_oracle(self) -> None:
+        with self._admin() as admin:
+            self._copy(admin, ORACLE, ORACLE_KEPT)
+
+    def restore_oracle(self) -> None:
+        with self._admin() as admin:
+            self._copy(admin, ORACLE_KEPT, ORACLE)
+            admin.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(ORACLE)))
 
     def restore(self) -> None:
         """The same wreck again, in database, ledger, store and platform."""
@@ -172,7 +206,6 @@ class Wreck:
 
     def _copy(self, admin: psycopg.Connection, source: str, target: str) -> None:
         """Copy a database; n8n's pooled connections to it are cut, as they would be by a restart of the server."""
-        assert ORACLE not in (source, target)
         admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(target)))
         owner = admin.execute(
             "SELECT pg_get_userbyid(datdba), datacl FROM pg_database WHERE datname = %s", (source,)
