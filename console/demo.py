@@ -6,6 +6,8 @@ import json
 import os
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +22,7 @@ from drills.order_desk import EXAMPLE, OrderDesk
 from estate import Addresses, Estate, Progress
 from incidents import record
 from ledger.metrics import metrics
-from recovery import setup
+from recovery import containment, manual, setup
 from recovery.context import AppContext, open_app
 from recovery.diagnosed import latest
 from recovery.session import load_plan
@@ -31,6 +33,7 @@ Fault = Literal["no-journal", "gap"]
 DETECT_TIMEOUT_S = 60.0
 FRESH_S = 2.0
 GAP_S = 0.2
+COMPLAINT_S = 5.0
 EXPOSURE_MAX_S = "45"
 
 
@@ -67,14 +70,14 @@ class Demo:
         with open_app(EXAMPLE, "order-desk", estate.home) as ctx:
             start_afresh(ctx)
             setup.install_roles(ctx, addresses.superuser_dsn("order_desk"))
-            if self.fault != "no-journal":
-                setup.install_journal(ctx)
-                tell.say(f"journal installed on {len(ctx.tables)} tables; roles are least-privilege")
+            setup.install_journal(ctx)
+            tell.say(f"journal installed on {len(ctx.tables)} tables; roles are least-privilege")
             tell.act("Protect: logic and data captured together, proven by the suites")
             warming.join()
             point = run_flow("protect", app="order-desk", catalog=str(EXAMPLE))
             tell.say(f"recovery point {point['point']} verified: {point['verified']}")
             with (
+                self._journal_off(ctx),
                 processes.watcher(estate.home, EXAMPLE, work_folder(work)) as watcher,
                 processes.driver(
                     estate.home / "driver.env",
@@ -89,14 +92,15 @@ class Demo:
                 driver.send("start")
                 if self.fault == "gap":
                     self._open_gap(ctx, driver)
-                caught = watcher.wait_event("contained", timeout_s=DETECT_TIMEOUT_S)
+                caught = self._contained(ctx, watcher, driver)
                 tell.act("Detected and contained")
                 tell.say(f"incident {caught['incident']}: paused and fenced {', '.join(caught['workflows'])}")
                 driver.wait_event("paused", timeout_s=30)
                 driver.send("dump before")
                 before = driver.wait_event("dumped", timeout_s=60)
                 tell.say(f"{before['rows_wrong']} rows are wrong; staff and stock sync go on working")
-                self._evidence(ctx, caught["incident"])
+                if self.fault != "no-journal":
+                    self._evidence(ctx, caught["incident"])
                 tell.act("Recover both halves, as a Prefect flow")
                 result = run_flow(
                     "recover",
@@ -155,6 +159,30 @@ class Demo:
         )
         desk.provision(self.teller.say)
         self.teller.say("order desk: 50,000 historic orders, four workflows, one database role each")
+
+    @contextmanager
+    def _journal_off(self, ctx: AppContext) -> Iterator[None]:
+        """Without a fault, nothing. Else the journal is off all the time."""
+        if self.fault != "no-journal":
+            yield
+            return
+        with ctx.connect("installer", "careless owner") as connection, ExitStack() as off:
+            for table in ctx.tables:
+                off.enter_context(faults.journal_off(connection, *table.name.split(".", 1)))
+            self.teller.say("the journal is switched off on all tables")
+            yield
+
+    def _contained(
+        self, ctx: AppContext, watcher: processes.LineProcess, driver: processes.LineProcess
+    ) -> dict[str, Any]:
+        """The incident: found by the watcher, or, blind without a journal, by customers who call."""
+        if self.fault != "no-journal":
+            return watcher.wait_event("contained", timeout_s=DETECT_TIMEOUT_S)
+        driver.wait_event("published", timeout_s=30)
+        time.sleep(COMPLAINT_S)
+        incident = manual.open_incident(ctx, ["order-intake"], "customers complain about wrong totals")
+        done = containment.contain(ctx, ["order-intake"], incident=incident, say=self.teller.say)
+        return {"incident": incident, "workflows": list(done.workflows)}
 
     def _open_gap(self, ctx: AppContext, driver: processes.LineProcess) -> None:
         """The journal is off for a moment of the exposure, as a careless owner might switch it off."""

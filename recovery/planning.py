@@ -19,7 +19,7 @@ from recovery.containment import Say, in_flight, is_proven, live_before, quiet, 
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused
 from recovery.good_point import chosen as good_point_of
-from recovery.offer import offer_diff
+from recovery.offer import offer_diff, refuse_gaps
 from recovery.plan import Mode, Plan, Publication, RunSelection, TableEffect
 from recovery.selection import undo_spec
 from snapshots import undo
@@ -74,6 +74,7 @@ def make_plan(
     suspects = 0
     if mode is not Mode.LOGIC:
         with ctx.connect("recoverer", "plan") as connection:
+            refuse_gaps(ctx, connection, diagnosis.first_bad_at, diagnosis.point_id)
             selected = select(ctx, connection, incident, diagnosis, contained["workflows"], policy, say)
             refuse_problems(ctx, connection, diagnosis, selected, policy)
             spec = undo_spec(ctx.tables, selected.selection, carried=selected.carried, policy=policy, caps=ctx.app.caps)
@@ -248,5 +249,5 @@ def refuse_problems(
             "see `reinstate plan --policy non-conflicting-only`, which leaves them as they are"
         )
     if problems:
-        offer = offer_diff(ctx, connection, diagnosis)
+        offer = offer_diff(ctx, connection, diagnosis.point_id)
         raise Refused(f"plan for app {ctx.app.key}: {'; '.join(dict.fromkeys(problems))}. {offer}")

@@ -21,6 +21,7 @@ from recovery.containment import Say, quiet
 from recovery.context import AppContext, open_app
 from recovery.diagnosed import latest
 from recovery.errors import NothingToRecover, Refused
+from recovery.offer import undiagnosed
 from recovery.plan import Approval, Mode, Plan
 from snapshots.model import Policy
 
@@ -77,7 +78,10 @@ def record_plan(ctx: AppContext, made: Plan) -> None:
 
 def make(ctx: AppContext, incident: str, *, mode: str, policy: str, point: str | None, say: Say = quiet) -> Plan:
     """A plan from the incident's latest diagnosis; recorded nowhere (``reinstate plan`` is a dry run)."""
-    diagnosis: Diagnosis = latest(ctx, incident)
+    try:
+        diagnosis: Diagnosis = latest(ctx, incident)
+    except Refused as error:
+        raise undiagnosed(ctx, str(error)) from None
     return planning.make_plan(ctx, incident, diagnosis, mode=Mode(mode), policy=Policy(policy), point_id=point, say=say)
 
 

@@ -28,23 +28,30 @@ RESUMING = "resume.begun"
 @contextmanager
 def fence_lowered(
     ctx: AppContext, connection: psycopg.Connection, plan: Plan, workflows: Sequence[str]
-) -> Iterator[None]:
-    """The workflows' roles may write while their workflows stay paused; fenced again whatever happens."""
-    note(ctx, connection, plan.incident_id, LOWERED, workflows)
-    lower_fence(ctx, connection, workflows, plan.incident_id)
+) -> Iterator[Position]:
+    """The workflows' roles may write while their workflows stay paused; fenced again whatever happens. Gives the
+    position from before this recovery first let these workflows write."""
+    note(ctx, connection, plan, LOWERED, workflows)
     try:
-        yield
+        lower_fence(ctx, connection, workflows, plan.incident_id)
+        yield first_lowered(ctx, plan, workflows)
     finally:
         connection.rollback()
         raise_fence(ctx, connection, workflows, plan.incident_id)
-        note(ctx, connection, plan.incident_id, RAISED, workflows)
+        note(ctx, connection, plan, RAISED, workflows)
 
 
-def note(ctx: AppContext, connection: psycopg.Connection, incident: str, kind: str, workflows: Sequence[str]) -> None:
+def first_lowered(ctx: AppContext, plan: Plan, workflows: Sequence[str]) -> Position:
+    """Where the first of these windows was opened by the recovery, however often it was interrupted."""
+    entries = ctx.ledger.entries(recovery=plan.recovery_id, kinds=[LOWERED])
+    return decode(dict(next(e for e in entries if e.body["workflows"] == list(workflows)).body["position"]))
+
+
+def note(ctx: AppContext, connection: psycopg.Connection, plan: Plan, kind: str, workflows: Sequence[str]) -> None:
     here = position.current(connection)
     connection.rollback()
     body = {"workflows": list(workflows), "position": encode(here)}
-    ctx.ledger.append(kind, app=ctx.app.key, incident=incident, body=body)
+    ctx.ledger.append(kind, app=ctx.app.key, incident=plan.incident_id, recovery=plan.recovery_id, body=body)
 
 
 def encode(here: Position) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import StrEnum
 from typing import Any
 
 import psycopg
@@ -23,6 +24,7 @@ from recovery.plan import Event, Plan, Step
 from recovery.selection import undo_spec
 from recovery.windows import fence_lowered
 from snapshots import journal, position, undo
+from snapshots.attribution import attribute, estimate_offset, tagged_pairs
 from snapshots.model import Position, RunRef
 
 ATTEMPTS = 3
@@ -30,21 +32,58 @@ LOOKUP_S = 5.0
 END_S = 60.0
 
 
+class Done(StrEnum):
+    """How one event ended."""
+
+    REPLAYED = "replayed"
+    THERE = "there"
+    """An earlier attempt had succeeded."""
+    REFUSED = "refused"
+    """The good version refuses it with the very error of its first run: the sender was told so then."""
+
+
 def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  # noqa: ARG001 - one signature for all acts
     workflows = sorted({e.workflow for e in plan.events})
     entries = {w: ctx.platform.open_private_entry(known_good(ctx, plan, w)) for w in workflows}
-    sent = {w: ctx.platform.sent(entry) for w, entry in entries.items()}
-    already = replayed = 0
-    with ctx.connect("recoverer", "replay") as connection, fence_lowered(ctx, connection, plan, workflows):
+    counts = dict.fromkeys(Done, 0)
+    with ctx.connect("recoverer", "replay") as connection, fence_lowered(ctx, connection, plan, workflows) as begun:
+        sent = {w: ctx.platform.sent(entry) for w, entry in entries.items()}
         for done, event in enumerate(sorted(plan.events, key=lambda e: e.order), start=1):
             key = event_key(plan, event)
-            if send_once(ctx, connection, plan, event, entries[event.workflow], sent[event.workflow].get(key, [])):
-                replayed += 1
-            else:
-                already += 1
+            earlier = sent[event.workflow].get(key, [])
+            counts[send_once(ctx, connection, plan, event, entries[event.workflow], earlier, begun)] += 1
             if done % 25 == 0 or done == len(plan.events):
                 say(f"replayed {done} of {len(plan.events)} events")
-    return {"events": len(plan.events), "replayed": replayed, "already_there": already, "workflows": workflows}
+        twice = undo_repeats(ctx, connection, plan, entries, begun)
+    if counts[Done.REFUSED]:
+        say(f"{counts[Done.REFUSED]} events fail through the good version just as they did before; they are left out")
+    if twice:
+        say(f"{twice} runs repeated an event after all (their answers came late); they were undone")
+    return {
+        "events": len(plan.events),
+        "replayed": counts[Done.REPLAYED],
+        "already_there": counts[Done.THERE],
+        "refused_as_before": counts[Done.REFUSED],
+        "repeats_undone": twice,
+        "workflows": workflows,
+    }
+
+
+def undo_repeats(
+    ctx: AppContext, connection: psycopg.Connection, plan: Plan, entries: Mapping[str, PrivateEntry], begun: Position
+) -> int:
+    """A request whose answer was lost may still run after it was sent again: of each event one run stands."""
+    repeats = 0
+    for workflow, entry in entries.items():
+        sent = ctx.platform.sent(entry)
+        for event in (e for e in plan.events if e.workflow == workflow):
+            runs = [ended(ctx, r) for r in sent.get(event_key(plan, event), [])]
+            for extra in [r for r in runs if r.state is RunState.SUCCESS][1:]:
+                revert(
+                    ctx, connection, plan, workflow, extra, own_writes(ctx, connection, entry, workflow, extra, begun)
+                )
+                repeats += 1
+    return repeats
 
 
 def event_key(plan: Plan, event: Event) -> str:
@@ -58,14 +97,19 @@ def send_once(
     event: Event,
     entry: PrivateEntry,
     earlier: list[Run],
-) -> bool:
-    """Make sure one run of the event succeeded. Returns false when an earlier attempt already had."""
+    begun: Position,
+) -> Done:
+    """Make sure one run of the event succeeded, unless the event itself is at fault. What failed attempts wrote is undone, also those of a killed process; ``begun`` is from before the first of them."""
     key = event_key(plan, event)
-    for attempt in (ended(ctx, r) for r in earlier):
-        if attempt.state is RunState.SUCCESS:
-            return False
-        revert(ctx, connection, plan, event.workflow, attempt, since=None)
-    payload = ctx.platform.run_detail(event.run_id).event
+    attempts = [ended(ctx, r) for r in earlier]
+    for attempt in attempts:
+        if attempt.state is not RunState.SUCCESS:
+            mine = own_writes(ctx, connection, entry, event.workflow, attempt, begun)
+            revert(ctx, connection, plan, event.workflow, attempt, mine)
+    if any(a.state is RunState.SUCCESS for a in attempts):
+        return Done.THERE
+    original = ctx.platform.run_detail(event.run_id)
+    payload = original.event
     if payload is None:
         raise StepFailed(
             f"event {event.key} of {event.workflow}: the platform kept no input of run {event.run_id}; "
@@ -78,11 +122,13 @@ def send_once(
         connection.rollback()
         run = send(ctx, entry, payload, key, known)
         if run is not None and run.state is RunState.SUCCESS:
-            return True
+            return Done.REPLAYED
         if run is not None:
             known |= {run.id}
-            revert(ctx, connection, plan, event.workflow, run, since=before)
+            revert(ctx, connection, plan, event.workflow, run, writes_since(ctx, connection, event.workflow, before))
     error = ctx.platform.run_detail(run.id).error if run else "the platform never ran it"
+    if original.run.state is RunState.ERROR and original.error is not None and original.error == error:
+        return Done.REFUSED
     raise StepFailed(
         f"event {event.key} of {event.workflow}: it failed {ATTEMPTS} times through the known-good version ({error}); "
         "nothing of it is left in the database; mend the cause, then run the recovery again"
@@ -117,16 +163,39 @@ def ended(ctx: AppContext, run: Run) -> Run:
     return run
 
 
-def revert(
-    ctx: AppContext, connection: psycopg.Connection, plan: Plan, workflow: str, run: Run, *, since: Position | None
-) -> None:
-    """Undo what a failed replay run wrote: its tagged writes, and (the workflow being paused, nobody else writes with
-    its role) all of its role since ``since``."""
+def writes_since(ctx: AppContext, connection: psycopg.Connection, workflow: str, since: Position) -> tuple[int, ...]:
+    """All transactions of the workflow's role: while it is paused and events go one by one, those of the last run."""
     role = ctx.app.workflow(workflow).role
-    xids: tuple[int, ...] = ()
-    if since is not None:
-        xids = tuple(t.xid for t in journal.transactions(connection, since=since, actors=[role]))
-        connection.rollback()
+    xids = tuple(t.xid for t in journal.transactions(connection, since=since, actors=[role]))
+    connection.rollback()
+    return xids
+
+
+def own_writes(
+    ctx: AppContext, connection: psycopg.Connection, entry: PrivateEntry, workflow: str, run: Run, begun: Position
+) -> tuple[int, ...]:
+    """The transactions of one run of the copy among those of the others, by tag or by time. Raises
+    :class:`StepFailed` when that cannot be told."""
+    role = ctx.app.workflow(workflow).role
+    transactions = journal.transactions(connection, since=begun, actors=[role])
+    connection.rollback()
+    runs = [r for of_key in ctx.platform.sent(entry).values() for r in of_key]
+    role_of = {entry.workflow_id: role}
+    offset = estimate_offset(tagged_pairs(transactions, runs, role_of))
+    known = attribute(transactions, runs, role_of, offset_s=offset)
+    if unsure := [a for a in known if not a.attribution.certain and run.id in a.candidates]:
+        raise StepFailed(
+            f"run {run.id} of {workflow}: it failed in an earlier replay, and transaction {unsure[0].tx.xid} may be "
+            f"its own ({unsure[0].evidence}); undo it by hand, or tag the workflow's writes with reinstate.run"
+        )
+    return tuple(a.tx.xid for a in known if a.run_id == run.id)
+
+
+def revert(
+    ctx: AppContext, connection: psycopg.Connection, plan: Plan, workflow: str, run: Run, xids: tuple[int, ...]
+) -> None:
+    """Undo what a replay run wrote: its tagged writes and the listed transactions."""
+    role = ctx.app.workflow(workflow).role
     spec = replace(
         undo_spec(ctx.tables, (), policy="refuse", caps=ctx.app.caps),
         runs=(RunRef(actor=role, run=run.id, xids=xids),),
