@@ -25,11 +25,13 @@ from recovery.selection import undo_spec
 from recovery.windows import fence_lowered
 from snapshots import journal, position, undo
 from snapshots.attribution import attribute, estimate_offset, tagged_pairs
-from snapshots.model import Position, RunRef
+from snapshots.model import Position, RunRef, UndoSpec
 
 ATTEMPTS = 3
 LOOKUP_S = 5.0
 END_S = 60.0
+UNDOING = "replay-undo:"
+"""Prefix of the data steps that take a replay run back; the rest is the run's id."""
 
 
 class Done(StrEnum):
@@ -72,16 +74,26 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
 def undo_repeats(
     ctx: AppContext, connection: psycopg.Connection, plan: Plan, entries: Mapping[str, PrivateEntry], begun: Position
 ) -> int:
-    """A request whose answer was lost may still run after it was sent again: of each event one run stands."""
+    """A request whose answer was lost may still run after it was sent again: of each event one run stands, that on
+    which others have built."""
     repeats = 0
+    undone = {a.step for a in undo.applied_steps(connection, plan.recovery_id, prefix=UNDOING)}
+    connection.rollback()
     for workflow, entry in entries.items():
         sent = ctx.platform.sent(entry)
         for event in (e for e in plan.events if e.workflow == workflow):
             runs = [ended(ctx, r) for r in sent.get(event_key(plan, event), [])]
-            for extra in [r for r in runs if r.state is RunState.SUCCESS][1:]:
-                revert(
-                    ctx, connection, plan, workflow, extra, own_writes(ctx, connection, entry, workflow, extra, begun)
-                )
+            standing = [r for r in runs if r.state is RunState.SUCCESS and UNDOING + r.id not in undone]
+            while len(standing) > 1:
+                writes = {r.id: own_writes(ctx, connection, entry, workflow, r, begun) for r in standing}
+                free = [
+                    r
+                    for r in standing
+                    if not undo.preview(connection, undoing(ctx, r, workflow, writes[r.id])).problems
+                ]
+                extra = (free or standing)[-1]
+                revert(ctx, connection, plan, workflow, extra, writes[extra.id])
+                standing.remove(extra)
                 repeats += 1
     return repeats
 
@@ -99,7 +111,8 @@ def send_once(
     earlier: list[Run],
     begun: Position,
 ) -> Done:
-    """Make sure one run of the event succeeded, unless the event itself is at fault. What failed attempts wrote is undone, also those of a killed process; ``begun`` is from before the first of them."""
+    """Make sure one run of the event succeeded, unless the event itself is at fault. What failed attempts wrote is
+    undone, also those of a killed process; ``begun`` is from before the first of them."""
     key = event_key(plan, event)
     attempts = [ended(ctx, r) for r in earlier]
     for attempt in attempts:
@@ -113,7 +126,7 @@ def send_once(
     if payload is None:
         raise StepFailed(
             f"event {event.key} of {event.workflow}: the platform kept no input of run {event.run_id}; "
-            "enter it by hand, then run the recovery again with this event excluded"
+            "ask the sender to send it again once the app is back, and enter it by hand until then"
         )
     run: Run | None = None
     known = frozenset(r.id for r in earlier)
@@ -125,7 +138,9 @@ def send_once(
             return Done.REPLAYED
         if run is not None:
             known |= {run.id}
-            revert(ctx, connection, plan, event.workflow, run, writes_since(ctx, connection, event.workflow, before))
+            revert(
+                ctx, connection, plan, event.workflow, run, writes_since(ctx, connection, event.workflow, run, before)
+            )
     error = ctx.platform.run_detail(run.id).error if run else "the platform never ran it"
     if original.run.state is RunState.ERROR and original.error is not None and original.error == error:
         return Done.REFUSED
@@ -163,12 +178,15 @@ def ended(ctx: AppContext, run: Run) -> Run:
     return run
 
 
-def writes_since(ctx: AppContext, connection: psycopg.Connection, workflow: str, since: Position) -> tuple[int, ...]:
-    """All transactions of the workflow's role: while it is paused and events go one by one, those of the last run."""
+def writes_since(
+    ctx: AppContext, connection: psycopg.Connection, workflow: str, run: Run, since: Position
+) -> tuple[int, ...]:
+    """Transactions of the workflow's role but those tagged by another run: while it is paused and events go one by
+    one, they are those of the last run."""
     role = ctx.app.workflow(workflow).role
-    xids = tuple(t.xid for t in journal.transactions(connection, since=since, actors=[role]))
+    found = journal.transactions(connection, since=since, actors=[role])
     connection.rollback()
-    return xids
+    return tuple(t.xid for t in found if t.run in (None, run.id))
 
 
 def own_writes(
@@ -195,18 +213,19 @@ def revert(
     ctx: AppContext, connection: psycopg.Connection, plan: Plan, workflow: str, run: Run, xids: tuple[int, ...]
 ) -> None:
     """Undo what a replay run wrote: its tagged writes and the listed transactions."""
-    role = ctx.app.workflow(workflow).role
-    spec = replace(
-        undo_spec(ctx.tables, (), policy="refuse", caps=ctx.app.caps),
-        runs=(RunRef(actor=role, run=run.id, xids=xids),),
-    )
+    spec = undoing(ctx, run, workflow, xids)
     preview = undo.preview(connection, spec)
     if not preview.empty:
         undo.apply(
             connection,
             spec,
             recovery_id=plan.recovery_id,
-            step=f"replay-undo:{run.id}",
+            step=UNDOING + run.id,
             plan_hash=plan.hash,
             expected=preview.counts,
         )
+
+
+def undoing(ctx: AppContext, run: Run, workflow: str, xids: tuple[int, ...]) -> UndoSpec:
+    ref = RunRef(actor=ctx.app.workflow(workflow).role, run=run.id, xids=xids)
+    return replace(undo_spec(ctx.tables, (), policy="refuse", caps=ctx.app.caps), runs=(ref,))

@@ -185,7 +185,7 @@ class Kiosk:
                 db.execute("UPDATE kiosk.orders SET status = 'lost' WHERE id = %s", (body.get("damages", "h1"),))
         return {"Work": [{"id": order_id}]}
 
-    def payment(self, content: Mapping[str, Any], event: Event, run: str) -> dict[str, Any]:
+    def payment(self, _content: Mapping[str, Any], event: Event, run: str) -> dict[str, Any]:
         body = event["body"]
         with self.transaction("wf_payment", run) as db:
             row = db.execute(

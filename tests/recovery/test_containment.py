@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-import psycopg
 import pytest
 
 from platforms.base import Permanent, RunState
@@ -27,8 +26,6 @@ def test_a_workflow_is_paused_with_its_dependents_and_fenced(kiosk: Kiosk) -> No
     assert (kiosk.live("intake"), kiosk.live("payment")) == (None, None)
     assert not kiosk.may_write("intake")
     assert not kiosk.may_write("payment")
-    with pytest.raises(psycopg.errors.InsufficientPrivilege), kiosk.transaction("wf_payment", None) as db:
-        db.execute("UPDATE kiosk.orders SET note = 'x'")
     with pytest.raises(EntryClosed):
         kiosk.call("intake", order("1"))
 
@@ -88,9 +85,10 @@ def test_a_kill_between_two_pauses_loses_no_record_of_what_was_live(kiosk: Kiosk
         deactivate(workflow_id)
         raise Killed
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kiosk.fake, "deactivate", dying)
-        contain(ctx, ["intake"], incident=INCIDENT)
+        with pytest.raises(Killed):
+            contain(ctx, ["intake"], incident=INCIDENT)
     assert set(live_before(kiosk.open(), INCIDENT)) == {"intake", "payment"}
     assert (recorded(kiosk.open(), INCIDENT) or {})["active_before"] == ["intake", "payment"]
 

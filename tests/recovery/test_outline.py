@@ -26,7 +26,8 @@ def outline(mode: Mode, *, events: int = 3, carried: int = 1) -> tuple[Step, ...
 def test_both_halves_are_verified_before_anything_resumes() -> None:
     ids = [s.id for s in outline(Mode.BOTH)]
     assert ids == [
-        "contain", "publish:intake", "undo", "replay", "carry", "verify", "canary", "resume:1", "resume:2", "watch", "close",
+        "contain", "publish:intake", "undo", "replay", "carry", "verify", "canary",
+        "resume:1", "resume:2", "watch", "close",
     ]  # fmt: skip
 
 

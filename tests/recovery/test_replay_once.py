@@ -1,0 +1,268 @@
+"""Replay: each legitimate event has its effects in the database exactly once, whatever is lost or killed on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from platforms.base import Permanent, PrivateEntry, Retryable, Run, RunState
+from platforms.faulty import Fault, FaultKind
+from recovery.errors import StepFailed
+from recovery.plan import Plan
+from recovery.steps import replay
+from tests.recovery.kiosk import Kiosk, definition, expected, order
+
+pytestmark = pytest.mark.postgres
+SENDS = Callable[..., Run]
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+def ready(kiosk: Kiosk) -> tuple[str, Plan]:
+    """Everything before the replay is done."""
+    incident = kiosk.wreck()
+    plan = kiosk.plan(incident)
+    kiosk.run(plan, until="replay")
+    return incident, plan
+
+
+def replayed(kiosk: Kiosk, plan: Plan) -> dict[str, Any]:
+    return replay.act(kiosk.open(), plan, next(s for s in plan.steps if s.kind == "replay"), lambda _: None)
+
+
+def successes(kiosk: Kiosk, plan: Plan) -> list[int]:
+    """Per event, how many replay runs succeeded."""
+    keys = [replay.event_key(plan, e) for e in plan.events]
+    details = kiosk.fake._runs.values()
+    sent = [(d.event or {}).get("headers", {}).get("x-reinstate-event") for d in details if d.run.state == "success"]
+    return [sent.count(k) for k in keys]
+
+
+def test_replaying_again_sends_nothing(kiosk: Kiosk) -> None:
+    _, plan = ready(kiosk)
+    first, second = replayed(kiosk, plan), replayed(kiosk, plan)
+    assert (first["replayed"], first["already_there"]) == (3, 0)
+    assert (second["replayed"], second["already_there"]) == (0, 3)
+    assert successes(kiosk, plan) == [1, 1, 1]
+
+
+@pytest.mark.parametrize("kind", [FaultKind.LOST_REPLY, FaultKind.CUT_ANSWER])
+def test_an_event_whose_answer_is_lost_is_looked_up_not_sent_again(kiosk: Kiosk, kind: FaultKind) -> None:
+    incident, plan = ready(kiosk)
+    kiosk.faults(Fault(kind=kind, method="send", times=3))
+    kiosk.go_on(incident)
+    assert successes(kiosk, plan) == [0, 0, 0] or kiosk.copies == []
+    assert kiosk.rows() == expected()
+
+
+def test_an_event_that_was_never_sent_is_sent_again(kiosk: Kiosk) -> None:
+    incident, _ = ready(kiosk)
+    kiosk.faults(Fault(kind=FaultKind.TIMEOUT, method="send", times=2))
+    kiosk.go_on(incident)
+    assert kiosk.rows() == expected()
+
+
+def test_a_run_that_shows_only_after_the_event_was_sent_again_is_undone(
+    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The platform took the first request, lost its answer and showed its run too late."""
+    incident, plan = ready(kiosk)
+    real, hidden = kiosk.fake.send, list[PrivateEntry]()
+
+    def late(entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:
+        if not hidden:
+            hidden.append(entry)
+            raise Retryable("time-out")
+        if len(hidden) == 1:
+            hidden.append(entry)
+            body = {**event["body"], "order": f"o-{event['body']['event']}-late"}
+            real(entry, {**event, "body": body}, idempotency_key=idempotency_key)
+        return real(entry, event, idempotency_key=idempotency_key)
+
+    monkeypatch.setattr(kiosk.fake, "send", late)
+    kiosk.run(plan, until="carry")
+    assert sum(successes(kiosk, plan)) == 4
+    kiosk.go_on(incident)
+    assert kiosk.rows() == expected()
+
+
+def test_a_failed_attempt_is_undone_before_the_event_is_sent_again(
+    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incident, _ = ready(kiosk)
+    failing = iter([True, True])
+    real = kiosk.intake
+
+    def sometimes(content: Mapping[str, Any], event: Mapping[str, Any], run: str) -> dict[str, Any]:
+        body = {**event["body"], "fail": "good"} if next(failing, False) else event["body"]
+        return real(content, {**event, "body": body}, run)
+
+    monkeypatch.setitem(kiosk.fake._handlers, "Intake", sometimes)  # type: ignore[arg-type]
+    kiosk.go_on(incident)
+    assert kiosk.rows() == expected()
+
+
+@pytest.mark.parametrize("tagged", [True, False])
+def test_what_an_attempt_wrote_before_a_kill_is_undone(
+    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch, tagged: bool
+) -> None:
+    """The run failed after its first write, and the process died before it could undo it."""
+    incident, plan = ready(kiosk)
+    real = kiosk.intake
+    monkeypatch.setitem(
+        kiosk.fake._handlers,  # type: ignore[arg-type]
+        "Intake",
+        lambda content, event, run: real(content, {**event, "body": {**event["body"], "fail": "good"}}, run),
+    )
+    kiosk.tagged = tagged
+
+    def dying(*_: Any) -> None:
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "revert", dying)
+        with pytest.raises(Killed):
+            kiosk.run(plan)
+    monkeypatch.setitem(kiosk.fake._handlers, "Intake", real)  # type: ignore[arg-type]
+    kiosk.go_on(incident)
+    assert kiosk.rows() == expected()
+
+
+def test_an_event_that_keeps_failing_stops_with_nothing_of_it_left_and_the_fence_up(
+    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, plan = ready(kiosk)
+    before = kiosk.rows()
+    real = kiosk.intake
+    monkeypatch.setitem(
+        kiosk.fake._handlers,  # type: ignore[arg-type]
+        "Intake",
+        lambda content, event, run: real(content, {**event, "body": {**event["body"], "fail": "good"}}, run),
+    )
+    with pytest.raises(StepFailed, match="failed 3 times"):
+        kiosk.run(plan)
+    assert kiosk.rows() == before
+    assert not kiosk.may_write("intake")
+
+
+def test_an_event_that_fails_as_it_failed_before_does_not_stop_the_others(kiosk: Kiosk) -> None:
+    kiosk.protect()
+    kiosk.publish("intake", "bad")
+    kiosk.call("intake", order("1"))
+    assert kiosk.call("intake", order("garbage", fail="bad", refused="good")).state is RunState.ERROR
+    incident = kiosk.caught()
+    plan = kiosk.plan(incident)
+    kiosk.run(plan, until="carry")
+    detail = kiosk.open().ledger.entries(recovery=plan.recovery_id, kinds=["step.outcome"])
+    found = next(e.body["detail"] for e in detail if e.step == "replay")
+    assert (found["replayed"], found["refused_as_before"]) == (1, 1)
+    assert dict(kiosk.rows()["stock"])["tea"] == 99
+
+
+def test_a_platform_that_refuses_us_stops_the_replay_with_the_fence_up(kiosk: Kiosk) -> None:
+    incident, plan = ready(kiosk)
+    kiosk.faults(Fault(kind=FaultKind.EXPIRED_TOKEN, method="send", skip=1))
+    with pytest.raises(Permanent):
+        kiosk.run(plan)
+    assert not kiosk.may_write("intake")
+    assert not kiosk.may_write("payment")
+    kiosk.faults()
+    kiosk.go_on(incident)
+    assert kiosk.rows() == expected()
+
+
+def test_data_alone_replays_through_the_good_version_though_a_bad_one_is_saved(kiosk: Kiosk) -> None:
+    incident = kiosk.wreck()
+    assert kiosk.recover(incident, mode="data")["state"] == "data-restored"
+    assert kiosk.rows() == expected()
+    saved = kiosk.fake.draft_version(kiosk.ids["intake"]).definition
+    assert saved["nodes"] == definition("Intake", "bad")["nodes"]
+
+
+def test_an_entangled_workflow_replays_what_was_live_not_a_newer_draft(kiosk: Kiosk) -> None:
+    incident = kiosk.wreck()
+    kiosk.fake.save(kiosk.ids["payment"], definition("Payment", "draft"))
+    plan = kiosk.plan(incident)
+    live = kiosk.fake.versions(kiosk.ids["payment"])[-1].hash
+    assert plan.good_versions["payment"] == live
+
+
+STRIKES = st.sampled_from([None, "timeout", "lost", "fails", "killed before", "killed after", "killed undoing"])
+
+
+@given(schedule=st.lists(STRIKES, max_size=9))
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_schedule_of_faults_leaves_each_event_once(
+    kiosk_at_replay: tuple[Kiosk, Plan], schedule: list[str | None]
+) -> None:
+    kiosk, plan = kiosk_at_replay
+    clear(kiosk)
+    before = kiosk.rows()
+    strikes = iter(schedule)
+    real_send, real_revert = kiosk.fake.send, replay.revert
+    undoing = [False]
+
+    def send(entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:
+        strike = next(strikes, None)
+        undoing[0] = strike == "killed undoing"
+        if strike == "timeout":
+            raise Retryable("time-out")
+        if strike == "killed before":
+            raise Killed
+        failing = strike in ("fails", "killed undoing") and "sku" in event["body"]
+        event = {**event, "body": {**event["body"], "fail": "good"}} if failing else event
+        run = real_send(entry, event, idempotency_key=idempotency_key)
+        if strike == "lost":
+            raise Retryable("the answer was lost")
+        if strike == "killed after":
+            raise Killed
+        return run
+
+    def revert(*args: Any) -> None:
+        if undoing[0]:
+            undoing[0] = False
+            raise Killed
+        real_revert(*args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kiosk.fake, "send", send)
+        patch.setattr(replay, "revert", revert)
+        patch.setattr(replay, "LOOKUP_S", 0.01)
+        for _ in range(len(schedule) + 2):
+            try:
+                replayed(kiosk, plan)
+            except (Killed, StepFailed):
+                continue
+            break
+        else:
+            raise AssertionError("the replay never ended")
+    found = kiosk.rows()
+    assert [r[0] for r in found["orders"] if r[0].startswith("o-")] == ["o-1", "o-2", "o-3"]
+    assert dict(found["stock"])["tea"] == dict(before["stock"])["tea"] - 1 - 3
+    assert [p[0] for p in found["payments"]] == ["p-p1", "p-p2"]
+
+
+@pytest.fixture
+def kiosk_at_replay(kiosk: Kiosk) -> tuple[Kiosk, Plan]:
+    _, plan = ready(kiosk)
+    return kiosk, plan
+
+
+def clear(kiosk: Kiosk) -> None:
+    """Undo the last example's replays, as an untagged person would, and forget its runs in the platform."""
+    entries = [w for w in kiosk.fake._workflows.values() if w.entry_of is not None]
+    for entry in entries:
+        kiosk.fake._workflows.pop(entry.id)
+    for run_id in [i for i, d in kiosk.fake._runs.items() if d.run.workflow_id in {e.id for e in entries}]:
+        del kiosk.fake._runs[run_id]
+    with psycopg.connect(kiosk.db.superuser) as db:
+        db.execute("DELETE FROM kiosk.payments WHERE id = 'p-p2'")
+        db.execute("DELETE FROM kiosk.orders WHERE id IN ('o-2', 'o-3')")
+        db.execute("UPDATE kiosk.stock SET level = 110 WHERE sku = 'tea'")
