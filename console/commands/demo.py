@@ -36,7 +36,7 @@ def demo(
     if no_journal and journal_gap:
         raise BadUse("demo: --no-journal and --journal-gap show different things; choose one")
     if not report.parent.is_dir():
-        raise BadUse(f"demo: --report {report}: no folder {report.parent}; make it first")
+        raise BadUse(f"demo: --report {report}: there is no folder {report.parent}; make it first")
     from rich.console import Console
 
     from console.demo import Demo

@@ -38,7 +38,8 @@ def register(app: typer.Typer) -> None:
 
 def tell(step: Progress) -> None:
     """One line per step of a part."""
-    output.progress(f"{step.part}: {step.stage} {step.detail}")
+    more = step.detail if step.detail != step.stage else ""
+    output.progress(f"{step.part}: {step.stage} {more}".rstrip())
 
 
 def up(

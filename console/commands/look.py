@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from console import exits, output
+from console.errors import BadUse
 from console.options import DEFAULT_CATALOG, AppKey, Catalog, Incident, Json, opened
 
 
@@ -35,6 +36,8 @@ def status(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json
         )
         for line in found.lines:
             output.say(line)
+        if found.incident is not None:
+            output.say("next: `reinstate diagnose`, `reinstate plan`; a false alarm ends with `reinstate resume`")
     if found.incident is not None:
         raise typer.Exit(exits.REFUSED)
 
@@ -73,6 +76,8 @@ def report(
 
     Example: `reinstate report -o incident.html`.
     """
+    if not to.parent.is_dir():
+        raise BadUse(f"report: --output {to}: there is no folder {to.parent}; make it first")
     from console import report as page
     from recovery import standing
 

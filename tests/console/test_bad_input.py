@@ -152,9 +152,10 @@ def test_a_closed_incident_is_not_recovered_again(refused: Refusal, desk: Desk) 
     assert "closed" in refused(exits.NOTHING, "plan", "--incident", "INC-1")
 
 
-@pytest.mark.usefixtures("platform_up")
+@pytest.mark.usefixtures("platform_up", "live_desk")
+@pytest.mark.postgres
 def test_an_incident_nobody_diagnosed(refused: Refusal, desk: Desk) -> None:
-    desk.tell(OPENED, CONTAINED)
+    desk.tell(OPENED, CONTAINED, PROVEN)
     assert "reinstate diagnose" in refused(exits.REFUSED, "plan")
 
 
@@ -208,13 +209,9 @@ class TestNoPrefect:
 @pytest.mark.postgres
 class TestPoints:
     @pytest.fixture
-    def contained(self, desk: Desk, app_db: AppDb) -> Desk:
-        for role in ("wf_intake", "wf_stock"):
-            app_db.role(role)
-        point_desk.build(app_db)
-        desk.write(DESK_INSTALLER=app_db.installer, DESK_CAPTURER=app_db.capturer, DESK_RECOVERER=app_db.recoverer)
-        desk.tell(OPENED, CONTAINED, PROVEN, DIAGNOSED)
-        return desk
+    def contained(self, live_desk: Desk) -> Desk:
+        live_desk.tell(OPENED, CONTAINED, PROVEN, DIAGNOSED)
+        return live_desk
 
     def test_one_that_is_not_verified(self, refused: Refusal, contained: Desk, app_db: AppDb) -> None:
         point, _ = point_desk.take(app_db, contained.home / "store", passed=False)
