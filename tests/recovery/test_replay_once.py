@@ -25,14 +25,6 @@ class Killed(BaseException):
     """The process dies here."""
 
 
-def ready(kiosk: Kiosk) -> tuple[str, Plan]:
-    """Everything before the replay is done."""
-    incident = kiosk.wreck()
-    plan = kiosk.plan(incident)
-    kiosk.run(plan, until="replay")
-    return incident, plan
-
-
 def replayed(kiosk: Kiosk, plan: Plan) -> dict[str, Any]:
     return replay.act(kiosk.open(), plan, next(s for s in plan.steps if s.kind == "replay"), lambda _: None)
 
@@ -45,8 +37,8 @@ def successes(kiosk: Kiosk, plan: Plan) -> list[int]:
     return [sent.count(k) for k in keys]
 
 
-def test_replaying_again_sends_nothing(kiosk: Kiosk) -> None:
-    _, plan = ready(kiosk)
+def test_replaying_again_sends_nothing(kiosk: Kiosk, undone: Plan) -> None:
+    plan = undone
     first, second = replayed(kiosk, plan), replayed(kiosk, plan)
     assert (first["replayed"], first["already_there"]) == (3, 0)
     assert (second["replayed"], second["already_there"]) == (0, 3)
@@ -54,26 +46,26 @@ def test_replaying_again_sends_nothing(kiosk: Kiosk) -> None:
 
 
 @pytest.mark.parametrize("kind", [FaultKind.LOST_REPLY, FaultKind.CUT_ANSWER])
-def test_an_event_whose_answer_is_lost_is_looked_up_not_sent_again(kiosk: Kiosk, kind: FaultKind) -> None:
-    incident, plan = ready(kiosk)
+def test_an_event_whose_answer_is_lost_is_looked_up_not_sent_again(kiosk: Kiosk, undone: Plan, kind: FaultKind) -> None:
+    incident, plan = undone.incident_id, undone
     kiosk.faults(Fault(kind=kind, method="send", times=3))
     kiosk.go_on(incident)
     assert successes(kiosk, plan) == [0, 0, 0] or kiosk.copies == []
     assert kiosk.rows() == expected()
 
 
-def test_an_event_that_was_never_sent_is_sent_again(kiosk: Kiosk) -> None:
-    incident, _ = ready(kiosk)
+def test_an_event_that_was_never_sent_is_sent_again(kiosk: Kiosk, undone: Plan) -> None:
+    incident = undone.incident_id
     kiosk.faults(Fault(kind=FaultKind.TIMEOUT, method="send", times=2))
     kiosk.go_on(incident)
     assert kiosk.rows() == expected()
 
 
 def test_a_run_that_shows_only_after_the_event_was_sent_again_is_undone(
-    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch
+    kiosk: Kiosk, undone: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The platform took the first request, lost its answer and showed its run too late."""
-    incident, plan = ready(kiosk)
+    incident, plan = undone.incident_id, undone
     real, hidden = kiosk.fake.send, list[PrivateEntry]()
 
     def late(entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:
@@ -94,9 +86,9 @@ def test_a_run_that_shows_only_after_the_event_was_sent_again_is_undone(
 
 
 def test_a_failed_attempt_is_undone_before_the_event_is_sent_again(
-    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch
+    kiosk: Kiosk, undone: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    incident, _ = ready(kiosk)
+    incident = undone.incident_id
     failing = iter([True, True])
     real = kiosk.intake
 
@@ -111,10 +103,10 @@ def test_a_failed_attempt_is_undone_before_the_event_is_sent_again(
 
 @pytest.mark.parametrize("tagged", [True, False])
 def test_what_an_attempt_wrote_before_a_kill_is_undone(
-    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch, tagged: bool
+    kiosk: Kiosk, undone: Plan, monkeypatch: pytest.MonkeyPatch, tagged: bool
 ) -> None:
     """The run failed after its first write, and the process died before it could undo it."""
-    incident, plan = ready(kiosk)
+    incident, plan = undone.incident_id, undone
     real = kiosk.intake
     monkeypatch.setitem(
         kiosk.fake._handlers,  # type: ignore[arg-type]
@@ -136,9 +128,9 @@ def test_what_an_attempt_wrote_before_a_kill_is_undone(
 
 
 def test_an_event_that_keeps_failing_stops_with_nothing_of_it_left_and_the_fence_up(
-    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch
+    kiosk: Kiosk, undone: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, plan = ready(kiosk)
+    plan = undone
     before = kiosk.rows()
     real = kiosk.intake
     monkeypatch.setitem(
@@ -166,8 +158,8 @@ def test_an_event_that_fails_as_it_failed_before_does_not_stop_the_others(kiosk:
     assert dict(kiosk.rows()["stock"])["tea"] == 99
 
 
-def test_a_platform_that_refuses_us_stops_the_replay_with_the_fence_up(kiosk: Kiosk) -> None:
-    incident, plan = ready(kiosk)
+def test_a_platform_that_refuses_us_stops_the_replay_with_the_fence_up(kiosk: Kiosk, undone: Plan) -> None:
+    incident, plan = undone.incident_id, undone
     kiosk.faults(Fault(kind=FaultKind.EXPIRED_TOKEN, method="send", skip=1))
     with pytest.raises(Permanent):
         kiosk.run(plan)
@@ -178,16 +170,16 @@ def test_a_platform_that_refuses_us_stops_the_replay_with_the_fence_up(kiosk: Ki
     assert kiosk.rows() == expected()
 
 
-def test_data_alone_replays_through_the_good_version_though_a_bad_one_is_saved(kiosk: Kiosk) -> None:
-    incident = kiosk.wreck()
+def test_data_alone_replays_through_the_good_version_though_a_bad_one_is_saved(kiosk: Kiosk, wrecked: str) -> None:
+    incident = wrecked
     assert kiosk.recover(incident, mode="data")["state"] == "data-restored"
     assert kiosk.rows() == expected()
     saved = kiosk.fake.draft_version(kiosk.ids["intake"]).definition
     assert saved["nodes"] == definition("Intake", "bad")["nodes"]
 
 
-def test_an_entangled_workflow_replays_what_was_live_not_a_newer_draft(kiosk: Kiosk) -> None:
-    incident = kiosk.wreck()
+def test_an_entangled_workflow_replays_what_was_live_not_a_newer_draft(kiosk: Kiosk, wrecked: str) -> None:
+    incident = wrecked
     kiosk.fake.save(kiosk.ids["payment"], definition("Payment", "draft"))
     plan = kiosk.plan(incident)
     live = kiosk.fake.versions(kiosk.ids["payment"])[-1].hash
@@ -250,8 +242,8 @@ def test_any_schedule_of_faults_leaves_each_event_once(
 
 
 @pytest.fixture
-def kiosk_at_replay(kiosk: Kiosk) -> tuple[Kiosk, Plan]:
-    _, plan = ready(kiosk)
+def kiosk_at_replay(kiosk: Kiosk, undone: Plan) -> tuple[Kiosk, Plan]:
+    plan = undone
     return kiosk, plan
 
 

@@ -52,9 +52,10 @@ def worked(kiosk: Kiosk) -> None:
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_kill_between_effect_and_outcome(kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    incident = kiosk.wreck()
-    plan = kiosk.plan(incident)
+def test_a_kill_between_effect_and_outcome(
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    incident, plan = planned.incident_id, planned
     assert [s.id for s in plan.steps] == STEPS
     dying = dies(steps.outcome, after=False, when=lambda _ledger, _recovery, at, **_: at == step)
     monkeypatch.setattr(steps, "outcome", dying)
@@ -78,12 +79,12 @@ INSIDE: list[tuple[Any, str, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("where", "name", "after"), INSIDE, ids=lambda x: getattr(x, "__name__", str(x)))
+@pytest.mark.parametrize("line", INSIDE, ids=lambda line: f"{line[1]}-{'after' if line[2] else 'before'}")
 def test_a_kill_inside_a_step(
-    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch, where: Any, name: str, after: bool
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch, line: tuple[Any, str, bool]
 ) -> None:
-    incident = kiosk.wreck()
-    plan = kiosk.plan(incident)
+    incident, plan = planned.incident_id, planned
+    where, name, after = line
     monkeypatch.setattr(where, name, dies(getattr(where, name), after=after))
     with pytest.raises(Killed):
         kiosk.run(plan)
@@ -93,10 +94,9 @@ def test_a_kill_inside_a_step(
 
 @pytest.mark.parametrize("killed_at", ["recovery.finished", "incident.closed"])
 def test_a_kill_around_the_last_record_leaves_no_open_incident(
-    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch, killed_at: str
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch, killed_at: str
 ) -> None:
-    incident = kiosk.wreck()
-    plan = kiosk.plan(incident)
+    incident, plan = planned.incident_id, planned
     kiosk.run(plan)
     if killed_at == "recovery.finished":
         monkeypatch.setattr(Ledger, "append", dies(Ledger.append, after=True))
@@ -110,9 +110,10 @@ def test_a_kill_around_the_last_record_leaves_no_open_incident(
     worked(kiosk)
 
 
-def test_edits_made_between_a_kill_and_the_rerun_are_kept(kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch) -> None:
-    incident = kiosk.wreck()
-    plan = kiosk.plan(incident)
+def test_edits_made_between_a_kill_and_the_rerun_are_kept(
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    incident, plan = planned.incident_id, planned
     monkeypatch.setattr(undo, "apply", dies(undo.apply, after=True))
     with pytest.raises(Killed):
         kiosk.run(plan)
@@ -126,10 +127,9 @@ def test_edits_made_between_a_kill_and_the_rerun_are_kept(kiosk: Kiosk, monkeypa
 
 
 def test_the_fence_left_down_by_a_kill_is_raised_before_the_recovery_goes_on(
-    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    incident = kiosk.wreck()
-    plan = kiosk.plan(incident)
+    incident, plan = planned.incident_id, planned
     monkeypatch.setattr(windows, "raise_fence", dies(windows.raise_fence, after=False))
     with pytest.raises(Killed):
         kiosk.run(plan)
@@ -141,10 +141,9 @@ def test_the_fence_left_down_by_a_kill_is_raised_before_the_recovery_goes_on(
 
 
 def test_an_operator_who_contains_half_way_through_the_resume_does_not_block_it(
-    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    incident = kiosk.wreck()
-    plan = kiosk.plan(incident)
+    incident, plan = planned.incident_id, planned
     kiosk.run(plan, until="resume:2")
     containment.contain(kiosk.open(), ["intake"], incident=incident)
     assert kiosk.live("intake") is None
@@ -152,25 +151,25 @@ def test_an_operator_who_contains_half_way_through_the_resume_does_not_block_it(
     worked(kiosk)
 
 
-def test_a_step_is_refused_before_those_that_come_first(kiosk: Kiosk) -> None:
-    plan = kiosk.plan(kiosk.wreck())
+def test_a_step_is_refused_before_those_that_come_first(kiosk: Kiosk, planned: Plan) -> None:
+    plan = planned
     with pytest.raises(Refused, match="contain, publish:intake must be done before undo"):
         session.step(kiosk.home, "kiosk", plan.recovery_id, "undo")
     with pytest.raises(Refused, match="no step replays"):
         session.step(kiosk.home, "kiosk", plan.recovery_id, "replays")
 
 
-def test_a_done_step_is_not_done_again(kiosk: Kiosk) -> None:
-    plan = kiosk.plan(kiosk.wreck())
+def test_a_done_step_is_not_done_again(kiosk: Kiosk, planned: Plan) -> None:
+    plan = planned
     kiosk.run(plan)
     before = kiosk.rows(), len(kiosk.open().ledger.entries())
     kiosk.run(plan)
     assert (kiosk.rows(), len(kiosk.open().ledger.entries())) == before
 
 
-def test_an_approval_covers_only_the_plan_that_was_shown(kiosk: Kiosk) -> None:
+def test_an_approval_covers_only_the_plan_that_was_shown(kiosk: Kiosk, planned: Plan) -> None:
     ctx = kiosk.open()
-    plan = kiosk.plan(kiosk.wreck())
+    plan = planned
     given = session.approval(ctx, plan)
     assert given is not None
     changed: Plan = plan.model_copy(update={"carried_xids": ()})
@@ -178,8 +177,8 @@ def test_an_approval_covers_only_the_plan_that_was_shown(kiosk: Kiosk) -> None:
         execute.run_step(ctx, changed, changed.steps[0], given, lambda _: None)
 
 
-def test_an_unapproved_plan_does_not_run(kiosk: Kiosk) -> None:
-    incident = kiosk.wreck()
+def test_an_unapproved_plan_does_not_run(kiosk: Kiosk, wrecked: str) -> None:
+    incident = wrecked
     recovery = session.plan(kiosk.home, "kiosk", incident=incident, mode="both", policy="refuse", point=None)
     assert not session.approve(kiosk.home, "kiosk", session.load(kiosk.home, "kiosk", recovery), by=None, reason="")
     with pytest.raises(Refused, match="not approved"):
@@ -187,9 +186,9 @@ def test_an_unapproved_plan_does_not_run(kiosk: Kiosk) -> None:
 
 
 def test_errors_are_recorded_in_one_line_without_the_rows_a_database_quotes(
-    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = kiosk.plan(kiosk.wreck())
+    plan = planned
 
     def quoting(*_: Any, **__: Any) -> Any:
         raise StepFailed("undo: duplicate key\nDETAIL: Key (email)=(ada@example.com) already exists")
