@@ -87,6 +87,9 @@ class N8nApi:
         query = {"workflowId": workflow_id, "includeData": str(with_data).lower()}
         return list(self._pages("/executions", query))
 
+    def delete_run(self, run_id: str) -> None:
+        self._call("DELETE", f"/executions/{run_id}")
+
     def in_flight(self) -> int:
         """Number of runs that are not finished, of any workflow."""
         states = ("new", "running", "waiting")

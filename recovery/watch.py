@@ -73,6 +73,7 @@ def watch(ctx: AppContext, *, say: Say = quiet, stop: Callable[[], bool] = lambd
 
 def handle(ctx: AppContext, findings: Sequence[Finding], *, since: Position, say: Say = quiet) -> Caught:
     """Open (or join) the incident, contain the culprits and their dependents, then diagnose."""
+    detected_at = datetime.now(UTC)
     for finding in findings:
         say(f"detected: {finding.message}")
     culprits: frozenset[str] = frozenset()
@@ -90,9 +91,13 @@ def handle(ctx: AppContext, findings: Sequence[Finding], *, since: Position, say
         impact=impact(ctx, findings),
         workflows=sorted(culprits),
         findings=[summary(f) for f in findings],
+        detected_at=detected_at,
     ).id
     contained = contain(ctx, culprits, incident=incident, say=say)
-    found, why = diagnose(ctx, incident, findings, say=say)
+    # The first sign is seldom all of the damage: the diagnosis rests on everything that is wrong by now.
+    with ctx.connect("capturer", "look again") as connection:
+        everything = confirm.confirmed(detectors.run(connection, ctx.app, since=since))
+    found, why = diagnose(ctx, incident, everything or findings, say=say)
     return Caught(incident=incident, findings=tuple(findings), contained=contained, diagnosis=found, undiagnosed=why)
 
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from drills.order_desk import OrderDesk
+from platforms.faulty import Fault, Faulty
+from recovery import context
 from tests.conftest import temporary_estate
-from tests.live.wreck import Wreck
+from tests.live.wreck import Injector, Wreck
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +47,25 @@ def wreck(made: Wreck) -> Wreck:
     """The wreck as it was right after the containment."""
     made.restore()
     return made
+
+
+@pytest.fixture
+def faulty(monkeypatch: pytest.MonkeyPatch) -> Iterator[Injector]:
+    """From now on the product meets one platform with these faults, whichever part of it asks."""
+    real = context.open_platform
+    close = Faulty.close
+    shared: list[Faulty] = []
+
+    def inject(*faults: Fault) -> Callable[[], Faulty]:
+        def opened(kind: str, url: str, key: str) -> Faulty:
+            if not shared:
+                shared.append(Faulty(real(kind, url, key), faults))
+            return shared[0]
+
+        monkeypatch.setattr(context, "open_platform", opened)
+        monkeypatch.setattr(Faulty, "close", lambda _: None)
+        return lambda: shared[0]
+
+    yield inject
+    for platform in shared:
+        close(platform)

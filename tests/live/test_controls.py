@@ -5,7 +5,6 @@ A test of the product that cannot fail proves nothing; these are the failures it
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -14,13 +13,13 @@ from psycopg import sql
 
 from checks import suites
 from checks.model import SuiteReport
-from platforms.faulty import Fault, FaultKind, Faulty
-from recovery import containment, context, execute, manual, session
+from platforms.faulty import Fault, FaultKind
+from recovery import containment, execute, manual, session
 from recovery.errors import PauseNotProven, Relapse, VerificationFailed
 from recovery.plan import Event, Plan, RunSelection
 from snapshots import merge, points, restore
 from snapshots.undo_errors import UndoRefused
-from tests.live.wreck import APP, Wreck
+from tests.live.wreck import APP, Injector, Wreck
 
 pytestmark = [pytest.mark.live, pytest.mark.controls]
 
@@ -134,25 +133,10 @@ def test_never_replaying_is_red(wreck: Wreck) -> None:
     assert wreck.judge().wrong_fields > 0
 
 
-def faulty(monkeypatch: pytest.MonkeyPatch, *faults: Fault) -> Callable[[], Faulty]:
-    """From now on the product meets one platform with these faults, whichever part of it asks."""
-    real = context.open_platform
-    shared: list[Faulty] = []
-
-    def opened(kind: str, url: str, key: str) -> Faulty:
-        if not shared:
-            shared.append(Faulty(real(kind, url, key), faults))
-        return shared[0]
-
-    monkeypatch.setattr(context, "open_platform", opened)
-    monkeypatch.setattr(Faulty, "close", lambda _: None)
-    return lambda: shared[0]
-
-
 def test_a_publish_that_stays_a_draft_is_noticed_and_contained_again(
-    wreck: Wreck, monkeypatch: pytest.MonkeyPatch
+    wreck: Wreck, monkeypatch: pytest.MonkeyPatch, faulty: Injector
 ) -> None:
-    platform = faulty(monkeypatch, Fault(kind=FaultKind.DRAFT_ONLY_PUBLISH, times=None))
+    platform = faulty(Fault(kind=FaultKind.DRAFT_ONLY_PUBLISH, times=None))
     monkeypatch.setattr("recovery.resuming.LIVE_S", 2.0)
     with wreck.opened() as ctx:
         intake = ctx.infos()["order-intake"].id
@@ -167,9 +151,9 @@ def test_a_publish_that_stays_a_draft_is_noticed_and_contained_again(
 
 
 @pytest.mark.parametrize("kind", [FaultKind.LYING_PAUSE, FaultKind.LYING_PAUSE_AND_ENTRY])
-def test_a_pause_that_lies_is_not_proven(wreck: Wreck, monkeypatch: pytest.MonkeyPatch, kind: FaultKind) -> None:
+def test_a_pause_that_lies_is_not_proven(wreck: Wreck, faulty: Injector, kind: FaultKind) -> None:
     wreck.execute(wreck.plan())
-    faulty(monkeypatch, Fault(kind=kind, times=None))
+    faulty(Fault(kind=kind, times=None))
     with wreck.opened() as ctx, wreck.traffic():
         quick = ctx.app.model_copy(update={"containment": ctx.app.containment.model_copy(update={"timeout_s": 4.0})})
         object.__setattr__(ctx, "app", quick)

@@ -21,8 +21,7 @@ from platforms.faulty import Fault, FaultKind
 from recovery import session, watch
 from recovery.errors import Refused, Relapse
 from recovery.steps import resume
-from tests.live.test_controls import faulty
-from tests.live.wreck import APP, CONTAINED, Wreck
+from tests.live.wreck import APP, CONTAINED, Injector, Wreck
 
 pytestmark = [pytest.mark.live]
 
@@ -100,8 +99,8 @@ def test_two_recoveries_at_once_one_runs_and_one_names_the_holder(wreck: Wreck) 
 
 
 @pytest.mark.parametrize("seconds", [-5.0, 5.0])
-def test_a_skewed_platform_clock_changes_nothing(wreck: Wreck, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    faulty(monkeypatch, Fault(kind=FaultKind.CLOCK_SKEW, times=None, seconds=seconds))
+def test_a_skewed_platform_clock_changes_nothing(wreck: Wreck, faulty: Injector, seconds: float) -> None:
+    faulty(Fault(kind=FaultKind.CLOCK_SKEW, times=None, seconds=seconds))
     with wreck.opened() as ctx:
         found, why = watch.diagnose(ctx, wreck.incident, watch.look_again(ctx))
     assert found is not None, why

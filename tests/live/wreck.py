@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from drills.judge import Comparison, compare
 from drills.n8n_api import N8nApi
 from drills.order_desk import DATABASE, EXAMPLE, ORACLE, OrderDesk, definition
 from estate import secrets
+from platforms.faulty import Faulty
 from recovery import session, setup
 from recovery.context import AppContext, open_app
 from recovery.plan import Plan
@@ -37,6 +39,7 @@ KEPT = "order_desk_wrecked"
 ORACLE_KEPT = "order_desk_oracle_kept"
 CONTAINED = ("Order intake", "Payment", "Status change")
 Edit = Callable[[Plan], Plan]
+Injector = Callable[..., Callable[[], Faulty]]
 
 
 @dataclass(kw_only=True)
@@ -50,6 +53,7 @@ class Wreck:
     point: str = ""
     verdict: dict[str, Any] = field(default_factory=dict)
     caught: dict[str, Any] = field(default_factory=dict)
+    last_run: int = 0
     quiet_verdict: dict[str, Any] = field(default_factory=dict)
     quiet_active: list[str] = field(default_factory=list)
     alarm: dict[str, Any] | None = None
@@ -110,7 +114,9 @@ class Wreck:
         self.incident = str(self.caught["incident"])
 
     def keep(self) -> None:
-        """Put the wreck aside."""
+        """Put the wreck aside. Runs that later tests make are deleted again."""
+        with N8nApi(self.desk.n8n_url, self.desk.n8n_key) as api:
+            self.last_run = max(int(r["id"]) for w in api.workflows() for r in api.runs(str(w["id"])))
         with self._admin() as admin:
             self._copy(admin, DATABASE, KEPT)
         shutil.copytree(self.home / "store", self.work / "store")
@@ -136,6 +142,13 @@ class Wreck:
             for name in CONTAINED:
                 if workflows[name]["active"]:
                     api.deactivate(str(workflows[name]["id"]))
+            deadline = time.monotonic() + 60
+            while api.in_flight() and time.monotonic() < deadline:
+                time.sleep(0.2)
+            for name in CONTAINED:
+                for run in api.runs(str(workflows[name]["id"])):
+                    if int(run["id"]) > self.last_run:
+                        api.delete_run(str(run["id"]))
             bad = definition("faults/order-intake.bad.json", api.credentials())
             api.publish(str(workflows["Order intake"]["id"]), bad)
         with self._admin() as admin:
