@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +37,19 @@ def test_starting_loads_nothing_heavy() -> None:
 
 
 def test_help_answers_at_once() -> None:
-    best = 9.9
+    """In seconds of processor time, so that a busy machine does not matter."""
+    spent = []
     for _ in range(3):
-        began = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run([sys.executable, "-m", "console", "--help"], capture_output=True, check=True, cwd=ROOT)
-        best = min(best, time.monotonic() - began)
-    assert best < 0.5
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        spent.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+    assert min(spent) < 0.5
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == exits.OK
+    assert re.fullmatch(r"reinstate \d+\.\d+\.\d+\n", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("words", sorted(COMMANDS))
