@@ -29,7 +29,7 @@ def say(text: str) -> None:
     """A line for people on standard output, with colours only on a terminal."""
     from rich.console import Console
 
-    Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    Console(highlight=False, soft_wrap=True, emoji=False).print(text, markup=False)
 
 
 def progress(text: str) -> None:
@@ -39,7 +39,7 @@ def progress(text: str) -> None:
     from rich.console import Console
 
     at = datetime.now().astimezone().strftime("%H:%M:%S.%f")[:-5]
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"{at}  {text}", style="dim", markup=False)
+    Console(stderr=True, highlight=False, soft_wrap=True, emoji=False).print(f"{at}  {text}", style="dim", markup=False)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

@@ -102,12 +102,12 @@ def test_the_help_documents_every_exit_code() -> None:
 
 
 def test_no_colours_into_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
-    output.say("[bold]kept as it is[/bold]")
+    output.say("[bold]kept as it is[/bold] at:x:y")
     output.table("Points", ["id", "x"], [("i" * 60, "y" * 200), ("[red]1[/red]", None)])
     output.progress("at work")
     said = capsys.readouterr()
     assert "\x1b" not in said.out + said.err
-    assert "[bold]kept as it is[/bold]" in said.out
+    assert "[bold]kept as it is[/bold] at:x:y\n" in said.out
     assert "i" * 60 in said.out
     assert "y" * 200 in said.out
     assert "[red]1[/red]" in said.out
