@@ -7,9 +7,11 @@ from typing import Any
 
 from checks import agreement, suites
 from checks.model import Clause, SuiteReport
+from platforms.canonical import settings_hash
 from recovery import windows
 from recovery.containment import recorded
 from recovery.context import AppContext
+from recovery.definitions import known_good
 from recovery.plan import Mode, Plan
 from recovery.steps.data import remaining
 from snapshots import capture
@@ -68,6 +70,7 @@ def clauses(ctx: AppContext, *, incident: str, plan: Plan | None = None) -> list
             )
             for p in plan.publications
         ]
+        found += [settings(ctx, plan, p.workflow, p.platform_id) for p in plan.publications]
         if plan.mode is not Mode.LOGIC:
             found.append(agreement.data_undone(lambda: remaining(ctx, plan)))
     ids = {k: i.id for k, i in infos.items()}
@@ -81,3 +84,12 @@ def clauses(ctx: AppContext, *, incident: str, plan: Plan | None = None) -> list
         found.append(agreement.schema(connection, ctx.app))
         found.append(agreement.credentials_roles(connection, ctx.app, fenced=roles))
     return found
+
+
+def settings(ctx: AppContext, plan: Plan, workflow: str, platform_id: str) -> Clause:
+    """What the platform keeps per workflow, not per version, is as the known-good definition has it."""
+    wanted = settings_hash(known_good(ctx, plan, workflow).definition)
+    saved = ctx.platform.draft_version(platform_id).settings_hash
+    holds = saved in ("", wanted)
+    says = "as planned" if holds else f"saved are {saved[:12]}, planned {wanted[:12]}; someone changed them"
+    return Clause(name=f"settings:{workflow}", holds=holds, detail=says)
