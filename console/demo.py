@@ -44,9 +44,10 @@ class Demo:
     teller: Teller
     report: Path
     fault: Fault | None = None
+    down: bool = False
     home: Path | None = None
 
-    def play(self, *, json_path: Path | None, down: bool) -> bool:
+    def play(self, *, json_path: Path | None) -> bool:
         """Play it all. True when every figure is reached."""
         estate = Estate(self.home)
         self.home = estate.home
@@ -54,86 +55,120 @@ class Demo:
         try:
             return self._play(estate, json_path)
         finally:
-            if down:
+            if self.down:
                 estate.down()
 
     def _play(self, estate: Estate, json_path: Path | None) -> bool:
-        tell = self.teller
-        tell.act("The estate: a real PostgreSQL, n8n and Prefect server")
         warming = warm()
-        addresses = estate.up(progress=self._estate_news)
-        ready = tell.seconds
-        tell.say(f"up after {ready:.1f} s, of which {addresses.download_s:.1f} s were downloads")
-        self._provision(addresses)
-        prefect_address()
-        work = estate.home / "drill"
+        addresses = self._start(estate)
         with open_app(EXAMPLE, "order-desk", estate.home) as ctx:
-            start_afresh(ctx)
-            setup.install_roles(ctx, addresses.superuser_dsn("order_desk"))
-            setup.install_journal(ctx)
-            tell.say(f"journal installed on {len(ctx.tables)} tables; roles are least-privilege")
-            tell.act("Protect: logic and data captured together, proven by the suites")
-            warming.join()
-            point = run_flow("protect", app="order-desk", catalog=str(EXAMPLE))
-            tell.say(f"recovery point {point['point']} verified: {point['verified']}")
+            self._protect(ctx, addresses, warming)
             with (
                 self._journal_off(ctx),
-                processes.watcher(estate.home, EXAMPLE, work_folder(work)) as watcher,
+                processes.watcher(estate.home, EXAMPLE, work_folder(estate.home)) as watcher,
                 processes.driver(
                     estate.home / "driver.env",
-                    work,
+                    work_folder(estate.home),
                     news=self._driver_news,
                     options=["--exposure-max-s", EXPOSURE_MAX_S],
                 ) as driver,
             ):
-                watcher.wait_event("watching", timeout_s=60)
-                driver.wait_event("ready", timeout_s=60)
-                tell.act("Live traffic, then a bad version of order intake is published")
-                driver.send("start")
-                if self.fault == "gap":
-                    self._open_gap(ctx, driver)
-                caught = self._contained(ctx, watcher, driver)
-                tell.act("Detected and contained")
-                tell.say(f"incident {caught['incident']}: paused and fenced {', '.join(caught['workflows'])}")
-                driver.wait_event("paused", timeout_s=30)
-                driver.send("dump before")
-                before = driver.wait_event("dumped", timeout_s=60)
-                tell.say(f"{before['rows_wrong']} rows are wrong; staff and stock sync go on working")
-                if self.fault != "no-journal":
-                    self._evidence(ctx, caught["incident"])
-                tell.act("Recover both halves, as a Prefect flow")
-                result = run_flow(
-                    "recover",
-                    app="order-desk",
-                    catalog=str(EXAMPLE),
-                    mode="both",
-                    incident=caught["incident"],
-                    approved_by="demo operator",
-                    reason="demo",
-                )
-                tell.say(f"recovery {result['recovery']}: {result['state']}")
-                tell.act("Traffic flows again; the judge compares every field with the oracle")
-                driver.wait_event("resumed", timeout_s=60)
-                driver.send(f"fresh {FRESH_S:.0f}")
-                driver.wait_event("fresh-over", timeout_s=60)
-                driver.send("finish 60")
-                verdict = driver.wait_event("result", timeout_s=180)
-                driver.send("quit")
+                incident = self._wreck(ctx, watcher, driver)
+                result = self._recover(incident)
+                verdict = self._judge(driver)
             figures = {**self._measured(ctx, result), **{k: v for k, v in verdict.items() if k not in ("event", "at")}}
-            figures["total_s"] = round(tell.seconds, 1)
             goals = ctx.app.objectives
-            found = page.collect(ctx.ledger, caught["incident"], rto_s=goals.rto_s, rpo_s=goals.rpo_s)
-            page.write(found, self.report)
+            page.write(page.collect(ctx.ledger, incident, rto_s=goals.rto_s, rpo_s=goals.rpo_s), self.report)
+        figures["total_s"] = round(self.teller.seconds, 1)
         if json_path:
             json_path.write_text(json.dumps(figures, indent=1, default=str), "utf-8")
+        return self._conclude(figures)
+
+    def _start(self, estate: Estate) -> Addresses:
+        self.teller.act("The estate: a real PostgreSQL, n8n and Prefect server")
+        addresses = estate.up(progress=self._estate_news)
+        self.teller.say(f"up after {self.teller.seconds:.1f} s, of which {addresses.download_s:.1f} s were downloads")
+        self._provision(addresses)
+        os.environ["PREFECT_API_URL"] = addresses.prefect_api_url  # the demo never writes to a server of the user's
+        prefect_address()
+        return addresses
+
+    def _protect(self, ctx: AppContext, addresses: Addresses, warming: threading.Thread) -> None:
+        """Roles, journal and a verified point: what an owner does before anything goes wrong."""
+        start_afresh(ctx)
+        setup.install_roles(ctx, addresses.superuser_dsn("order_desk"))
+        setup.install_journal(ctx)
+        self.teller.say(f"journal installed on {len(ctx.tables)} tables; roles are least-privilege")
+        self.teller.act("Protect: logic and data captured together, proven by the suites")
+        warming.join()
+        point = self._flow("protect", app="order-desk", catalog=str(EXAMPLE))
+        self.teller.say(f"recovery point {point['point']} verified: {point['verified']}")
+
+    def _wreck(self, ctx: AppContext, watcher: processes.LineProcess, driver: processes.LineProcess) -> str:
+        """Traffic, bad version, detection, containment. Returns the incident."""
+        watcher.wait_event("watching", timeout_s=60)
+        driver.wait_event("ready", timeout_s=60)
+        self.teller.act("Live traffic, then a bad version of order intake is published")
+        driver.send("start")
+        if self.fault == "gap":
+            self._open_gap(ctx, driver)
+        caught = self._contained(ctx, watcher, driver)
+        incident = str(caught["incident"])
+        self.teller.act("Detected and contained")
+        self.teller.say(f"incident {incident}: paused and fenced {', '.join(caught['workflows'])}")
+        driver.wait_event("paused", timeout_s=30)
+        driver.send("dump before")
+        before = driver.wait_event("dumped", timeout_s=60)
+        self.teller.say(f"{before['rows_wrong']} rows are wrong; staff and stock sync go on working")
+        if self.fault != "no-journal":
+            self._evidence(ctx, incident)
+        return incident
+
+    def _recover(self, incident: str) -> dict[str, Any]:
+        self.teller.act("Recover both halves, as a Prefect flow")
+        result = self._flow(
+            "recover",
+            app="order-desk",
+            catalog=str(EXAMPLE),
+            mode="both",
+            incident=incident,
+            approved_by="demo operator",
+            reason="demo",
+        )
+        self.teller.say(f"recovery {result['recovery']}: {result['state']}")
+        return result
+
+    def _judge(self, driver: processes.LineProcess) -> dict[str, Any]:
+        self.teller.act("Traffic flows again; the judge compares every field with the oracle")
+        driver.wait_event("resumed", timeout_s=60)
+        driver.send(f"fresh {FRESH_S:.0f}")
+        driver.wait_event("fresh-over", timeout_s=60)
+        driver.send("finish 60")
+        verdict = driver.wait_event("result", timeout_s=180)
+        driver.send("quit")
+        return verdict
+
+    def _conclude(self, figures: dict[str, Any]) -> bool:
+        """Show the figures beside what they must be. True when every one is reached."""
         missing = shortfalls(figures)
-        tell.figures({k: figures.get(k) for k in (*NEEDED, *SHOWN)}, {k: v[0] for k, v in NEEDED.items()})
+        self.teller.figures({k: figures.get(k) for k in (*NEEDED, *SHOWN)}, {k: v[0] for k, v in NEEDED.items()})
         for excluded in figures.get("excluded_fields", []):
-            tell.say(f"not compared: {excluded}")
+            self.teller.say(f"not compared: {excluded}")
         for sentence in missing:
-            tell.say(f"NOT REACHED: {sentence}")
-        tell.say(f"report: {self.report}; the estate stays up: `make estate-down` stops it")
+            self.teller.say(f"NOT REACHED: {sentence}")
+        after = "it is stopped now" if self.down else "it stays up: `make estate-down` stops it"
+        self.teller.say(f"report: {self.report}; the estate: {after}")
         return not missing
+
+    def _flow(self, name: Literal["protect", "recover"], **parameters: Any) -> dict[str, Any]:
+        """Run a flow in this process against the Prefect server, telling what it logs."""
+        from flows.progress import told_to
+        from flows.protect import protect
+        from flows.recover import recover
+
+        with told_to(self.teller.say):
+            result: dict[str, Any] = (protect if name == "protect" else recover)(**parameters)
+        return result
 
     def _estate_news(self, news: Progress) -> None:
         if news.stage in ("download", "ready"):
@@ -261,7 +296,9 @@ def start_afresh(ctx: AppContext) -> None:
         record.close(ctx.ledger, left.id, reason="the demo was started again from its first day", by="demo")
 
 
-def work_folder(work: Path) -> Path:
+def work_folder(home: Path) -> Path:
+    """For the driver's dumps and the logs of the two processes."""
+    work = home / "drill"
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
     return work
 
@@ -271,12 +308,3 @@ def warm() -> threading.Thread:
     from checks import suites
 
     return suites.warm()
-
-
-def run_flow(name: Literal["protect", "recover"], **parameters: Any) -> dict[str, Any]:
-    """Run a flow in this process against the Prefect server."""
-    from flows.protect import protect
-    from flows.recover import recover
-
-    result: dict[str, Any] = (protect if name == "protect" else recover)(**parameters)
-    return result

@@ -39,14 +39,15 @@ def demo(
         raise BadUse(f"demo: --report {report}: there is no folder {report.parent}; make it first")
     from rich.console import Console
 
-    from console.demo import Demo
+    from console.demo import Demo, Fault
     from console.demo_story import Teller
 
     teller = Teller(Console(highlight=False, soft_wrap=True, stderr=as_json))
-    run = Demo(teller=teller, report=report, fault="no-journal" if no_journal else "gap" if journal_gap else None)
+    fault: Fault | None = "no-journal" if no_journal else "gap" if journal_gap else None
+    run = Demo(teller=teller, report=report, fault=fault, down=down)
     json_path = os.environ.get("DEMO_JSON")
     figures = Path(json_path) if json_path else report.with_suffix(".json") if as_json else None
-    passed = run.play(json_path=figures, down=down)
+    passed = run.play(json_path=figures)
     if as_json and figures is not None:
         output.say(figures.read_text("utf-8"))
     if not passed:
