@@ -53,9 +53,11 @@ def worked(kiosk: Kiosk) -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_kill_between_effect_and_outcome(
-    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch, step: str
+    kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, step: str
 ) -> None:
-    incident, plan = planned.incident_id, planned
+    late = STEPS.index(step) >= STEPS.index("replay")
+    plan: Plan = request.getfixturevalue("undone" if late else "planned")
+    incident = plan.incident_id
     assert [s.id for s in plan.steps] == STEPS
     dying = dies(steps.outcome, after=False, when=lambda _ledger, _recovery, at, **_: at == step)
     monkeypatch.setattr(steps, "outcome", dying)
