@@ -178,6 +178,11 @@ class Platform(Protocol):
         ``version_hash`` is filled where the platform tells at no great cost. Empty without ``executions``."""
         ...
 
+    def latest_run(self, workflow_id: str) -> str | None:
+        """The id of the youngest run in whatever state; ``None`` without one. A cheap question: asked twice, it tells
+        whether anything started in between, however short."""
+        ...
+
     def run_detail(self, run_id: str) -> RunDetail:
         """One run with its event and outputs. Raises ``Permanent`` when the platform no longer has it."""
         ...

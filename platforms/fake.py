@@ -214,6 +214,10 @@ class FakePlatform:
                 and (since is None or detail.run.stopped_at is None or detail.run.stopped_at >= since)
             ]
 
+    def latest_run(self, workflow_id: str) -> str | None:
+        with self._lock:
+            return next((i for i in reversed(self._runs) if self._runs[i].run.workflow_id == workflow_id), None)
+
     def run_detail(self, run_id: str) -> RunDetail:
         with self._lock:
             if run_id not in self._runs:

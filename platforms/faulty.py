@@ -198,6 +198,9 @@ class Faulty:
         listed = self._call("runs", lambda: self._platform.runs(workflow_id, since=true_since, states=states))
         return [self._run(run) for run in listed]
 
+    def latest_run(self, workflow_id: str) -> str | None:
+        return self._call("latest_run", lambda: self._platform.latest_run(workflow_id))
+
     def run_detail(self, run_id: str) -> RunDetail:
         detail = self._call("run_detail", lambda: self._platform.run_detail(run_id))
         return replace(detail, run=self._run(detail.run))

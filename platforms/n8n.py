@@ -157,6 +157,13 @@ class N8n:
                 kept.append(run)
         return sorted(kept, key=lambda run: int(run.id))
 
+    def latest_run(self, workflow_id: str) -> str | None:
+        newest = 0
+        for query in ({"status": "new"}, {"status": "running"}, {"status": "waiting"}, {}):
+            answer = self._client.get("runs", "/executions", workflowId=workflow_id, limit=1, **query)
+            newest = max([newest, *(int(execution["id"]) for execution in answer["data"])])
+        return str(newest) if newest else None
+
     def run_detail(self, run_id: str) -> RunDetail:
         params = {"includeData": "true", "ignoreDataSizeLimit": "true"}
         execution = self._client.get(f"run {run_id}", f"/executions/{run_id}", **params)

@@ -100,6 +100,9 @@ class Retrying:
     ) -> list[Run]:
         return self._call(lambda: self._platform.runs(workflow_id, since=since, states=states))
 
+    def latest_run(self, workflow_id: str) -> str | None:
+        return self._call(lambda: self._platform.latest_run(workflow_id))
+
     def run_detail(self, run_id: str) -> RunDetail:
         return self._call(lambda: self._platform.run_detail(run_id))
 

@@ -174,6 +174,17 @@ def test_a_stopped_run_keeps_its_event_and_stopping_again_is_left_alone(scene: A
     assert "Echo" not in detail.outputs
 
 
+def test_the_latest_run_tells_that_another_one_started(scene: Any) -> None:
+    workflow_id, _ = scene.workflow(wait_s=SHORT_S)
+    assert scene.platform.latest_run("no-such-workflow") is None
+    first = scene.run(workflow_id, {"n": 1})
+    assert scene.platform.latest_run(workflow_id) == first.id
+    second = scene.run(workflow_id, {"n": 2}, ended=False)
+    assert scene.platform.latest_run(workflow_id) == second.id
+    soon(lambda: ended_run(scene, second.id))
+    assert scene.platform.latest_run(workflow_id) == second.id
+
+
 def test_a_run_tells_its_event_outputs_and_error(scene: Any) -> None:
     workflow_id, _ = scene.workflow()
     body = {"text": "žluťoučký {{ 1 + 1 }}", "list": [1, None, {"deep": True}], "amount": 12.5}
