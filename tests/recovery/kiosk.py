@@ -97,7 +97,7 @@ def app_model(**changes: Any) -> App:
             {"key": "statuses", "kind": "rule", "table": "kiosk.orders", "sql": "r.status <> 'lost'"},
         ],
         "resume_order": [["intake"], ["payment"]],
-        "containment": {"drain_s": 0.1, "settle_s": 0.1, "timeout_s": 1.0},
+        "containment": {"drain_s": 1.0, "settle_s": 0.1, "timeout_s": 3.0},
         "caps": {"max_deleted_share": 0.9},
     }
     return App.model_validate({**values, **changes})
