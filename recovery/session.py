@@ -209,15 +209,24 @@ def finished(catalog: Path, app: str, found: Plan) -> dict[str, Any]:
     """Record the end. After one half alone the incident stays open, in a named paused state."""
     state = STATES[found.mode]
     with open_app(catalog, app) as ctx:
+        outcomes = ctx.ledger.entries(recovery=found.recovery_id, kinds=["step.outcome"])
+        left = sorted({x for e in outcomes for x in e.body.get("detail", {}).get("left_out", [])})
         ctx.ledger.append(
             "recovery.finished",
             app=found.app,
             incident=found.incident_id,
             recovery=found.recovery_id,
-            body={"plan_hash": found.hash, "mode": found.mode, "state": state, "resumed": found.mode is Mode.BOTH},
+            body={
+                "plan_hash": found.hash,
+                "mode": found.mode,
+                "state": state,
+                "resumed": found.mode is Mode.BOTH,
+                "left_out": left,
+            },
         )
         if found.mode is Mode.BOTH:
-            record.close(
-                ctx.ledger, found.incident_id, reason="recovered: logic and data agree, suites passed, resumed"
-            )
-    return {"recovery": found.recovery_id, "plan_hash": found.hash, "state": state}
+            reason = "recovered: logic and data agree, suites passed, resumed"
+            if left:
+                reason += f"; a person must look at the events of {', '.join(left)}, which fail as they did before"
+            record.close(ctx.ledger, found.incident_id, reason=reason)
+    return {"recovery": found.recovery_id, "plan_hash": found.hash, "state": state, "left_out": left}

@@ -45,14 +45,16 @@ class PgServer:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
     def create_role(self, name: str) -> None:
-        """A login role whose password is ``test-<name>``; nothing happens if it exists."""
-        statement = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(
-            sql.Identifier(name), sql.Literal(f"test-{name}")
-        )
+        """A login role whose password is ``test-<name>``, whatever an earlier test gave it."""
         with psycopg.connect(self.superuser_dsn(), autocommit=True) as connection:
-            try:
-                connection.execute(statement)
-            except errors.DuplicateObject:
+            for verb in ("CREATE", "ALTER"):
+                statement = sql.SQL(verb + " ROLE {} LOGIN PASSWORD {}").format(  # type: ignore[arg-type]
+                    sql.Identifier(name), sql.Literal(f"test-{name}")
+                )
+                try:
+                    connection.execute(statement)
+                except errors.DuplicateObject:
+                    continue
                 return
 
     def drop_role(self, name: str) -> None:

@@ -119,7 +119,8 @@ def recover(
         recovery=recovery,
         resume=go_on,
     )
-    output.emit(result, as_json=as_json, text=f"recovery {result['recovery']}: {result['state']}")
+    left = f"; look at the events of {', '.join(result['left_out'])}" if result.get("left_out") else ""
+    output.emit(result, as_json=as_json, text=f"recovery {result['recovery']}: {result['state']}{left}")
 
 
 def approved(

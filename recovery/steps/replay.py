@@ -48,17 +48,21 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
     workflows = sorted({e.workflow for e in plan.events})
     entries = {w: ctx.platform.open_private_entry(known_good(ctx, plan, w)) for w in workflows}
     counts = dict.fromkeys(Done, 0)
+    left_out: list[str] = []
     with ctx.connect("recoverer", "replay") as connection, fence_lowered(ctx, connection, plan, workflows) as begun:
         sent = {w: ctx.platform.sent(entry) for w, entry in entries.items()}
         for done, event in enumerate(sorted(plan.events, key=lambda e: e.order), start=1):
             key = event_key(plan, event)
             earlier = sent[event.workflow].get(key, [])
-            counts[send_once(ctx, connection, plan, event, entries[event.workflow], earlier, begun)] += 1
+            ended_as = send_once(ctx, connection, plan, event, entries[event.workflow], earlier, begun)
+            counts[ended_as] += 1
+            if ended_as is Done.REFUSED:
+                left_out.append(f"run {event.run_id} of {event.workflow}")
             if done % 25 == 0 or done == len(plan.events):
                 say(f"replayed {done} of {len(plan.events)} events")
         twice = undo_repeats(ctx, connection, plan, entries, begun)
-    if counts[Done.REFUSED]:
-        say(f"{counts[Done.REFUSED]} events fail through the good version just as they did before; they are left out")
+    if left_out:
+        say(f"{len(left_out)} events fail through the good version just as they did before; a person must look at them")
     if twice:
         say(f"{twice} runs repeated an event after all (their answers came late); they were undone")
     return {
@@ -66,6 +70,7 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
         "replayed": counts[Done.REPLAYED],
         "already_there": counts[Done.THERE],
         "refused_as_before": counts[Done.REFUSED],
+        "left_out": left_out,
         "repeats_undone": twice,
         "workflows": workflows,
     }

@@ -32,7 +32,7 @@ from snapshots.store import Store
 from tests.conftest import AppDb
 
 TABLES = ("kiosk.orders", "kiosk.stock", "kiosk.payments")
-ROLES = {"intake": "wf_intake", "payment": "wf_payment"}
+ROLES = {"intake": "wf_intake", "payment": "wf_kiosk_payment"}
 CLERK = "clerk"
 SCHEMA = """
 CREATE SCHEMA kiosk;
@@ -48,8 +48,8 @@ CREATE FUNCTION kiosk.classify() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
 END $$;
 CREATE TRIGGER orders_classify AFTER INSERT OR UPDATE ON kiosk.orders
     FOR EACH ROW EXECUTE FUNCTION kiosk.classify();
-GRANT USAGE ON SCHEMA kiosk TO wf_intake, wf_payment, clerk;
-GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA kiosk TO wf_intake, wf_payment, clerk;
+GRANT USAGE ON SCHEMA kiosk TO wf_intake, wf_kiosk_payment, clerk;
+GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA kiosk TO wf_intake, wf_kiosk_payment, clerk;
 INSERT INTO kiosk.orders (id, total, status) SELECT 'h' || n, 10 * n, 'sent' FROM generate_series(1, 9) n;
 INSERT INTO kiosk.stock VALUES ('tea', 100), ('jam', 100);
 """
@@ -81,7 +81,7 @@ def app_model(**changes: Any) -> App:
             {
                 "key": "payment",
                 "name": "Payment",
-                "role": "wf_payment",
+                "role": "wf_kiosk_payment",
                 "trigger": webhook,
                 "writes": ["kiosk.orders.status", "kiosk.payments"],
                 **PEOPLE,
@@ -187,7 +187,7 @@ class Kiosk:
 
     def payment(self, _content: Mapping[str, Any], event: Event, run: str) -> dict[str, Any]:
         body = event["body"]
-        with self.transaction("wf_payment", run) as db:
+        with self.transaction("wf_kiosk_payment", run) as db:
             row = db.execute(
                 "UPDATE kiosk.orders SET status = 'paid' WHERE id = %s RETURNING total", (body["order"],)
             ).fetchone()
