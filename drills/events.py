@@ -181,7 +181,7 @@ def look(dsn: str, seed: int | None) -> World:
             FROM (
                 SELECT *, row_number() OVER (PARTITION BY region ORDER BY id) AS n
                 FROM desk.orders
-                WHERE placed_at BETWEEN now() - interval '47 days' AND now() - interval '31 days' AND status <> %s
+                WHERE placed_at BETWEEN now() - interval '41 days' AND now() - interval '31 days' AND status <> %s
             ) AS old
             WHERE n <= %s ORDER BY n, region
             """,

@@ -108,7 +108,7 @@ class Story:
         return [self._spawn(self._send(self.world.order(check_s=s))) for s in SLOW_S]
 
     def burst(self) -> None:
-        """Many orders and payments at once, so that every region is hit within a moment."""
+        """Many orders and payments at once, so that good and bad runs overlap."""
         for n in range(BURST):
             self._spawn(self.order(paid=n % 2 == 0, called=n % 4 == 1))
         for _ in range(BURST // 4):
