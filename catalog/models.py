@@ -149,6 +149,8 @@ class Detector(Model):
     severity: Literal["sev1", "sev2", "sev3"] = "sev2"
     impact: str = ""
     """What it means to the business, in words."""
+    playbook: Key | None = None
+    """The playbook that handles it; the app's first one when omitted."""
 
 
 class Objectives(Model):
@@ -163,9 +165,39 @@ class Autonomy(Model):
     """How far Reinstate goes without a person."""
 
     contain: bool = True
+    """Whether a confirmed anomaly is contained; else the incident is only opened and announced."""
     recover: bool = False
+    """Whether an automatic recovery approves its own plan within the limits below; else it waits for a person."""
     max_rows: int = 10_000
+    """Plans that touch more rows wait for a person."""
+    most_critical: Tier = Tier.CRITICAL
+    """Apps and workflows of a more critical tier wait for a person."""
     cooldown_s: int = 600
+    """So long after an automatic recovery, the next one waits for a person."""
+
+
+class Approvals(Model):
+    """How long a plan that was shown may be approved, in seconds: the app goes on meanwhile."""
+
+    expires_s: int = Field(default=3600, gt=0)
+
+
+class Channel(Model):
+    """Where notices go. ``to`` is an Apprise URL: chat, mail, webhook, ..."""
+
+    key: Key
+    audience: Literal["responders", "business", "customers"]
+    to: SecretRef
+    severities: tuple[Literal["sev1", "sev2", "sev3"], ...] = ("sev1", "sev2", "sev3")
+    updates_every_s: int = Field(default=900, gt=0)
+    """When the next update is promised."""
+
+
+class Schedules(Model):
+    """Cron lines (UTC) of what `reinstate up` runs by itself; an empty one switches it off."""
+
+    protect: str = "0 * * * *"
+    drill: str = "0 5 * * 0"
 
 
 class Containment(Model):
@@ -235,6 +267,9 @@ class App(Owned):
     containment: Containment = Containment()
     caps: Caps = Caps()
     journal: JournalPolicy = JournalPolicy()
+    approvals: Approvals = Approvals()
+    channels: tuple[Channel, ...] = ()
+    schedules: Schedules = Schedules()
 
     def workflow(self, key: str) -> Workflow:
         return next(w for w in self.workflows if w.key == key)

@@ -16,6 +16,7 @@ INCIDENT_CONTAINED: Final = "incident.contained"
 INCIDENT_DIAGNOSED: Final = "incident.diagnosed"
 INCIDENT_UNDIAGNOSED: Final = "incident.undiagnosed"
 INCIDENT_CLOSED: Final = "incident.closed"
+INCIDENT_ANNOUNCED: Final = "incident.announced"
 CONTAIN_STARTED: Final = "contain.started"
 CONTAIN_LIVE_BEFORE: Final = "contain.live-before"
 CONTAIN_PROVEN: Final = "contain.proven"
@@ -24,6 +25,10 @@ POINT_TAKEN: Final = "point.taken"
 PLAN_MADE: Final = "plan.made"
 PLAN_APPROVED: Final = "plan.approved"
 PLAN_REJECTED: Final = "plan.rejected"
+PLAN_SHOWN: Final = "plan.shown"
+PLAN_EXPIRED: Final = "plan.expired"
+RECOVERY_REQUESTED: Final = "recovery.requested"
+RECOVERY_CONTINUED: Final = "recovery.continued"
 RECOVERY_STARTED: Final = "recovery.started"
 RECOVERY_STOPPED: Final = "recovery.stopped"
 RECOVERY_ABANDONED: Final = "recovery.abandoned"
@@ -38,6 +43,9 @@ RELAPSE: Final = "relapse"
 OVERRIDE: Final = "override"
 LEASE_TAKEN_OVER: Final = "lease.taken_over"
 HEAD_RESET: Final = "ledger.head_reset"
+NOTICE_SENT: Final = "notice.sent"
+NOTICE_FAILED: Final = "notice.failed"
+DRILL_SCORED: Final = "drill.scored"
 
 BODY_FIELDS: Final[dict[str, str]] = {
     INCIDENT_DETECTED: "findings [{detector, table, rows, message, ...}], detected_at?, by?",
@@ -58,6 +66,10 @@ BODY_FIELDS: Final[dict[str, str]] = {
     "conflicts {kind: n}, suspects n, events [...], steps [{id, kind, title}], notes [sentence], objectives?",
     PLAN_APPROVED: "plan_hash, by, reason, identity_proven",
     PLAN_REJECTED: "plan_hash, by, reason",
+    PLAN_SHOWN: "plan_hash, flow_run, expires_at",
+    PLAN_EXPIRED: "plan_hash, expires_at",
+    RECOVERY_REQUESTED: "flow_run, trigger (operator | event | steward | command), number n, mode",
+    RECOVERY_CONTINUED: "flow_run, previous, why, attempt n",
     RECOVERY_STARTED: "mode, plan_hash, by?, flow_run?, versions? {name: version}, objectives? {rto_s, rpo_s}",
     RECOVERY_STOPPED: "state (where it stopped safely), reason, next?",
     RECOVERY_ABANDONED: "by, reason",
@@ -72,6 +84,10 @@ BODY_FIELDS: Final[dict[str, str]] = {
     OVERRIDE: "what, by, reason",
     LEASE_TAKEN_OVER: "holder, previous, reason, fencing n, previous_since",
     HEAD_RESET: "by, reason, seq n",
+    INCIDENT_ANNOUNCED: "event (id of the Prefect event)",
+    NOTICE_SENT: "state, audience, channel, about seq n, subject, seconds",
+    NOTICE_FAILED: "state, audience, channel, about seq n, why, attempt n",
+    DRILL_SCORED: "a scorecard: drill, scenario, passed, reasons, ...",
 }
 
 RESUMED: Final = "resumed"
