@@ -38,6 +38,9 @@ STEP_OUTCOME: Final = "step.outcome"
 VERIFY_PASSED: Final = "verify.passed"
 VERIFY_FAILED: Final = "verify.failed"
 CANARY_STARTED: Final = "canary.started"
+FENCE_LOWERED: Final = "fence.lowered"
+FENCE_RAISED: Final = "fence.raised"
+RESUME_BEGUN: Final = "resume.begun"
 RESUME_STAGE: Final = "resume.stage"
 RELAPSE: Final = "relapse"
 OVERRIDE: Final = "override"
@@ -79,6 +82,9 @@ BODY_FIELDS: Final[dict[str, str]] = {
     VERIFY_PASSED: "suites {ran, failed [...]}, agreement [{name, holds, detail}], seconds?",
     VERIFY_FAILED: "suites {ran, failed [...]}, agreement [{name, holds, detail}], seconds?",
     CANARY_STARTED: "workflow, position",
+    FENCE_LOWERED: "workflows [key], position",
+    FENCE_RAISED: "workflows [key], position",
+    RESUME_BEGUN: "workflows [key], position",
     RESUME_STAGE: "stage n, workflows [key], ok",
     RELAPSE: "findings [sentence], workflows [key]",
     OVERRIDE: "what, by, reason",

@@ -163,6 +163,50 @@ def _point(entry: Entry) -> str:
     return f"Recovery point {name} taken, {'verified' if entry.body.get('verified') else 'not verified'}"
 
 
+def _until(body: Mapping[str, Any]) -> str:
+    from ledger.metrics import instant  # which reads stories itself
+
+    at = instant(body.get("expires_at"))
+    return f" until {at:%Y-%m-%d %H:%M:%S} UTC" if at else ""
+
+
+def _shown(entry: Entry) -> str:
+    return f"Plan {str(entry.body.get('plan_hash', '?'))[:12]} waits for approval{_until(entry.body)}"
+
+
+def _expired(entry: Entry) -> str:
+    return f"Nobody decided about plan {str(entry.body.get('plan_hash', '?'))[:12]} in time; it may not be approved now"
+
+
+def _requested(entry: Entry) -> str:
+    number, trigger = entry.body.get("number", "?"), entry.body.get("trigger", "somebody")
+    return f"Recovery run #{number} asked for by {WHO.get(trigger, 'somebody') if isinstance(trigger, str) else '?'}"
+
+
+def _continued(entry: Entry) -> str:
+    attempt = entry.body.get("attempt")
+    number = f" (attempt {attempt})" if attempt is not None else ""
+    return f"Recovery {entry.recovery} is continued{number}{_because(entry.body, 'why')}"
+
+
+def _notice(entry: Entry) -> str:
+    body = entry.body
+    what = f"'{body['subject']}' " if body.get("subject") else ""
+    return f"Notice {what}sent to {body.get('audience', 'somebody')} by {body.get('channel', 'a channel')}"
+
+
+def _notice_failed(entry: Entry) -> str:
+    body = entry.body
+    to, by = body.get("audience", "somebody"), body.get("channel", "a channel")
+    return f"Notice to {to} by {by} could not be sent{_because(body, 'why')}"
+
+
+def _scored(entry: Entry) -> str:
+    word = "passed" if entry.body.get("passed") is True else "did not pass"
+    reasons = entry.body.get("reasons")
+    return f"Drill of {entry.body.get('scenario', 'a scenario')} {word}" + (f": {_names(reasons)}" if reasons else "")
+
+
 def _taken_over(entry: Entry) -> str:
     body = entry.body
     return f"{body.get('holder', '?')} took over from {body.get('previous', '?')}{_because(body)}"
@@ -172,6 +216,13 @@ def _dicts(value: object) -> list[dict[str, Any]]:
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
 
+WHO = {
+    "operator": "an operator",
+    "command": "a command",
+    "event": "an automatic trigger",
+    "steward": "the steward",
+}
+
 SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.INCIDENT_DETECTED: _detected,
     kinds.INCIDENT_OPENED: _opened,
@@ -179,6 +230,7 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.INCIDENT_CONTAINED: _proven,
     kinds.INCIDENT_DIAGNOSED: _diagnosed,
     kinds.INCIDENT_UNDIAGNOSED: lambda e: f"No sure cause found; a person must decide{_because(e.body, 'why')}",
+    kinds.INCIDENT_ANNOUNCED: lambda _: "The incident was announced, so that what answers such events can start",
     kinds.INCIDENT_CLOSED: lambda e: f"Incident closed ({e.body.get('resolution', 'resolved')}){_because(e.body)}",
     kinds.CONTAIN_STARTED: lambda e: f"Pausing {_names(e.body.get('workflows'))}",
     kinds.CONTAIN_LIVE_BEFORE: lambda e: f"Noted which version of {_names(e.body.get('versions'))} was live",
@@ -188,6 +240,10 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.PLAN_MADE: _planned,
     kinds.PLAN_APPROVED: _decided("approved"),
     kinds.PLAN_REJECTED: _decided("rejected"),
+    kinds.PLAN_SHOWN: _shown,
+    kinds.PLAN_EXPIRED: _expired,
+    kinds.RECOVERY_REQUESTED: _requested,
+    kinds.RECOVERY_CONTINUED: _continued,
     kinds.RECOVERY_STARTED: lambda e: f"Recovery {e.recovery} started ({e.body.get('mode', 'mode not recorded')})",
     kinds.RECOVERY_STOPPED: lambda e: f"Recovery stopped, {e.body.get('state', 'still contained')}{_because(e.body)}",
     kinds.RECOVERY_ABANDONED: lambda e: f"Recovery {e.recovery} abandoned by {_by(e.body)}{_because(e.body)}",
@@ -197,11 +253,17 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.VERIFY_PASSED: _verified,
     kinds.VERIFY_FAILED: _verified,
     kinds.CANARY_STARTED: lambda e: f"A test event is sent through {e.body.get('workflow', 'a workflow')}",
+    kinds.FENCE_LOWERED: lambda e: f"{_names(e.body.get('workflows'))} may write, for the recovery alone",
+    kinds.FENCE_RAISED: lambda e: f"{_names(e.body.get('workflows'))} may not write any more",
+    kinds.RESUME_BEGUN: lambda e: f"{_names(e.body.get('workflows'))} may write again; the resume begins",
     kinds.RESUME_STAGE: _resumed,
     kinds.RELAPSE: lambda e: f"Relapse, contained again: {_names(e.body.get('findings'))}",
     kinds.OVERRIDE: lambda e: f"{_by(e.body)} overrode {e.body.get('what', 'a rule')}{_because(e.body)}",
     kinds.LEASE_TAKEN_OVER: _taken_over,
     kinds.HEAD_RESET: lambda e: f"{_by(e.body)} accepted the ledger as it stands{_because(e.body)}",
+    kinds.NOTICE_SENT: _notice,
+    kinds.NOTICE_FAILED: _notice_failed,
+    kinds.DRILL_SCORED: _scored,
 }
 
 _GOOD = frozenset({*kinds.CONTAINED, kinds.VERIFY_PASSED, kinds.RECOVERY_FINISHED, kinds.INCIDENT_CLOSED})
@@ -213,6 +275,8 @@ _BAD = frozenset(
         kinds.VERIFY_FAILED,
         kinds.RECOVERY_STOPPED,
         kinds.RELAPSE,
+        kinds.PLAN_EXPIRED,
+        kinds.NOTICE_FAILED,
     }
 )
 

@@ -94,6 +94,32 @@ def test_a_sentence_copes_with_an_empty_and_with_a_strange_body(kind: str) -> No
             "bad",
         ),
         (entry(kinds.RESUME_STAGE, stage=2, workflows=["pay"], ok=True), "Stage 2: pay resumed", "good"),
+        (
+            entry(kinds.PLAN_SHOWN, plan_hash="b" * 64, expires_at="2026-11-21T13:00:00+00:00"),
+            "Plan bbbbbbbbbbbb waits for approval until 2026-11-21 13:00:00 UTC",
+            "plain",
+        ),
+        (
+            entry(kinds.RECOVERY_REQUESTED, trigger="event", number=12, mode="both"),
+            "Recovery run #12 asked for by an automatic trigger",
+            "plain",
+        ),
+        (
+            entry(kinds.RECOVERY_CONTINUED, why="its process died", attempt=2),
+            "Recovery R1 is continued (attempt 2): its process died",
+            "plain",
+        ),
+        (
+            entry(kinds.NOTICE_SENT, subject="Orders are paused", audience="business", channel="mail"),
+            "Notice 'Orders are paused' sent to business by mail",
+            "plain",
+        ),
+        (
+            entry(kinds.DRILL_SCORED, scenario="bad version", passed=False, reasons=["too slow"]),
+            "Drill of bad version did not pass: too slow",
+            "plain",
+        ),
+        (entry(kinds.FENCE_LOWERED, workflows=["intake"]), "intake may write, for the recovery alone", "plain"),
         (entry("custom.kind-of_thing"), "Custom kind of thing (undo)", "plain"),
     ],
 )
