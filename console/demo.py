@@ -13,7 +13,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from console import report as page
 from console.demo_story import Teller
 from console.flow_runs import prefect_address
 from drills import faults, processes
@@ -21,6 +20,8 @@ from drills.needed import NEEDED, shortfalls
 from drills.order_desk import EXAMPLE, OrderDesk
 from estate import Addresses, Estate, Progress
 from incidents import record
+from incidents.report.collect import collect
+from incidents.report.render import write
 from ledger.metrics import metrics
 from recovery import containment, manual, setup
 from recovery.context import AppContext, open_app
@@ -78,7 +79,7 @@ class Demo:
                 verdict = self._judge(driver)
             figures = {**self._measured(ctx, result), **{k: v for k, v in verdict.items() if k not in ("event", "at")}}
             goals = ctx.app.objectives
-            page.write(page.collect(ctx.ledger, incident, rto_s=goals.rto_s, rpo_s=goals.rpo_s), self.report)
+            write(collect(ctx.ledger, incident, rto_s=goals.rto_s, rpo_s=goals.rpo_s), self.report)
         figures["total_s"] = round(self.teller.seconds, 1)
         if json_path:
             json_path.write_text(json.dumps(figures, indent=1, default=str), "utf-8")
@@ -90,6 +91,7 @@ class Demo:
         self.teller.say(f"up after {self.teller.seconds:.1f} s, of which {addresses.download_s:.1f} s were downloads")
         self._provision(addresses)
         os.environ["PREFECT_API_URL"] = addresses.prefect_api_url  # the demo never writes to a server of the user's
+        os.environ["PREFECT_API_AUTH_STRING"] = addresses.prefect_auth
         prefect_address()
         return addresses
 

@@ -78,11 +78,12 @@ def report(
     """
     if not to.parent.is_dir():
         raise BadUse(f"report: --output {to}: there is no folder {to.parent}; make it first")
-    from console import report as page
+    from incidents.report.collect import collect
+    from incidents.report.render import write
     from recovery import standing
 
     with opened(catalog, app) as ctx:
         goals = ctx.app.objectives
         chosen = standing.incident_or_last(ctx, incident)
-        page.write(page.collect(ctx.ledger, chosen, rto_s=goals.rto_s, rpo_s=goals.rpo_s), to)
+        write(collect(ctx.ledger, chosen, rto_s=goals.rto_s, rpo_s=goals.rpo_s), to)
     output.emit({"incident": chosen, "report": to}, as_json=as_json, text=f"report on {chosen} written to {to}")

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from console.report import collect, render, write
 from incidents import record
 from incidents.errors import UnknownIncident
+from incidents.report.collect import collect
+from incidents.report.render import render, write
 from ledger import Ledger, kinds, steps
 
 START = datetime(2026, 11, 21, 12, tzinfo=UTC)

@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
-from console.report_model import (
+from incidents.errors import UnknownIncident
+from incidents.record import Incident, Status, fold
+from incidents.report.model import (
     Cause,
     Decision,
     Recovery,
@@ -24,8 +26,6 @@ from console.report_model import (
     TableChange,
     Verification,
 )
-from incidents.errors import UnknownIncident
-from incidents.record import Incident, Status, fold
 from incidents.severity import Severity
 from ledger import kinds, steps
 from ledger.entry import Entry

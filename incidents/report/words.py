@@ -1,20 +1,12 @@
-"""The report of an incident: one HTML file that needs nothing else, for people who were not there.
-
-No script, no font, no picture from anywhere: it can be mailed, printed and kept. Everything on it is escaped.
-"""
+"""What the report says in words, for HTML and Markdown alike: plain sentences for people who were not there. Pure."""
 
 from __future__ import annotations
 
-import os
 from datetime import datetime
-from pathlib import Path
 
-from console.report_collect import collect
-from console.report_model import Recovery, ReportData
 from incidents.record import Status
+from incidents.report.model import Recovery, ReportData
 from ledger.timeline import count, seconds
-
-__all__ = ["ReportData", "collect", "render", "write"]
 
 CONFLICTS: dict[str, str] = {
     "later-same-column": "A later legitimate edit of the same field was kept",
@@ -22,6 +14,7 @@ CONFLICTS: dict[str, str] = {
     "created-then-edited": "A row made by a bad run was edited by somebody since",
     "key-taken": "The key of a row to bring back is in use again",
     "referenced": "Other rows refer to a row that was to go",
+    "parent-gone": "What a row to bring back refers to is gone",
 }
 
 RUN_REASONS: dict[str, str] = {
@@ -42,44 +35,8 @@ HEADLINES: dict[Status, tuple[str, str]] = {
 }
 
 
-def render(data: ReportData) -> str:
-    """The page as text."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(seconds=_seconds, moment=_moment, short=_short)
-    tone, headline = _headline(data)
-    return environment.get_template("report.html.j2").render(
-        data=data,
-        incident=data.incident,
-        metrics=data.metrics,
-        tone=tone,
-        headline=headline,
-        summary=_summary(data),
-        goals=_goals(data),
-        conflicts=CONFLICTS,
-        run_reasons=RUN_REASONS,
-        count=count,
-    )
-
-
-def write(data: ReportData, path: Path) -> Path:
-    """Write the page to ``path``, readable by its owner only, whole or not at all. Raises ``OSError``."""
-    page = render(data)
-    draft = path.with_name(f".{path.name}.tmp")
-    with os.fdopen(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
-        file.write(page)
-    draft.replace(path)
-    return path
-
-
-def _headline(data: ReportData) -> tuple[str, str]:
+def headline(data: ReportData) -> tuple[str, str]:
+    """Tone (``good``, ``warn``, ``bad``) and one line on where the incident stands."""
     tone, text = HEADLINES[data.incident.status]
     if data.incident.status is Status.RESOLVED and data.incident.recovered_at is None:
         # Closed without a recovery to the end on record: the page must not claim one.
@@ -91,12 +48,12 @@ def _headline(data: ReportData) -> tuple[str, str]:
     return tone, text
 
 
-def _summary(data: ReportData) -> list[str]:
+def summary(data: ReportData) -> list[str]:
     """What happened, in a few plain sentences."""
     incident, cause = data.incident, data.cause
     out = []
     if cause is not None:
-        since = f" since {_moment(cause.first_bad_at)} UTC" if cause.first_bad_at else ""
+        since = f" since {moment(cause.first_bad_at)} UTC" if cause.first_bad_at else ""
         out.append(f"A changed version of “{cause.workflow}” wrote wrong data{since}.")
     elif data.undiagnosed:
         out.append("The cause could not be determined with enough certainty; a person has to decide.")
@@ -108,6 +65,28 @@ def _summary(data: ReportData) -> list[str]:
         out.append(f"{', '.join(incident.workflows) or 'The app'} stopped writing{within}.")
     out.extend(_told(r) for r in data.recoveries if r.started_at or r.changed is not None)
     return out
+
+
+def goals(data: ReportData) -> list[tuple[str, str, str, str]]:
+    """Measure, value, goal, tone."""
+    total, loss = data.metrics.total_s, data.metrics.data_loss_s
+    rows = []
+    for name, value, goal in (("Recovery time", total, data.rto_s), ("Data lost", loss, data.rpo_s)):
+        tone = "plain" if value is None or goal is None else "good" if value <= goal else "bad"
+        rows.append((name, duration(value), "no goal on record" if goal is None else seconds(goal), tone))
+    return rows
+
+
+def duration(value: float | None) -> str:
+    return "not measured" if value is None else seconds(value)
+
+
+def moment(at: datetime | None) -> str:
+    return "not on record" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
+
+
+def short(text: str) -> str:
+    return text[:12] or "not on record"
 
 
 def _told(recovery: Recovery) -> str:
@@ -122,25 +101,3 @@ def _told(recovery: Recovery) -> str:
     if recovery.replayed is not None:
         text += f", {count(recovery.replayed, 'event')} taken again through the good version"
     return f"{text}."
-
-
-def _goals(data: ReportData) -> list[tuple[str, str, str, str]]:
-    """Measure, value, goal, tone."""
-    total, loss = data.metrics.total_s, data.metrics.data_loss_s
-    rows = []
-    for name, value, goal in (("Recovery time", total, data.rto_s), ("Data lost", loss, data.rpo_s)):
-        tone = "plain" if value is None or goal is None else "good" if value <= goal else "bad"
-        rows.append((name, _seconds(value), "no goal on record" if goal is None else seconds(goal), tone))
-    return rows
-
-
-def _seconds(value: float | None) -> str:
-    return "not measured" if value is None else seconds(value)
-
-
-def _moment(at: datetime | None) -> str:
-    return "not on record" if at is None else f"{at:%Y-%m-%d %H:%M:%S}"
-
-
-def _short(text: str) -> str:
-    return text[:12] or "not on record"

@@ -1,4 +1,4 @@
-"""What the report of an incident says, as values. Collected by :mod:`console.report_collect`, shown by the template."""
+"""What the report of an incident says, as values. Collected by :mod:`incidents.report.collect`, shown by the others."""
 
 from __future__ import annotations
 

@@ -1,0 +1,50 @@
+"""The report of an incident: one HTML file that needs nothing else, for people who were not there.
+
+No script, no font, no picture from anywhere: it can be mailed, printed and kept. Everything on it is escaped.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from incidents.report.model import ReportData
+from incidents.report.words import CONFLICTS, RUN_REASONS, duration, goals, headline, moment, short, summary
+from ledger.timeline import count
+
+
+def render(data: ReportData) -> str:
+    """The page as text."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(seconds=duration, moment=moment, short=short)
+    tone, said = headline(data)
+    return environment.get_template("report.html.j2").render(
+        data=data,
+        incident=data.incident,
+        metrics=data.metrics,
+        tone=tone,
+        headline=said,
+        summary=summary(data),
+        goals=goals(data),
+        conflicts=CONFLICTS,
+        run_reasons=RUN_REASONS,
+        count=count,
+    )
+
+
+def write(data: ReportData, path: Path) -> Path:
+    """Write the page to ``path``, readable by its owner only, whole or not at all. Raises ``OSError``."""
+    page = render(data)
+    draft = path.with_name(f".{path.name}.tmp")
+    with os.fdopen(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
+        file.write(page)
+    draft.replace(path)
+    return path
