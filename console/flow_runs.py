@@ -13,13 +13,17 @@ PATIENCE_S = 5.0
 
 
 def prefect_address() -> str:
-    """The Prefect server's API: ``PREFECT_API_URL``, else the estate's. Raises when none is known or answers."""
+    """The Prefect server's API: ``PREFECT_API_URL``, else the estate's. Raises when none is known, answers or lets us
+    in. The estate's password is set for the clients of this process, unless another one is."""
     # The story goes to the run's logs on the server; here only what the command itself says.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     os.environ.setdefault("PREFECT_SERVER_ALLOW_EPHEMERAL_MODE", "false")
     url = os.environ.get("PREFECT_API_URL") or estate_address()
-    check(url)
+    auth = os.environ.get("PREFECT_API_AUTH_STRING") or estate_password(url)
+    check(url, auth)
     os.environ["PREFECT_API_URL"] = url
+    if auth:
+        os.environ["PREFECT_API_AUTH_STRING"] = auth
     return url
 
 
@@ -32,13 +36,24 @@ def estate_address() -> str:
     return estate.addresses().prefect_api_url
 
 
-def check(url: str) -> None:
+def estate_password(url: str) -> str:
+    """``user:password`` when ``url`` is the estate's own server, else nothing: it is told to nobody else."""
+    from estate import Estate
+
+    found = Estate().addresses()
+    return found.prefect_auth if url.rstrip("/") == found.prefect_api_url else ""
+
+
+def check(url: str, auth: str = "") -> None:
     """Raises unless a server answers there: a recovery must not find out half-way."""
     import httpx
 
     where = without_credentials(url)
     try:
         answer = httpx.get(f"{url.rstrip('/')}/health", timeout=PATIENCE_S, follow_redirects=True)
+        user, _, password = auth.partition(":")
+        login = (user, password) if auth else None
+        door = httpx.get(f"{url.rstrip('/')}/version", timeout=PATIENCE_S, follow_redirects=True, auth=login)
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         cause = str(error) or type(error).__name__
         raise Unreachable(
@@ -48,6 +63,10 @@ def check(url: str) -> None:
         raise Unreachable(
             f"Prefect server {where}: it answers {answer.status_code} to a health question; "
             "correct PREFECT_API_URL, which ends in /api"
+        )
+    if door.status_code == httpx.codes.UNAUTHORIZED:
+        raise Unreachable(
+            f"Prefect server {where}: it refuses the password; set PREFECT_API_AUTH_STRING to user:password"
         )
 
 

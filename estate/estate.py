@@ -48,6 +48,8 @@ class Addresses:
     n8n_url: str
     n8n_api_key: str = field(repr=False)
     prefect_url: str
+    prefect_auth: str = field(repr=False)
+    """``user:password`` of the Prefect server: the value of ``PREFECT_API_AUTH_STRING``."""
     secrets_file: Path
     download_s: float
     """Seconds spent on downloads, contained in ``total_s``; 0 when the cache had everything."""
@@ -156,6 +158,7 @@ class Estate:
             n8n_url=self.n8n().url,
             n8n_api_key=known.get("N8N_API_KEY", ""),
             prefect_url=self.prefect().url,
+            prefect_auth=self.prefect().auth,
             secrets_file=self.secrets_file,
             download_s=self._download_s,
             total_s=total_s,
@@ -192,7 +195,9 @@ class Estate:
 
     def prefect(self) -> PrefectServer:
         """The Prefect server, whether it runs or not."""
-        return PrefectServer(self.home / "prefect", memory=self.memory, log=self._log("prefect"))
+        return PrefectServer(
+            self.home / "prefect", memory=self.memory, secrets_file=self.secrets_file, log=self._log("prefect")
+        )
 
     def _make_home(self) -> None:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ def nobody() -> str:
 @pytest.fixture
 def desk(tmp_path: Path, nobody: str, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Everything in place but the servers: neither platform nor database answers."""
-    for name in ("REINSTATE_CATALOG", "REINSTATE_APP", "PREFECT_API_URL"):
+    for name in ("REINSTATE_CATALOG", "REINSTATE_APP", "PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
         monkeypatch.delenv(name, raising=False)
     made = Desk(folder=tmp_path)
     dsn = f"postgresql://{{}}:test-{{}}@{nobody}/desk"

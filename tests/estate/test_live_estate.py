@@ -176,6 +176,18 @@ def test_n8n_has_a_role_that_owns_only_its_own_database(running: Estate) -> None
         assert connection.execute(query).fetchall() == [("n8n",)]
 
 
+def test_prefect_answers_only_those_who_know_its_password(running: Estate) -> None:
+    addresses = running.up(("prefect",))
+    kept = secrets.read(running.secrets_file)["PREFECT_AUTH"]
+    assert addresses.prefect_auth == kept == running.up(("prefect",)).prefect_auth
+    assert kept not in repr(addresses)
+    where = f"{addresses.prefect_api_url}/version"
+    user, _, password = kept.partition(":")
+    assert httpx.get(where, timeout=10).status_code == httpx.codes.UNAUTHORIZED
+    assert httpx.get(where, timeout=10, auth=(user, "guess")).status_code == httpx.codes.UNAUTHORIZED
+    assert httpx.get(where, timeout=10, auth=(user, password)).status_code == httpx.codes.OK
+
+
 def test_everything_kept_is_private(running: Estate) -> None:
     assert stat.S_IMODE(running.secrets_file.stat().st_mode) == 0o600
     for folder in ("logs", "n8n", "prefect"):

@@ -27,6 +27,7 @@ def made() -> Iterator[Wreck]:
             at = estate.addresses
             environment.setenv("REINSTATE_HOME", str(estate.home))
             environment.setenv("PREFECT_API_URL", at.prefect_api_url)
+            environment.setenv("PREFECT_API_AUTH_STRING", at.prefect_auth)
             desk = OrderDesk(
                 superuser_dsn=at.superuser_dsn, n8n_url=at.n8n_url, n8n_key=at.n8n_api_key, home=estate.home
             )

@@ -21,6 +21,7 @@ def test_every_deployment_deploys(estate: RunningEstate, tmp_path: Path) -> None
         "HOME": str(tmp_path),
         "PREFECT_HOME": str(tmp_path),
         "PREFECT_API_URL": estate.addresses.prefect_api_url,
+        "PREFECT_API_AUTH_STRING": estate.addresses.prefect_auth,
         "DO_NOT_TRACK": "1",
     }
 
