@@ -10,9 +10,13 @@ from __future__ import annotations
 import hashlib
 import json
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
+
+
+PERSON: Final = "a person must look"
+"""Notes of a plan that hold these words keep it from approving itself."""
 
 
 class Mode(StrEnum):

@@ -20,7 +20,7 @@ from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused
 from recovery.good_point import chosen as good_point_of
 from recovery.offer import offer_diff, refuse_gaps
-from recovery.plan import Mode, Plan, Publication, RunSelection, TableEffect
+from recovery.plan import PERSON, Mode, Plan, Publication, RunSelection, TableEffect
 from recovery.selection import undo_spec
 from snapshots import undo
 from snapshots.model import Policy, UndoPreview
@@ -225,9 +225,7 @@ def choose_events(ctx: AppContext, selected: Selected, notes: list[str]) -> even
     choice = events.choose(received)
     if choice.handled_elsewhere:
         notes.append(f"{choice.handled_elsewhere} events were handled by a good run as well; they are not replayed")
-    notes += [
-        f"run {r.run_id} of {r.workflow} has no event key; a person must look at its input" for r in choice.unreplayable
-    ]
+    notes += [f"run {r.run_id} of {r.workflow} has no event key; {PERSON} at its input" for r in choice.unreplayable]
     return choice
 
 
