@@ -19,9 +19,12 @@ from incidents.record import Incident, Status, fold
 from incidents.report.model import (
     Cause,
     Decision,
+    Notice,
+    Publication,
     Recovery,
     ReportData,
     Stage,
+    Start,
     StepLine,
     TableChange,
     Verification,
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from ledger.ledger import Ledger
 
 HIDDEN = "•••"
+DECIDED = {kinds.PLAN_APPROVED: "approved", kinds.PLAN_REJECTED: "rejected", kinds.PLAN_EXPIRED: "expired"}
 _VALUES = (
     # PostgreSQL's DETAIL: Key (email)=(a@b.example) already exists.
     (re.compile(r"=\([^)]*\)"), f"=({HIDDEN})"),
@@ -67,6 +71,8 @@ def collect(ledger: Ledger, incident_id: str, *, rto_s: float | None = None, rpo
         recoveries=tuple(_recovery(r, [e for e in entries if e.recovery == r]) for r in ids),
         verifications=tuple(_verification(e) for e in entries if e.kind in (kinds.VERIFY_PASSED, kinds.VERIFY_FAILED)),
         stages=tuple(_stage(e) for e in entries if e.kind == kinds.RESUME_STAGE),
+        notices=tuple(_notice(e) for e in entries if e.kind in (kinds.NOTICE_SENT, kinds.NOTICE_FAILED)),
+        starts=tuple(_start(e) for e in entries if e.kind in (kinds.RECOVERY_REQUESTED, kinds.RECOVERY_CONTINUED)),
         overrides=tuple(_decision(e, str(e.body.get("what", "a rule"))) for e in entries if e.kind == kinds.OVERRIDE),
         metrics=measure(entries),
         rto_s=goals.get("rto_s", rto_s),
@@ -135,26 +141,77 @@ def _recovery(recovery: str, entries: Sequence[Entry]) -> Recovery:
         mode=str(plan.get("mode") or (started[-1].body.get("mode") if started else "") or ""),
         policy=str(plan.get("policy") or ""),
         plan_hash=str(plan.get("hash") or (started[-1].body.get("plan_hash") if started else "") or ""),
+        publications=_publications(plan, lines),
         planned=_changes(plan.get("effects")),
         changed=_changed(lines, outcomes),
         events=_count(plan.get("events")),
         left=sum(_count(d.get("left")) for d in _details(lines, outcomes, "undo")),
         replayed=_replayed(lines, outcomes),
+        left_out=_count(final.body.get("left_out")) if final else 0,
         carried=_count(plan.get("carried_xids")),
         conflicts=_conflicts(plan, lines, outcomes),
         suspects=_count(plan.get("suspects")),
         notes=tuple(shown(n) for n in _list(plan.get("notes"))),
         steps=lines,
-        decisions=tuple(
-            _decision(e, "approved" if e.kind == kinds.PLAN_APPROVED else "rejected")
-            for e in entries
-            if e.kind in (kinds.PLAN_APPROVED, kinds.PLAN_REJECTED)
-        ),
+        decisions=tuple(_decision(e, DECIDED[e.kind]) for e in entries if e.kind in DECIDED),
+        waits_until=_waits_until(entries),
         started_at=started[0].at if started else None,
         ended_at=final.at if final else None,
         state=str(final.body.get("state") or final.kind.rpartition(".")[2]) if final else "",
         reason=shown(final.body.get("reason")) if final else "",
         flow_run=str((started[-1].body.get("flow_run") if started else "") or ""),
+    )
+
+
+def _publications(plan: dict[str, Any], lines: Iterable[StepLine]) -> tuple[Publication, ...]:
+    done = {s.step for s in lines if s.kind == "publish" and s.status == "done"}
+    return tuple(
+        Publication(
+            workflow=shown(p.get("workflow")) or "?",
+            before=str(p.get("from_version") or ""),
+            after=str(p.get("to_version") or ""),
+            source=str(p.get("source") or ""),
+            done=f"publish:{p.get('workflow')}" in done,
+        )
+        for p in _dicts(plan.get("publications"))
+    )
+
+
+def _waits_until(entries: Iterable[Entry]) -> datetime | None:
+    """Until when the newest plan that was shown may be approved, while nobody has decided."""
+    until = None
+    for entry in entries:
+        if entry.kind == kinds.PLAN_SHOWN:
+            until = instant(entry.body.get("expires_at"))
+        elif entry.kind in DECIDED or entry.kind in (kinds.RECOVERY_STARTED, kinds.RECOVERY_ABANDONED):
+            until = None
+    return until
+
+
+def _notice(entry: Entry) -> Notice:
+    body = entry.body
+    return Notice(
+        at=entry.at,
+        state=shown(body.get("state")),
+        audience=shown(body.get("audience")),
+        channel=shown(body.get("channel")),
+        subject=shown(body.get("subject")),
+        sent=entry.kind == kinds.NOTICE_SENT,
+        why=shown(body.get("why")),
+    )
+
+
+def _start(entry: Entry) -> Start:
+    body = entry.body
+    number = body.get("number")
+    why = f"continued: {shown(body.get('why')) or 'its process had died'}"
+    return Start(
+        at=entry.at,
+        what=why
+        if entry.kind == kinds.RECOVERY_CONTINUED
+        else f"started by {shown(body.get('trigger')) or 'somebody'}",
+        number=number if isinstance(number, int) and not isinstance(number, bool) else None,
+        flow_run=shown(body.get("flow_run")),
     )
 
 
@@ -295,7 +352,7 @@ def _decision(entry: Entry, what: str) -> Decision:
     return Decision(
         at=entry.at,
         what=what,
-        by=str(body.get("by") or "not recorded"),
+        by=str(body.get("by") or ("nobody in time" if entry.kind == kinds.PLAN_EXPIRED else "not recorded")),
         reason=shown(body.get("reason")),
         proven=body.get("identity_proven") is True,
     )

@@ -51,6 +51,8 @@ class StepLine:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Decision:
+    """What was decided about a plan (``approved``, ``rejected``; ``expired`` by nobody), or overridden."""
+
     at: datetime
     what: str
     by: str
@@ -78,25 +80,63 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Publication:
+    """A workflow that goes back from one version to another. ``done``: it is on record as published."""
+
+    workflow: str
+    before: str
+    after: str
+    source: str
+    done: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Notice:
+    """What was told to whom; ``why`` says what kept it from being sent."""
+
+    at: datetime
+    state: str
+    audience: str
+    channel: str
+    subject: str
+    sent: bool
+    why: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """A flow run that was to recover, or to go on: ``what`` started it."""
+
+    at: datetime
+    what: str
+    number: int | None
+    flow_run: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Recovery:
     """One attempt. ``planned`` from the plan, ``changed`` from what the data step recorded (``None``: it did not run).
-    ``left`` are rows left as they are because of a conflict, ``state`` is where it ended, empty while it has not."""
+    ``left`` are rows left as they are because of a conflict, ``left_out`` events that failed in the good version too,
+    ``state`` is where it ended, empty while it has not, ``waits_until`` the expiry of a plan nobody has decided on."""
 
     id: str
     mode: str = ""
     policy: str = ""
     plan_hash: str = ""
+    publications: tuple[Publication, ...] = ()
     planned: tuple[TableChange, ...] = ()
     changed: tuple[TableChange, ...] | None = None
     left: int = 0
     events: int = 0
     replayed: int | None = None
+    left_out: int = 0
     carried: int = 0
     conflicts: tuple[tuple[str, int], ...] = ()
     suspects: int = 0
     notes: tuple[str, ...] = ()
     steps: tuple[StepLine, ...] = ()
     decisions: tuple[Decision, ...] = ()
+    waits_until: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
     state: str = ""
@@ -117,6 +157,8 @@ class ReportData:
     recoveries: tuple[Recovery, ...]
     verifications: tuple[Verification, ...]
     stages: tuple[Stage, ...]
+    notices: tuple[Notice, ...]
+    starts: tuple[Start, ...]
     overrides: tuple[Decision, ...]
     metrics: Metrics
     rto_s: float | None

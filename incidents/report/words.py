@@ -34,6 +34,14 @@ HEADLINES: dict[Status, tuple[str, str]] = {
     Status.FALSE_ALARM: ("good", "A false alarm, closed"),
 }
 
+LEFT: dict[Status, str] = {
+    Status.OPEN: "The pause is not proven: wrong data may still be written. Somebody has to look now.",
+    Status.RECOVERING: "The recovery is still running.",
+    Status.STOPPED: "The recovery has to be continued or planned again; until then the app stays paused.",
+    Status.RESTORED: "One half is back. The app stays paused until the other half is, or somebody resumes it.",
+    Status.RECOVERED: "The incident has not been closed yet.",
+}
+
 
 def headline(data: ReportData) -> tuple[str, str]:
     """Tone (``good``, ``warn``, ``bad``) and one line on where the incident stands."""
@@ -67,10 +75,28 @@ def summary(data: ReportData) -> list[str]:
     return out
 
 
+def remains(data: ReportData) -> list[str]:
+    """What is left for people to do, most urgent first; empty when nothing is."""
+    incident, last = data.incident, data.recoveries[-1] if data.recoveries else None
+    out = []
+    if incident.status is Status.CONTAINED:
+        out.append(_undecided(last))
+    elif incident.status in LEFT:
+        out.append(LEFT[incident.status])
+    if data.undiagnosed and not incident.status.closed:
+        out.append("The cause is not known: somebody has to name the workflow, or choose a recovery point.")
+    if data.cause and data.cause.unattributed:
+        writes = count(data.cause.unattributed, "write")
+        out.append(f"{writes} could not be attributed with certainty and stand as they are: somebody has to look.")
+    if last is not None and (last.changed is not None or last.started_at is not None):
+        out += [sentence.format(count(n, what)) for n, what, sentence in _open_ends(last) if n]
+    return out
+
+
 def goals(data: ReportData) -> list[tuple[str, str, str, str]]:
     """Measure, value, goal, tone."""
     total, loss = data.metrics.total_s, data.metrics.data_loss_s
-    rows = []
+    rows: list[tuple[str, str, str, str]] = []
     for name, value, goal in (("Recovery time", total, data.rto_s), ("Data lost", loss, data.rpo_s)):
         tone = "plain" if value is None or goal is None else "good" if value <= goal else "bad"
         rows.append((name, duration(value), "no goal on record" if goal is None else seconds(goal), tone))
@@ -87,6 +113,28 @@ def moment(at: datetime | None) -> str:
 
 def short(text: str) -> str:
     return text[:12] or "not on record"
+
+
+def _open_ends(last: Recovery) -> tuple[tuple[int, str, str], ...]:
+    return (
+        (last.left, "row", "{} left as they are because of a conflict: somebody has to decide."),
+        (last.left_out, "event", "{} failed in the good version too: somebody has to look at them."),
+        (last.suspects, "later write", "{} may have used a damaged value: somebody has to look."),
+    )
+
+
+def _undecided(last: Recovery | None) -> str:
+    if last is None:
+        return "A recovery has to be planned and approved; until then the app stays paused."
+    if last.waits_until is not None:
+        return f"A plan waits for approval until {moment(last.waits_until)} UTC; until then the app stays paused."
+    if last.decisions and last.decisions[-1].what == "rejected":
+        return f"The plan was rejected by {last.decisions[-1].by}. The app stays paused until a new plan is approved."
+    if last.decisions and last.decisions[-1].what == "expired":
+        return "Nobody decided on the plan in time. The app stays paused until a new plan is approved."
+    if last.decisions and last.decisions[-1].what == "approved":
+        return "The plan is approved and has not been started yet."
+    return "A plan was made and nobody has approved it yet; until then the app stays paused."
 
 
 def _told(recovery: Recovery) -> str:
