@@ -9,3 +9,11 @@ class DrillError(Exception):
 
 class PlatformRefused(DrillError):
     """The platform of the example app answered a request of the drill with an error."""
+
+
+class DrillHeld(DrillError):
+    """Another drill of the same home is running."""
+
+
+class NoSuchDrill(DrillError):
+    """No scorecard of that name is kept."""
