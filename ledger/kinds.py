@@ -74,7 +74,7 @@ BODY_FIELDS: Final[dict[str, str]] = {
     RECOVERY_REQUESTED: "flow_run, trigger (operator | event | steward | command), number n, mode",
     RECOVERY_CONTINUED: "flow_run, previous, why, attempt n",
     RECOVERY_STARTED: "mode, plan_hash, by?, flow_run?, versions? {name: version}, objectives? {rto_s, rpo_s}",
-    RECOVERY_STOPPED: "state (where it stopped safely), reason, next?",
+    RECOVERY_STOPPED: "state (where it stopped safely), reason, next?, heals? (the machinery failed, not the recovery)",
     RECOVERY_ABANDONED: "by, reason",
     RECOVERY_FINISHED: "plan_hash, mode, state (resumed | logic-restored | data-restored), data_loss_s?",
     STEP_INTENT: "plan_hash?, title?, kind?",

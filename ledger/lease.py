@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -146,6 +147,34 @@ def acquire(ledger: Ledger, app: str, holder: str, ttl_s: float) -> Lease:
     if taken is not None:
         ledger._advance_head(taken)
     return Lease(ledger, app=app, holder=holder, fencing=int(values["fencing"]), since=now, ttl_s=ttl_s)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """Who holds a lease that was not released. ``living`` is false once it ran out or its process surely ended."""
+
+    holder: str
+    process: Process
+    since: datetime
+    until: datetime
+    living: bool
+
+
+def held(ledger: Ledger, app: str) -> Held | None:
+    """Who holds the lease of ``app``; ``None`` when nobody ever did or the last one released it. Changes nothing."""
+    with ledger._db.reading() as conn:
+        row = _row(conn, app)
+        if row is None or row.holder is None:
+            return None
+        process = Process(host=row.host, pid=row.pid, started=row.started)
+        until = datetime.fromisoformat(row.until)
+        return Held(
+            holder=row.holder,
+            process=process,
+            since=datetime.fromisoformat(row.since),
+            until=until,
+            living=until > ledger._now(conn) and not surely_dead(process),
+        )
 
 
 def _row(conn: Connection, app: str) -> Row[tuple[object, ...]] | None:

@@ -14,7 +14,6 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-
 PERSON: Final = "a person must look"
 """Notes of a plan that hold these words keep it from approving itself."""
 

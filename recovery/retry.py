@@ -26,3 +26,17 @@ def is_retryable(error: BaseException) -> bool:
             psycopg.errors.DeadlockDetected,
         ),
     )
+
+
+def heals(error: BaseException) -> bool:
+    """True when the recovery itself met no obstacle: its surroundings (platform, database, ledger, Prefect's server)
+    went away for longer than it retried. Recorded with ``recovery.stopped``, so that it is continued without a person
+    once they are back; a refusal or a failed proof never is."""
+    import httpx
+
+    # Prefect's own errors are told by their home: this room does not import Prefect.
+    return (
+        is_retryable(error)
+        or isinstance(error, httpx.TransportError | httpx.HTTPStatusError)
+        or type(error).__module__.partition(".")[0] == "prefect"
+    )
