@@ -11,6 +11,18 @@ class Refused(RecoveryError):
     """The plan may not run: a gap, a cap, a conflict, a missing approval. Nothing was changed."""
 
 
+class Rejected(Refused):
+    """A person said no to this plan."""
+
+
+class Expired(Refused):
+    """The plan was shown too long ago: the app has gone on meanwhile."""
+
+
+class Superseded(Refused):
+    """Something newer took the plan's place: another plan of its incident, or the end of the incident."""
+
+
 class PauseNotProven(RecoveryError):
     """The platform says paused but something still runs, answers or writes. The fence is up."""
 
