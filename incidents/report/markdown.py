@@ -16,8 +16,10 @@ from incidents.report.words import (
     goals,
     headline,
     moment,
+    noticed,
     remains,
     summary,
+    title,
 )
 from ledger.timeline import count
 
@@ -87,11 +89,11 @@ def _head(data: ReportData) -> list[str]:
     found = data.incident
     _, said = headline(data)
     return [
-        f"# {text(found.title or found.id)}",
+        f"# {text(title(data))}",
         "",
         f"**{text(said)}.**",
         "",
-        f"{text(found.app)} · {found.severity} · {text(found.id)}",
+        f"{text(found.app)} · {found.severity} · {text(found.id)} · {text(noticed(data))}",
         "",
     ]
 

@@ -146,7 +146,8 @@ class Recovery:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReportData:
-    """Everything the page shows. ``problems`` is what verifying the ledger found."""
+    """Everything the page shows. ``problems`` is what verifying the ledger found, ``transactions`` the steps' own ones
+    in the app's database."""
 
     incident: Incident
     made_at: datetime
@@ -165,4 +166,5 @@ class ReportData:
     rpo_s: float | None
     head: tuple[int, str]
     problems: tuple[str, ...]
+    transactions: tuple[tuple[str, int], ...] = ()
     versions: dict[str, str] = field(default_factory=dict)

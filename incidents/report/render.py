@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from incidents.report import words
 from incidents.report.model import ReportData
-from incidents.report.words import CONFLICTS, RUN_REASONS, duration, goals, headline, moment, short, summary
 from ledger.timeline import count
 
 
@@ -24,18 +24,26 @@ def render(data: ReportData) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(seconds=duration, moment=moment, short=short)
-    tone, said = headline(data)
+    environment.filters.update(seconds=words.duration, moment=words.moment, short=words.short)
+    tone, headline = words.headline(data)
     return environment.get_template("report.html.j2").render(
         data=data,
         incident=data.incident,
         metrics=data.metrics,
         tone=tone,
-        headline=said,
-        summary=summary(data),
-        goals=goals(data),
-        conflicts=CONFLICTS,
-        run_reasons=RUN_REASONS,
+        headline=headline,
+        title=words.title(data),
+        noticed=words.noticed(data),
+        severity=words.SEVERITIES[data.incident.severity],
+        summary=words.summary(data),
+        done=words.done(data),
+        remains=words.remains(data),
+        phases=words.phases(data),
+        milestones=words.milestones(data),
+        goals=words.goals(data),
+        decided=bool(data.overrides) or any(r.decisions or r.waits_until for r in data.recoveries),
+        conflicts=words.CONFLICTS,
+        run_reasons=words.RUN_REASONS,
         count=count,
     )
 

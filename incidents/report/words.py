@@ -6,7 +6,9 @@ from datetime import datetime
 
 from incidents.record import Status
 from incidents.report.model import Recovery, ReportData
-from ledger.timeline import count, seconds
+from incidents.severity import Severity
+from ledger import kinds
+from ledger.timeline import TimelineLine, count, seconds
 
 CONFLICTS: dict[str, str] = {
     "later-same-column": "A later legitimate edit of the same field was kept",
@@ -41,6 +43,37 @@ LEFT: dict[Status, str] = {
     Status.RESTORED: "One half is back. The app stays paused until the other half is, or somebody resumes it.",
     Status.RECOVERED: "The incident has not been closed yet.",
 }
+
+SEVERITIES: dict[Severity, str] = {
+    Severity.SEV1: "sev1, the most severe",
+    Severity.SEV2: "sev2, severe",
+    Severity.SEV3: "sev3, minor",
+}
+
+DETAIL = frozenset(
+    {
+        kinds.STEP_INTENT,
+        kinds.CONTAIN_LIVE_BEFORE,
+        kinds.CANARY_STARTED,
+        kinds.FENCE_LOWERED,
+        kinds.FENCE_RAISED,
+        kinds.NOTICE_SENT,
+        kinds.LEASE_TAKEN_OVER,
+        kinds.INCIDENT_ANNOUNCED,
+    }
+)
+"""Kinds that only the technical appendix shows."""
+
+
+def title(data: ReportData) -> str:
+    """What it meant to the business, else how it was noticed."""
+    return data.incident.impact.rstrip(".") or noticed(data)
+
+
+def noticed(data: ReportData) -> str:
+    """The recorded title without the impact that detectors repeat in it."""
+    found = data.incident
+    return found.title.removesuffix(f"({found.impact})").strip() or found.id
 
 
 def headline(data: ReportData) -> tuple[str, str]:
@@ -93,13 +126,73 @@ def remains(data: ReportData) -> list[str]:
     return out
 
 
+def done(data: ReportData) -> list[tuple[str, list[str]]]:
+    """What was rolled back, kept and taken again, over all recoveries: heading and sentences."""
+    back = [f"{p.workflow}: its last good version" for r in data.recoveries for p in r.publications if p.done]
+    changes = [c for r in data.recoveries for c in r.changed or ()]
+    touched = {c.table for c in changes if c.delete or c.update or c.insert}
+    if touched:
+        removed, corrected, returned = (sum(getattr(c, n) for c in changes) for n in ("delete", "update", "insert"))
+        rows = count(removed + corrected + returned, "row")
+        back.append(
+            f"{rows} in {count(len(touched), 'table')}: {removed:,} removed, {corrected:,} corrected, "
+            f"{returned:,} brought back"
+        )
+    kept = []
+    if merged := sum(c.merged for c in changes):
+        kept.append(f"Later legitimate work on {count(merged, 'row')} that had been damaged")
+    if carried := sum(r.carried for r in data.recoveries if r.changed is not None):
+        kept.append(f"{count(carried, 'edit')} of people, put back onto rows that were taken again")
+    if changes:
+        kept.append("Everything that others wrote meanwhile")
+    again = [
+        f"{r.replayed:,} of {count(r.events, 'event')} from outside (such as orders), once each"
+        for r in data.recoveries
+        if r.replayed is not None
+    ]
+    return [
+        ("Rolled back", back or ["Nothing on record"]),
+        ("Kept", kept or ["Nothing had to be kept on record"]),
+        ("Taken again", again or ["Nothing on record"]),
+    ]
+
+
+def phases(data: ReportData) -> list[tuple[str, float, float]]:
+    """Where the time went: name of the end, seconds, share of all. Empty while fewer than two ends are on record."""
+    found = data.metrics
+    started = min((r.started_at for r in data.recoveries if r.started_at), default=None)
+    ends = [
+        ("Noticed", found.detected_at),
+        ("Stopped", found.contained_at),
+        ("Recovery began", started),
+        ("Back at work", found.recovered_at),
+    ]
+    before, took = found.first_bad_at or found.detected_at, []
+    for name, at in ends:
+        if at is not None and before is not None:
+            took.append((name, max(0.0, (at - before).total_seconds())))
+            before = max(at, before)
+    whole = sum(s for _, s in took)
+    return [(name, s, s / whole) for name, s in took] if whole and len(took) > 1 else []
+
+
+def milestones(data: ReportData) -> list[TimelineLine]:
+    """The timeline without single steps that went well."""
+    return [t for t in data.timeline if t.kind not in DETAIL and (t.kind != kinds.STEP_OUTCOME or t.tone == "bad")]
+
+
 def goals(data: ReportData) -> list[tuple[str, str, str, str]]:
     """Measure, value, goal, tone."""
     total, loss = data.metrics.total_s, data.metrics.data_loss_s
-    rows: list[tuple[str, str, str, str]] = []
-    for name, value, goal in (("Recovery time", total, data.rto_s), ("Data lost", loss, data.rpo_s)):
+    measured = [("Recovery time", total, duration(total), data.rto_s)]
+    if loss is None and _nothing_lost(data):
+        measured.append(("Data lost", 0.0, "none on record", data.rpo_s))
+    else:
+        measured.append(("Data lost", loss, duration(loss), data.rpo_s))
+    rows = []
+    for name, value, said, goal in measured:
         tone = "plain" if value is None or goal is None else "good" if value <= goal else "bad"
-        rows.append((name, duration(value), "no goal on record" if goal is None else seconds(goal), tone))
+        rows.append((name, said, "no goal on record" if goal is None else seconds(goal), tone))
     return rows
 
 
@@ -113,6 +206,14 @@ def moment(at: datetime | None) -> str:
 
 def short(text: str) -> str:
     return text[:12] or "not on record"
+
+
+def _nothing_lost(data: ReportData) -> bool:
+    """Whether the record shows that every event of what was undone was taken again, and leaves nothing open."""
+    done_so_far = [r for r in data.recoveries if r.changed is not None]
+    return data.incident.recovered_at is not None and all(
+        (r.replayed or 0) == r.events and not (r.left or r.left_out or r.notes) for r in done_so_far
+    )
 
 
 def _open_ends(last: Recovery) -> tuple[tuple[int, str, str], ...]:
