@@ -124,10 +124,11 @@ class Detector(Model):
     """One rule of the watcher. ``contain`` says that a confirmed finding contains; otherwise it only warns."""
 
     key: Key
-    kind: Literal["duplicates", "orphans", "partial", "value-drift", "volume-drift", "rule"]
+    kind: Literal["duplicates", "orphans", "partial", "value-drift", "volume-drift", "rule", "mass-delete"]
     table: TableName
     columns: tuple[str, ...] = ()
-    """duplicates: the business key. value-drift: one numeric column."""
+    """duplicates: the business key. value-drift: one numeric column. rule: optionally the columns of the row that its
+    condition depends on: who changed none of them is not to blame."""
     reference: Reference | None = None
     children: Reference | None = None
     """partial: a parent row without any row in ``children.table`` after ``grace_s`` is partial."""
@@ -139,7 +140,8 @@ class Detector(Model):
     min_rows: int = 1
     """Findings below this many rows are not confirmed."""
     percent_floor: float = 25.0
-    """drift: smaller deviations than this never count, however flat the history."""
+    """drift: smaller deviations than this never count, however flat the history. mass-delete: percent of the table's
+    rows that one actor must have deleted."""
     mads: float = 6.0
     bucket_s: float = 3600.0
     """value-drift: width of the buckets of history, by the table's ``event_time``."""

@@ -163,6 +163,7 @@ _NEEDS: dict[str, tuple[Callable[[App, Detector], bool], str]] = {
     "orphans": (lambda app, d: bool(d.reference or app.table(d.table).references), "a `reference:`"),
     "partial": (lambda _, d: d.children is not None, "`children:`"),
     "rule": (lambda _, d: bool(d.sql), "`sql:`, a condition over the row `r`"),
+    "mass-delete": (lambda _, d: d.min_rows > 1, "`min_rows:` above 1: a single row is no mass"),
     "value-drift": (
         lambda app, d: len(d.columns) == 1 and app.table(d.table).event_time is not None,
         "one numeric column in `columns:`, and `event_time:` on its table",

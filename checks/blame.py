@@ -17,6 +17,8 @@ from checks.errors import Undiagnosed
 
 CREATED = frozenset({"duplicates", "partial"})
 """Kinds whose violation is that the row exists: only who inserted it can have caused it."""
+REMOVED = frozenset({"mass-delete"})
+"""Kinds whose violation is that the row is gone: only who deleted it can have caused it."""
 MIN_EXPLAINED = 0.5
 RIVAL = 0.75
 """Another new version that fits this well compared with the best leaves the question open."""
@@ -45,6 +47,7 @@ class Write:
     author: Author | None = None
     run: str | None = None
     sure: bool = True
+    removed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,8 +62,12 @@ class Violation:
     @property
     def causes(self) -> tuple[Write, ...]:
         """The writes that can have caused it."""
-        creators = tuple(w for w in self.writes if w.created) if self.kind in CREATED else ()
-        return creators or self.writes
+        chosen: tuple[Write, ...] = ()
+        if self.kind in CREATED:
+            chosen = tuple(w for w in self.writes if w.created)
+        elif self.kind in REMOVED:
+            chosen = tuple(w for w in self.writes if w.removed)
+        return chosen or self.writes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -112,7 +112,14 @@ class _Question:
         found = self.conn.execute(bounded).fetchall()
         return (found[0][0] if found else 0), tuple(tuple(row[1]) for row in found)
 
-    def finding(self, rows: int, keys: tuple[tuple[str, ...], ...], message: str, table: str | None = None) -> Finding:
+    def finding(
+        self,
+        rows: int,
+        keys: tuple[tuple[str, ...], ...],
+        message: str,
+        table: str | None = None,
+        columns: tuple[str, ...] = (),
+    ) -> Finding:
         d = self.detector
         return Finding(
             detector=d.key,
@@ -125,6 +132,7 @@ class _Question:
             contain=d.contain,
             severity=d.severity,
             at=self.at,
+            columns=columns,
         )
 
 
@@ -173,9 +181,31 @@ def _partial(q: _Question) -> Iterator[Finding]:
 def _rule(q: _Question) -> Iterator[Finding]:
     if (condition := q.detector.sql) is None:
         return
-    rows, keys = q.rows(row_rules.rule(q.twin(), condition, q.since, q.before))
+    table, about = q.twin(), q.detector.columns
+    table.require(about, q.name)
+    rows, keys = q.rows(row_rules.rule(table, condition, q.since, q.before))
     if rows:
-        yield q.finding(rows, keys, f"{rows} changed rows break the rule {' '.join(condition.split())!r}")
+        message = f"{rows} changed rows break the rule {' '.join(condition.split())!r}"
+        yield q.finding(rows, keys, message, columns=about)
+
+
+def _mass_delete(q: _Question) -> Iterator[Finding]:
+    """One finding for each actor that deleted a large share of the table; Reinstate's own undo is none."""
+    d, table = q.detector, q.twin()
+    deleted = q.conn.execute(row_rules.deleted(table, q.since)).fetchall()
+    of_actor: dict[str, list[tuple[str, ...]]] = {}
+    for actor, key in deleted:
+        of_actor.setdefault(actor, []).append(tuple(key))
+    large = {actor: keys for actor, keys in of_actor.items() if len(keys) >= d.min_rows}
+    if not large:
+        return
+    row = q.conn.execute(sql.SQL("SELECT count(*) FROM {}").format(table.live)).fetchone()
+    rows = (row[0] if row else 0) + len(deleted)
+    for actor, keys in large.items():
+        percent = 100 * len(keys) / rows
+        if percent >= d.percent_floor:
+            named = f"{len(keys)} of {rows} rows ({percent:.1f}%) were deleted by {actor}"
+            yield q.finding(len(keys), tuple(keys[:KEYS_PER_FINDING]), named)
 
 
 def _value_drift(q: _Question) -> Iterator[Finding]:
@@ -235,6 +265,7 @@ _KINDS: dict[str, Callable[[_Question], Iterator[Finding]]] = {
     "orphans": _orphans,
     "partial": _partial,
     "rule": _rule,
+    "mass-delete": _mass_delete,
     "value-drift": _value_drift,
     "volume-drift": _volume_drift,
 }

@@ -120,7 +120,7 @@ def violations(
     for finding in findings:
         table = twin(conn, finding.table, f"detector {finding.detector}")
         keys = [k for k in finding.keys if (finding.table, k) not in found]
-        writes = _writes(conn, table, keys, since)
+        writes = _writes(conn, table, keys, since, finding.columns)
         for n, key in enumerate(keys):
             found[finding.table, key] = Violation(
                 table=finding.table, key=key, kind=finding.kind, writes=tuple(writes.get(n, ()))
@@ -129,8 +129,13 @@ def violations(
 
 
 def _writes(
-    conn: psycopg.Connection[Any], table: Twin, keys: Sequence[tuple[str, ...]], since: Position | datetime | None
+    conn: psycopg.Connection[Any],
+    table: Twin,
+    keys: Sequence[tuple[str, ...]],
+    since: Position | datetime | None,
+    about: tuple[str, ...],
 ) -> dict[int, list[Write]]:
+    """Per key (by its place) who wrote it; given columns ``about``, only writes that changed one of them."""
     if not keys:
         return {}
     names = [f"k{i}" for i in range(len(table.key))]
@@ -142,9 +147,10 @@ def _writes(
         case _:
             when = sql.SQL("t.rj_at >= {}").format(sql.Literal(since))
     query = sql.SQL(
-        "SELECT k.n - 1, t.rj_xid::text::bigint, t.rj_actor::text, bool_or(t.rj_op = 'I' AND t.rj_side = 'n') "
+        "SELECT k.n - 1, t.rj_xid::text::bigint, t.rj_actor::text, bool_or(t.rj_op = 'I' AND t.rj_side = 'n'), "
+        "bool_or(t.rj_op IN ('D', 'T') AND t.rj_side = 'o') "
         "FROM unnest({arrays}) WITH ORDINALITY AS k({names}, n) JOIN {twin} AS t ON {same} "
-        "WHERE t.rj_side IN ('o', 'n') AND {after} GROUP BY 1, 2, 3 ORDER BY 1, min(t.rj_seq)"
+        "WHERE t.rj_side IN ('o', 'n') AND {after} GROUP BY 1, 2, 3{changing} ORDER BY 1, min(t.rj_seq)"
     ).format(
         arrays=sql.SQL(", ").join(
             sql.SQL("{}::text[]").format(sql.Literal([key[i] for key in keys])) for i in range(len(table.key))
@@ -158,11 +164,25 @@ def _writes(
             for column, name in zip(table.key, names, strict=True)
         ),
         after=when,
+        changing=_changing(about),
     )
     found: dict[int, list[Write]] = {}
-    for n, xid, actor, created in conn.execute(query):
-        found.setdefault(n, []).append(Write(xid=xid, actor=actor, created=created))
+    for n, xid, actor, created, removed in conn.execute(query):
+        found.setdefault(n, []).append(Write(xid=xid, actor=actor, created=created, removed=removed))
     return found
+
+
+def _changing(about: tuple[str, ...]) -> sql.Composable:
+    """``HAVING`` the images of one key before and after its transaction differ in these columns, as multisets."""
+    if not about:
+        return sql.SQL("")
+    values = sql.SQL("ARRAY[{}]").format(
+        sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", column)) for column in about)
+    )
+    side = "array_agg({values} ORDER BY {values}) FILTER (WHERE t.rj_side = '{side}')"
+    return sql.SQL(" HAVING ") + sql.SQL(" IS DISTINCT FROM ").join(
+        trusted(side.replace("{side}", s)).format(values=values) for s in "on"
+    )
 
 
 def authored(found: Collection[Violation], record: Record) -> tuple[Violation, ...]:

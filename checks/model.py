@@ -22,6 +22,8 @@ class Finding:
     contain: bool
     severity: str
     at: datetime
+    columns: tuple[str, ...] = ()
+    """Only writes that changed one of these can be the cause; all of them when empty."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

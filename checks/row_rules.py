@@ -1,4 +1,4 @@
-"""Detectors that point at single rows: duplicates, orphans, partial writes, broken rules.
+"""Detectors that point at single rows: duplicates, orphans, partial writes, broken rules, deleted rows.
 
 Each function gives a query of the violating rows that exist live now: the key as ``rj_key`` (text array) and
 ``rj_first``, by which they are ordered.
@@ -114,4 +114,23 @@ def rule(twin: Twin, condition: str, since: Position, before: sql.Composable | N
         text=texts("r", twin.key),
         same_key=same("r", twin.key, "c"),
         condition=trusted(condition),
+    )
+
+
+def deleted(twin: Twin, since: Position) -> sql.Composed:
+    """Keys that were deleted and are not there now, each with who deleted it last, in the order of deletion. A
+    truncated row counts as deleted; what an undo took away does not."""
+    return sql.SQL(
+        "SELECT g.rj_actor, g.rj_key FROM (SELECT DISTINCT ON ({key}) {key}, t.rj_actor::text AS rj_actor, {text} AS "
+        "rj_key, t.rj_seq FROM {twin} AS t WHERE {after} AND t.rj_op IN ('D', 'T') AND t.rj_side = 'o' "
+        "ORDER BY {key}, t.rj_seq DESC) AS g WHERE g.rj_actor NOT IN (SELECT s.value FROM reinstate.setting AS s "
+        "WHERE s.name = 'recoverer') "
+        "AND NOT EXISTS (SELECT FROM {live} AS r WHERE {same}) ORDER BY g.rj_seq"
+    ).format(
+        key=columns("t", twin.key),
+        text=texts("t", twin.key),
+        twin=twin.journal,
+        after=after(since, sql.Identifier("t", "rj_xid")),
+        live=twin.live,
+        same=same("r", twin.key, "g"),
     )

@@ -1,6 +1,6 @@
 """The driver of the scenario: a process of its own that wrecks the order desk, keeps its world going, and judges.
 
-``python -m drills.driver --secrets FILE --work FOLDER [--mode bad|harmless|good]``
+``python -m drills.driver --secrets FILE --work FOLDER [--mode MODE]`` (:data:`drills.modes.MODES`)
 
 It shares credentials with the product and nothing else. Line commands on stdin: ``start``; ``dump before``; ``fresh
 [seconds]``; ``finish [patience]``; ``quit``. Answers and news are JSON lines on stdout, each with ``event`` and ``at``:
@@ -9,9 +9,9 @@ It shares credentials with the product and nothing else. Line commands on stdin:
 ``ready``               connected; waiting for ``start``
 ``phase``               ``name``: normal, publish, exposure or burst, incident, fresh, finish
 ``published``           ``version``: what n8n calls it; ``workflow``
-``paused``              order intake refuses events for some time; they are held
+``paused``              the changed workflow is out of production; events for it are held
 ``exposure-over``       it never did: the driver stopped sending orders by itself
-``resumed``             order intake takes events again
+``resumed``             it is in production again
 ``dumped``              ``which``: before; ``rows_wrong``
 ``fresh-over``          the new traffic has been sent
 ``progress``            ``accepted``, ``held``, ``unfinished``
@@ -37,16 +37,20 @@ from drills import dumps
 from drills.errors import DrillError
 from drills.events import World, look
 from drills.judge import compare, judge, overlapping_pairs
+from drills.modes import INTAKE, MODES, Mode
 from drills.n8n_api import N8nApi
 from drills.oracle import Oracle
 from drills.order_desk import definition
 from drills.senders import Senders, Traffic
-from drills.story import BUSY, EXPOSURE, INCIDENT, NORMAL, UNPAUSED_INCIDENT, Story, until
+from drills.story import NORMAL, UNPAUSED_INCIDENT, Story, until
 from estate import secrets
 
-INTAKE = "Order intake"
 REFUSED_FOR_S = 1.2
 """How long order intake refuses before it counts as paused: publishing may refuse for a moment too."""
+PATIENCE_S = 4 * 3600.0
+"""How long an incident may last: a person may take hours to recover."""
+LOOK_S = 0.3
+"""How often the driver asks n8n whether a workflow without orders is active."""
 
 
 class Driver:
@@ -55,6 +59,7 @@ class Driver:
     def __init__(self, options: argparse.Namespace, known: dict[str, str]) -> None:
         self.options, self.known = options, known
         self.work: Path = options.work
+        self.mode: Mode = MODES[options.mode]
         self.traffic = Traffic()
         self.api = N8nApi(known["DRIVER_N8N_URL"], known["DRIVER_N8N_KEY"])
         self.oracle = Oracle(known["DRIVER_DB_ORACLE"])
@@ -106,30 +111,27 @@ class Driver:
 
     async def _tell(self) -> None:
         """Normal traffic, publish, exposure, and the incident until another command ends it."""
+        mode = self.mode
         self._phase("normal")
-        self.story.begin(NORMAL)
+        self.story.begin(mode.normal)
         await asyncio.sleep(self.options.normal_s)
-        if self.options.mode == "good":
+        if mode.file is None:
             await asyncio.sleep(self.options.exposure_max_s)
             self.story.halt()
             say("exposure-over")
             return
         self._phase("publish")
-        content = await asyncio.to_thread(self._new_version)
-        self.story.slow_orders()
-        await asyncio.sleep(0.4)
+        content = await asyncio.to_thread(definition, mode.file, self.api.credentials())
+        if mode.workflow == INTAKE:
+            self.story.slow_orders()
+            await asyncio.sleep(0.4)
         await self._publish(content)
-        if self.options.mode == "harmless":
-            self._phase("burst")
-            self.story.burst()
-            self.story.begin(BUSY)
-        else:
-            self._phase("exposure")
-            self.story.burst()
-            self.story.begin(EXPOSURE)
-        self.paused = await until(self._refused, timeout_s=self.options.exposure_max_s, pause_s=0.05)
+        self._phase("exposure" if mode.harmful else "burst")
+        mode.opening(self.story)
+        self.story.begin(mode.after)
+        self.paused = await until(self._out, timeout_s=self.options.exposure_max_s, pause_s=0.05)
         if not self.paused:
-            if self.options.mode == "bad":
+            if mode.harmful:
                 self._phase("incident")
                 self.story.begin(UNPAUSED_INCIDENT)
             else:
@@ -138,19 +140,34 @@ class Driver:
             return
         say("paused", held=len(self.traffic.held))
         self._phase("incident")
-        self.story.begin(INCIDENT)
+        self.story.begin(mode.incident)
         refused = time.monotonic()
-        await until(lambda: self.traffic.last_taken > refused, timeout_s=3600.0)
+        if mode.workflow == INTAKE:
+            await until(lambda: self.traffic.last_taken > refused, timeout_s=PATIENCE_S)
+        else:
+            await until(self._active, timeout_s=PATIENCE_S, pause_s=LOOK_S)
         say("resumed", held=len(self.traffic.held))
+
+    async def _out(self) -> bool:
+        """Whether the changed workflow is out of production: order intake by its answers, which are what a sender
+        knows; another by what n8n says twice."""
+        if self.mode.workflow == INTAKE:
+            return self._refused()
+        for _ in range(2):
+            if await self._active():
+                return False
+            await asyncio.sleep(LOOK_S)
+        return True
+
+    async def _active(self) -> bool:
+        workflow_id = str(self.workflows[self.mode.workflow]["id"])
+        return await asyncio.to_thread(self.api.active, workflow_id)
 
     def _refused(self) -> bool:
         return self.traffic.refusals > 0 and time.monotonic() - self.traffic.last_taken > REFUSED_FOR_S
 
-    def _new_version(self) -> dict[str, Any]:
-        return definition(f"faults/order-intake.{self.options.mode}.json", self.api.credentials())
-
     async def _publish(self, content: dict[str, Any]) -> None:
-        workflow_id = str(self.workflows[INTAKE]["id"])
+        workflow_id = str(self.workflows[self.mode.workflow]["id"])
         self.bad_version = await asyncio.to_thread(self.api.publish, workflow_id, content)
         say("published", version=self.bad_version, workflow=workflow_id)
 
@@ -273,7 +290,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="drills.driver", description="Wreck the order desk, then judge.")
     parser.add_argument("--secrets", type=Path, required=True, help="the file driver.env that provisioning wrote")
     parser.add_argument("--work", type=Path, required=True, help="folder for dumps and verdict.json")
-    parser.add_argument("--mode", choices=("bad", "harmless", "good"), default="bad")
+    parser.add_argument("--mode", choices=tuple(MODES), default="bad")
     parser.add_argument("--normal-s", type=float, default=4.0, help="seconds of normal traffic before the publish")
     parser.add_argument("--exposure-max-s", type=float, default=45.0, help="seconds of exposure if nobody contains")
     parser.add_argument("--seed", type=int, help="the same choices every time; only once per provisioned database")

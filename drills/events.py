@@ -10,7 +10,7 @@ import random
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
 from typing import Any
@@ -19,17 +19,21 @@ import psycopg
 
 BAD_STATUS = "on_hold"
 """What the bad version writes over old orders. No event sets it, so that a wrong value is never right by chance."""
+KEPT_FOR = timedelta(days=715)
+"""The desk has cancelled orders removed that are older."""
 STATUSES = ("picking", "packed", "shipped", "delivered")
 REGIONS = ("north", "north-east", "east", "south-east", "south", "south-west", "west", "north-west")
 TARGETS_PER_REGION = 36
+RECALLED_PER_REGION = 3
 
 
 class Kind(StrEnum):
-    """What happens outside. The first three come by webhook, the others are people at work in the database."""
+    """What happens outside. The first four come by webhook, the others are people at work in the database."""
 
     ORDER = "order"
     PAYMENT = "payment"
     STATUS = "status"
+    TIDY = "tidy-up"
     DELIVERY = "delivery"
     NOTE = "note"
     TAG = "tag"
@@ -37,14 +41,14 @@ class Kind(StrEnum):
     STAFF_STATUS = "staff-status"
 
 
-PATHS = {Kind.ORDER: "order-intake", Kind.PAYMENT: "payment", Kind.STATUS: "status-change"}
+PATHS = {Kind.ORDER: "order-intake", Kind.PAYMENT: "payment", Kind.STATUS: "status-change", Kind.TIDY: "tidy-up"}
 LANES = {Kind.NOTE: "note", Kind.TAG: "tags", Kind.ATTRIBUTE: "attributes", Kind.DELIVERY: "delivery"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Event:
-    """One event. ``body`` is what is sent (by webhook) or written (by staff); ``row`` the order or delivery it is
-    about."""
+    """One event. ``body`` is what is sent (by webhook) or written (by staff); ``row`` the order, delivery or tidy-up it
+    is about."""
 
     key: str
     kind: Kind
@@ -59,7 +63,7 @@ class Event:
     @property
     def edits(self) -> bool:
         """Whether it changes an order that exists already."""
-        return self.kind not in (Kind.ORDER, Kind.DELIVERY)
+        return self.kind not in (Kind.ORDER, Kind.DELIVERY, Kind.TIDY)
 
     def cells(self) -> list[tuple[str, str, str]]:
         """What must be right afterwards, as (table, key, column); column ``*`` is the whole row. Stock is the sum of
@@ -74,8 +78,8 @@ class Event:
                         (orders, self.row, "status")]  # fmt: skip
             case Kind.STATUS:
                 return [("desk.status_changes", self.body["change_id"], "*"), (orders, self.row, "status")]
-            case Kind.DELIVERY:
-                return [("desk.deliveries", self.row, "*")]
+            case Kind.DELIVERY | Kind.TIDY:
+                return [("desk.deliveries" if self.kind is Kind.DELIVERY else "desk.tidy_ups", self.row, "*")]
             case Kind.STAFF_STATUS:
                 return [(orders, self.row, "status")]
             case _:
@@ -94,14 +98,17 @@ class Target:
 
 @dataclass(kw_only=True)
 class World:
-    """Who and what takes part. ``targets`` alternate between the regions."""
+    """Who and what takes part. ``targets`` alternate between the regions; ``recalled`` are cancelled orders of the last
+    months that staff still talk about with their customers."""
 
     rng: random.Random
     customers: Sequence[str]
     prices: dict[str, Decimal]
     targets: Sequence[Target]
+    recalled: Sequence[str] = ()
     orders: int = 0
     edits: int = 0
+    tidied: int = 0
 
     def order(self, *, check_s: float = 0.0) -> Event:
         """A new order of one to three articles, at least two of one of them. ``check_s`` is how long somebody looks
@@ -144,6 +151,19 @@ class World:
         body = {"sku": self.rng.choice(sorted(self.prices)), "quantity": self.rng.randint(10, 90), "arrived_at": _now()}
         return Event(key=f"delivery-{key}", kind=Kind.DELIVERY, row=key, body=body)
 
+    def tidy_up(self) -> Event:
+        """The desk asks for one region to be tidied up; the regions take turns."""
+        key, asked = self._uuid(), datetime.now(UTC)
+        self.tidied += 1
+        body = {
+            "event_id": f"tidy-up-{key}",
+            "tidy_id": key,
+            "region": REGIONS[self.tidied % len(REGIONS)],
+            "placed_before": (asked - KEPT_FOR).isoformat(timespec="microseconds"),
+            "requested_at": asked.isoformat(timespec="microseconds"),
+        }
+        return Event(key=f"tidy-up-{key}", kind=Kind.TIDY, row=key, body=body)
+
     def staff_edit(self, kind: Kind, order_id: str, status: str = "") -> Event:
         """A person's edit, always to a value not there before."""
         self.edits += 1
@@ -182,13 +202,27 @@ def look(dsn: str, seed: int | None) -> World:
                 SELECT *, row_number() OVER (PARTITION BY region ORDER BY id) AS n
                 FROM desk.orders
                 WHERE placed_at BETWEEN now() - interval '41 days' AND now() - interval '31 days' AND status <> %s
+                    AND status <> 'cancelled'
             ) AS old
             WHERE n <= %s ORDER BY n, region
             """,
             [BAD_STATUS, TARGETS_PER_REGION],
         ).fetchall()
+        recalled = connection.execute(
+            """
+            SELECT id::text
+            FROM (
+                SELECT *, row_number() OVER (PARTITION BY region ORDER BY placed_at DESC) AS n
+                FROM desk.orders
+                WHERE placed_at BETWEEN now() - interval '300 days' AND now() - interval '5 days'
+                    AND status = 'cancelled' AND paid = 0
+            ) AS lately
+            WHERE n <= %s ORDER BY n, region
+            """,
+            [RECALLED_PER_REGION],
+        ).fetchall()
     targets = [Target(id=i, region=r, status=s, due=d) for i, r, s, d in rows]
-    return World(rng=rng, customers=customers, prices=prices, targets=targets)
+    return World(rng=rng, customers=customers, prices=prices, targets=targets, recalled=[str(r[0]) for r in recalled])
 
 
 def _now() -> str:

@@ -54,6 +54,10 @@ class N8nApi:
         """Take the workflow out of production; it may run for a moment longer."""
         self._call("POST", f"/workflows/{workflow_id}/deactivate")
 
+    def active(self, workflow_id: str) -> bool:
+        """Whether the workflow is in production, as n8n says."""
+        return bool(self._call("GET", f"/workflows/{workflow_id}")["active"])
+
     def delete_workflow(self, workflow_id: str) -> None:
         """Deactivate and delete a workflow with its runs; waits while n8n still takes it down."""
         self._call("POST", f"/workflows/{workflow_id}/deactivate")

@@ -64,6 +64,8 @@ class Oracle:
                     "INSERT INTO desk.deliveries (id, sku, quantity, arrived_at) VALUES (%s, %s, %s, %s)",
                     row, body["sku"], body["quantity"], body["arrived_at"],
                 )  # fmt: skip
+            case Kind.TIDY:
+                self._tidy(row, body)
             case Kind.NOTE:
                 self._run("UPDATE desk.orders SET note = %s WHERE id = %s", body["note"], row)
             case Kind.TAG:
@@ -100,7 +102,27 @@ class Oracle:
             [undelivered],
         ).fetchall()
         for sku, quantity in arrived:
-            self._run("UPDATE desk.products SET stock = stock + %s WHERE sku = %s", quantity, sku)
+            self._run(
+                "UPDATE desk.products SET stock = stock + %s, received = received + %s WHERE sku = %s",
+                quantity, quantity, sku,
+            )  # fmt: skip
+
+    def _tidy(self, tidy_id: str, body: dict[str, Any]) -> None:
+        """Of one region, the cancelled orders that nobody paid and that are old enough, with all that is theirs."""
+        old = [
+            r[0]
+            for r in self._connection.execute(
+                "SELECT id FROM desk.orders WHERE region = %s AND placed_at < %s AND status = 'cancelled' AND paid = 0",
+                [body["region"], body["placed_before"]],
+            )
+        ]
+        for table in ("desk.order_items", "desk.status_changes"):
+            self._run(f"DELETE FROM {table} WHERE order_id = ANY(%s)", old)  # noqa: S608 - two fixed names
+        self._run("DELETE FROM desk.orders WHERE id = ANY(%s)", old)
+        self._run(
+            "INSERT INTO desk.tidy_ups (id, region, placed_before, removed, requested_at) VALUES (%s, %s, %s, %s, %s)",
+            tidy_id, body["region"], body["placed_before"], len(old), body["requested_at"],
+        )  # fmt: skip
 
     def _run(self, statement: str, *values: object) -> None:
         self._connection.execute(statement.encode(), values)

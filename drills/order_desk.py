@@ -35,6 +35,7 @@ WORKFLOW_ROLES = {
     "payment": "wf_payment",
     "status-change": "wf_status_change",
     "stock-sync": "wf_stock_sync",
+    "tidy-up": "wf_tidy_up",
 }
 ROLES = (OWNER, CAPTURER, RECOVERER, *WORKFLOW_ROLES.values(), STAFF, JUDGE)
 SEED = ("schema.sql", "history.sql", "triggers.sql", "grants.sql")

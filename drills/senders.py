@@ -31,6 +31,7 @@ EFFECTS = {
     Kind.ORDER: "SELECT id::text FROM desk.order_items WHERE id = ANY(%s::uuid[])",
     Kind.PAYMENT: "SELECT id::text FROM desk.payments WHERE id = ANY(%s::uuid[])",
     Kind.STATUS: "SELECT id::text FROM desk.status_changes WHERE id = ANY(%s::uuid[])",
+    Kind.TIDY: "SELECT id::text FROM desk.tidy_ups WHERE id = ANY(%s::uuid[])",
 }
 """Where the effect of a webhook's run shows, by the key in its payload."""
 
@@ -94,6 +95,10 @@ class Senders:
     def unfinished(self) -> int:
         """Events taken whose effect does not show yet."""
         return len(self._pending)
+
+    def waits(self, row: str) -> bool:
+        """Whether an event about this row is under way or waits for the row to be there again."""
+        return any(lane[0] == row and lock.locked() for lane, lock in self._lanes.items())
 
     async def send(self, event: Event, *, until: Callable[[], bool] = lambda: False) -> bool:
         """Bring one event to the app: wait for its lane, deliver it, wait for its effect. False if ``until`` became
@@ -194,6 +199,8 @@ def _effect_key(event: Event) -> str:
             return str(event.body["items"][0]["id"])
         case Kind.PAYMENT:
             return str(event.body["payment_id"])
+        case Kind.TIDY:
+            return str(event.body["tidy_id"])
         case _:
             return str(event.body["change_id"])
 

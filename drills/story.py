@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
-from drills.events import Event, Kind, Target, World
+from drills.events import REGIONS, Event, Kind, Target, World
 from drills.senders import Senders
 
 STAFF_KINDS = (Kind.NOTE, Kind.TAG, Kind.ATTRIBUTE)
@@ -38,6 +38,9 @@ class Rates:
     deliveries: float
     paid_share: float
     """Share of new orders that are paid for at once."""
+    tidy_ups: float = 0
+    recalls: float = 0
+    """Staff edits of cancelled orders."""
 
 
 NORMAL = Rates(orders=4, payments=1, statuses=3, staff=8, staff_statuses=1, deliveries=2, paid_share=0.5)
@@ -45,6 +48,12 @@ EXPOSURE = Rates(orders=8, payments=2, statuses=5, staff=25, staff_statuses=3, d
 INCIDENT = Rates(orders=1, payments=0.5, statuses=1, staff=5, staff_statuses=1, deliveries=1, paid_share=0.3)
 UNPAUSED_INCIDENT = Rates(orders=0, payments=0, statuses=0, staff=5, staff_statuses=1, deliveries=1, paid_share=0)
 BUSY = Rates(orders=10, payments=2, statuses=5, staff=15, staff_statuses=2, deliveries=3, paid_share=0.4)
+TRUCK = 40
+"""Deliveries that arrive at once."""
+UNLOADING = replace(EXPOSURE, deliveries=8)
+TIDYING = replace(NORMAL, tidy_ups=0.5, recalls=4)
+TIDIED = replace(EXPOSURE, tidy_ups=2, recalls=4)
+RECALLING = replace(INCIDENT, tidy_ups=0.3, recalls=1)
 
 
 @dataclass(kw_only=True)
@@ -82,6 +91,7 @@ class Story:
         self._calls = itertools.cycle(self.cast.calls)
         self._statuses = itertools.cycle(self.cast.statuses)
         self._staff_statuses = itertools.cycle(self.cast.staff_statuses)
+        self._recalled = itertools.cycle(world.recalled)
 
     def begin(self, rates: Rates) -> None:
         """Replace the traffic that runs by another."""
@@ -93,6 +103,8 @@ class Story:
             (rates.staff, False, self.call),
             (rates.staff_statuses, False, self.staff_status),
             (rates.deliveries, False, lambda: self._send(self.world.delivery())),
+            (rates.tidy_ups, True, lambda: self._send(self.world.tidy_up())),
+            (rates.recalls, False, self.recall),
         ):
             if rate:
                 self._generators.append(asyncio.create_task(self._every(1 / rate, make, by_webhook)))
@@ -114,6 +126,16 @@ class Story:
         for _ in range(BURST // 4):
             self._spawn(self.invoice())
             self._spawn(self.status())
+
+    def truck(self) -> None:
+        """The supplier's truck: many deliveries are entered at once."""
+        for _ in range(TRUCK):
+            self._spawn(self._send(self.world.delivery()))
+
+    def tidy_all(self) -> None:
+        """The desk has every region tidied up."""
+        for _ in REGIONS:
+            self._spawn(self._send(self.world.tidy_up()))
 
     async def finish(self, patience_s: float) -> int:
         """Wait for the events under way, then give up those that the app has not taken. Returns how many had no
@@ -160,6 +182,12 @@ class Story:
 
     async def call(self) -> None:
         await self._send(self.world.staff_edit(self.world.rng.choice(STAFF_KINDS), next(self._calls).id))
+
+    async def recall(self) -> None:
+        """Staff note on a cancelled order; one that is gone meanwhile is looked for until it is back."""
+        order = next(self._recalled)
+        if not self.senders.waits(order):
+            await self._send(self.world.staff_edit(self.world.rng.choice(STAFF_KINDS), order))
 
     async def _send(self, event: Event) -> bool:
         return await self.senders.send(event, until=lambda: self._closing)

@@ -94,6 +94,16 @@ SELECT pg_temp.key('delivery', n), 'SKU-' || to_char(1 + n % 400, 'FM0000'),
        50 + floor(200 * pg_temp.chance(n, 10))::integer, pg_temp.anchor() - interval '730 days' * (1 - n / 2400.0), true
 FROM generate_series(1, 2399) AS n;
 
+UPDATE desk.products AS p SET received = d.quantity
+FROM (SELECT sku, sum(quantity) AS quantity FROM desk.deliveries GROUP BY sku) AS d WHERE d.sku = p.sku;
+
+-- Once a quarter the desk removes what is older than two years.
+INSERT INTO desk.tidy_ups (id, region, placed_before, removed, requested_at)
+SELECT pg_temp.key('tidy-up', 8 * quarter + n), pg_temp.region(n), at - interval '730 days',
+       30 + floor(20 * pg_temp.chance(8 * quarter + n, 11))::integer, at
+FROM generate_series(1, 4) AS quarter, generate_series(0, 7) AS n,
+     LATERAL (SELECT pg_temp.anchor() - interval '90 days' * quarter AS at) AS asked;
+
 DROP TABLE item, sale;
 
 CREATE INDEX orders_reference ON desk.orders (reference);
@@ -106,4 +116,4 @@ CREATE INDEX status_changes_order ON desk.status_changes (order_id);
 CREATE INDEX deliveries_open ON desk.deliveries (arrived_at) WHERE NOT applied;
 
 ANALYZE desk.customers, desk.products, desk.orders, desk.order_items, desk.payments, desk.status_changes,
-        desk.deliveries;
+        desk.deliveries, desk.tidy_ups;

@@ -17,6 +17,7 @@ CREATE TABLE desk.products (
     name        text NOT NULL,
     price       numeric(10, 2) NOT NULL,
     stock       integer NOT NULL,
+    received    integer NOT NULL DEFAULT 0, -- all that deliveries ever brought in
     updated_at  timestamptz NOT NULL DEFAULT now()
 );
 
@@ -67,6 +68,15 @@ CREATE TABLE desk.deliveries (
     quantity    integer NOT NULL,
     arrived_at  timestamptz NOT NULL,
     applied     boolean NOT NULL DEFAULT false
+);
+
+-- What the desk had tidied up: cancelled orders that nobody ever paid, older than a day the desk names.
+CREATE TABLE desk.tidy_ups (
+    id            uuid PRIMARY KEY,
+    region        text NOT NULL,
+    placed_before timestamptz NOT NULL,
+    removed       integer NOT NULL,
+    requested_at  timestamptz NOT NULL
 );
 
 -- Place in the work queue, lower first. Every status has its own tens digit; large orders come first within it.
