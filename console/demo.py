@@ -195,7 +195,7 @@ class Demo:
             home=Estate(self.home).home,
         )
         desk.provision(self.teller.say)
-        self.teller.say("order desk: 50,000 historic orders, four workflows, one database role each")
+        self.teller.say("order desk: 50,000 historic orders, five workflows, one database role each")
 
     @contextmanager
     def _journal_off(self, ctx: AppContext) -> Iterator[None]:
