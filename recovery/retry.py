@@ -34,9 +34,8 @@ def heals(error: BaseException) -> bool:
     once they are back; a refusal or a failed proof never is."""
     import httpx
 
-    # Prefect's own errors are told by their home: this room does not import Prefect.
-    return (
-        is_retryable(error)
-        or isinstance(error, httpx.TransportError | httpx.HTTPStatusError)
-        or type(error).__module__.partition(".")[0] == "prefect"
-    )
+    if is_retryable(error) or isinstance(error, httpx.TransportError | httpx.HTTPStatusError):
+        return True
+    # Prefect's own errors are told by their home: this room does not import Prefect. A cancelled run is a person's will.
+    kind = type(error)
+    return kind.__module__.partition(".")[0] == "prefect" and kind.__name__ != "CancelledRun"
