@@ -17,3 +17,7 @@ class DrillHeld(DrillError):
 
 class NoSuchDrill(DrillError):
     """No scorecard of that name is kept."""
+
+
+class StageFailed(DrillError):
+    """A stage of a drill failed; the drill's scorecard says which and why."""

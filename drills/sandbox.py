@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import threading
@@ -21,9 +22,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from catalog.load import load
 from drills.errors import DrillHeld
 from drills.order_desk import DATABASE, EXAMPLE, OrderDesk
-from estate import Estate, process, secrets
+from estate import Estate, process
 from estate.errors import EstateBusy, EstateError
 from estate.files import locked, write_private
 from recovery import setup
@@ -105,13 +107,13 @@ def build(folder: Path, *, say: Say = quiet) -> Place:
 
 
 @contextmanager
-def product_lives_in(place: Place) -> Iterator[None]:
+def product_lives_in(home: Path) -> Iterator[None]:
     """While it lasts, the product in this process and its children knows the sandbox only.
 
     The environment comes first when secrets are looked up, so that an address of the real app there would win over the
-    sandbox's: every such name is taken away for the time being."""
-    hidden = {**secrets.read(place.desk.secrets_file), **secrets.read(place.desk.driver_file)}
-    with environment({"REINSTATE_HOME": str(place.home)}, without=tuple(hidden)):
+    sandbox's: every name that the example's catalogue refers to is taken away for the time being."""
+    catalog = load(EXAMPLE).model_dump_json()
+    with environment({"REINSTATE_HOME": str(home)}, without=tuple(re.findall(r'"env:([^"]+)"', catalog))):
         yield
 
 
