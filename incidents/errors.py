@@ -13,3 +13,7 @@ class UnknownIncident(IncidentError):
 
 class AlreadyClosed(IncidentError):
     """A closed incident stays closed; further trouble is a new one."""
+
+
+class NotSent(IncidentError):
+    """A notice did not go out; the message says why, without secrets."""

@@ -46,6 +46,7 @@ RELAPSE: Final = "relapse"
 OVERRIDE: Final = "override"
 LEASE_TAKEN_OVER: Final = "lease.taken_over"
 HEAD_RESET: Final = "ledger.head_reset"
+NOTICE_BEGUN: Final = "notice.begun"
 NOTICE_SENT: Final = "notice.sent"
 NOTICE_FAILED: Final = "notice.failed"
 DRILL_SCORED: Final = "drill.scored"
@@ -91,8 +92,9 @@ BODY_FIELDS: Final[dict[str, str]] = {
     LEASE_TAKEN_OVER: "holder, previous, reason, fencing n, previous_since",
     HEAD_RESET: "by, reason, seq n",
     INCIDENT_ANNOUNCED: "event (id of the Prefect event)",
-    NOTICE_SENT: "state, audience, channel, about seq n, subject, seconds",
-    NOTICE_FAILED: "state, audience, channel, about seq n, why, attempt n",
+    NOTICE_BEGUN: "incident_id, state, audience, channel, about seq n, update n, attempt n, process {...}, until",
+    NOTICE_SENT: "state, audience, channel, about seq n, update n, begun seq n, subject, seconds, next_by?",
+    NOTICE_FAILED: "state, audience, channel, about seq n, update n, begun seq n, why, attempt n, gave_up",
     DRILL_SCORED: "a scorecard: drill, scenario, passed, reasons, ...",
 }
 

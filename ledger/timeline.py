@@ -261,6 +261,7 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.OVERRIDE: lambda e: f"{_by(e.body)} overrode {e.body.get('what', 'a rule')}{_because(e.body)}",
     kinds.LEASE_TAKEN_OVER: _taken_over,
     kinds.HEAD_RESET: lambda e: f"{_by(e.body)} accepted the ledger as it stands{_because(e.body)}",
+    kinds.NOTICE_BEGUN: lambda e: f"Notice to {e.body.get('audience', 'somebody')} is being sent",
     kinds.NOTICE_SENT: _notice,
     kinds.NOTICE_FAILED: _notice_failed,
     kinds.DRILL_SCORED: _scored,
