@@ -12,13 +12,15 @@ from incidents.report import words
 from incidents.report.model import ReportData
 from ledger.timeline import count
 
+TEMPLATES = Path(__file__).with_name("templates")
+
 
 def render(data: ReportData) -> str:
     """The page as text."""
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
