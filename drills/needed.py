@@ -21,11 +21,25 @@ NEEDED: Final[dict[str, tuple[str, Callable[[Any], bool]]]] = {
     "resumed": ("True", lambda v: v is True),
 }
 
+JUDGED: Final = ("fields_compared", "legit_events_lost", "legit_edits_lost", "wrong_fields_after", "resumed")
+NEEDED_BY: Final[dict[str, dict[str, tuple[str, Callable[[Any], bool]]]]] = {
+    "bad-version": NEEDED,
+    "schedule-ran-twice": {
+        "rows_damaged": ("at least 20", lambda n: n >= 20),
+        **{name: NEEDED[name] for name in JUDGED},
+    },
+    "bulk-delete": {
+        "rows_missing_before": ("at least 300", lambda n: n >= 300),
+        **{name: NEEDED[name] for name in JUDGED},
+    },
+}
+"""By scenario: how heavy it must be, and what its recovery must reach."""
 
-def shortfalls(figures: Mapping[str, Any]) -> list[str]:
+
+def shortfalls(figures: Mapping[str, Any], *, scenario: str = "bad-version") -> list[str]:
     """Each figure that is missing or not reached, as a sentence."""
     found = []
-    for name, (wanted, reached) in NEEDED.items():
+    for name, (wanted, reached) in NEEDED_BY[scenario].items():
         if name not in figures:
             found.append(f"{name} was not measured")
         elif not reached(figures[name]):

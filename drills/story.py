@@ -52,7 +52,7 @@ TRUCK = 40
 """Deliveries that arrive at once."""
 UNLOADING = replace(EXPOSURE, deliveries=8)
 TIDYING = replace(NORMAL, tidy_ups=0.5, recalls=4)
-TIDIED = replace(EXPOSURE, tidy_ups=2, recalls=4)
+TIDIED = replace(EXPOSURE, tidy_ups=1, recalls=4)
 RECALLING = replace(INCIDENT, tidy_ups=0.3, recalls=1)
 
 

@@ -97,12 +97,12 @@ FROM generate_series(1, 2399) AS n;
 UPDATE desk.products AS p SET received = d.quantity
 FROM (SELECT sku, sum(quantity) AS quantity FROM desk.deliveries GROUP BY sku) AS d WHERE d.sku = p.sku;
 
--- Once a quarter the desk removes what is older than two years.
+-- Once a week the desk removes what is older than two years.
 INSERT INTO desk.tidy_ups (id, region, placed_before, removed, requested_at)
-SELECT pg_temp.key('tidy-up', 8 * quarter + n), pg_temp.region(n), at - interval '730 days',
-       30 + floor(20 * pg_temp.chance(8 * quarter + n, 11))::integer, at
-FROM generate_series(1, 4) AS quarter, generate_series(0, 7) AS n,
-     LATERAL (SELECT pg_temp.anchor() - interval '90 days' * quarter AS at) AS asked;
+SELECT pg_temp.key('tidy-up', 8 * week + n), pg_temp.region(n), at - interval '730 days',
+       1 + floor(5 * pg_temp.chance(8 * week + n, 11))::integer, at
+FROM generate_series(1, 104) AS week, generate_series(0, 7) AS n,
+     LATERAL (SELECT pg_temp.anchor() - interval '7 days' * week AS at) AS asked;
 
 DROP TABLE item, sale;
 
