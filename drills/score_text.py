@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from drills.scorecard import Scorecard
-from drills.scoring import CONTAIN_S
 
 Line = tuple[str, str, str]
 
@@ -22,7 +21,7 @@ def figures(card: Scorecard) -> Sequence[Line]:
     """(figure, measured, target) in the order in which they are read."""
     return (
         ("detected after", _s(card.detect_s), ""),
-        ("contained after that", _s(card.contain_s), f"at most {CONTAIN_S:.0f} s"),
+        ("contained after that", _s(card.contain_s), _at_most(card.contain_target_s)),
         ("diagnosed", _s(card.diagnose_s), ""),
         ("recovery", _s(card.recover_s), ""),
         ("of which verification", _s(card.verify_s), ""),

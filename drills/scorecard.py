@@ -59,6 +59,8 @@ class Observed:
     seconds: float = 0.0
     rto_s: float | None = None
     rpo_s: float | None = None
+    contain_target_s: float | None = None
+    """How long the pause may take to be proven, after the detection."""
     stages: Sequence[Stage] = ()
     control: Control | None = None
     entries: Sequence[Entry] = field(default=(), repr=False)
@@ -85,6 +87,7 @@ class Scorecard:
     seconds: float = 0.0
     rto_s: float | None = None
     rpo_s: float | None = None
+    contain_target_s: float | None = None
     incident: str | None = None
     recovery: str | None = None
     plan_hash: str | None = None

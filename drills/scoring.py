@@ -12,8 +12,6 @@ from ledger import kinds
 from ledger.entry import Entry
 from ledger.metrics import Metrics, measure
 
-CONTAIN_S: Final = 3.0
-"""From detection to the proven pause, at most."""
 CONTROL_EVENTS: Final = 100
 """A negative control with less traffic than that proves little."""
 
@@ -34,6 +32,7 @@ def score(seen: Observed) -> Scorecard:
         seconds=round(seen.seconds, 1),
         rto_s=seen.rto_s,
         rpo_s=seen.rpo_s,
+        contain_target_s=seen.contain_target_s,
         incident=next((e.incident for e in entries if e.incident), None),
         recovery=next((e.recovery for e in reversed(entries) if e.recovery), None),
         plan_hash=next((str(e.body.get("plan_hash")) for e in entries if e.kind == kinds.PLAN_APPROVED), None),
@@ -115,8 +114,9 @@ def _times(card: Scorecard) -> list[Reason]:
     found: list[Reason] = []
     if card.contain_s is None:
         found.append(("not-contained", "the incident was not contained: no pause was proven"))
-    elif card.contain_s > CONTAIN_S:
-        found.append(("contain-late", f"containment took {card.contain_s:.1f} s, allowed are {CONTAIN_S:.0f} s"))
+    elif card.contain_target_s is not None and card.contain_s > card.contain_target_s:
+        allowed = f"allowed are {card.contain_target_s:.0f} s"
+        found.append(("contain-late", f"containment took {card.contain_s:.1f} s, {allowed}"))
     if card.total_s is not None and card.rto_s is not None and card.total_s > card.rto_s:
         found.append(("rto", f"the recovery took {card.total_s:.0f} s in all, the objective is {card.rto_s:.0f} s"))
     if card.loss_s is not None and card.rpo_s is not None and card.loss_s > card.rpo_s:

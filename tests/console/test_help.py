@@ -23,6 +23,7 @@ ISSUED = {
     "demo", "roles", "protect", "points", "watch", "diagnose", "contain", "plan", "recover", "replay", "resume",
     "status", "timeline", "report", "estate up", "estate status", "estate down", "journal install", "journal status",
     "journal prune", "journal remove",
+    "drill run", "drill list", "drill show", "drill trends", "drill clear",
 }  # fmt: skip
 
 
