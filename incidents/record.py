@@ -7,59 +7,32 @@ decided while nobody else writes, so two detectors at the same instant make one 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from incidents.errors import AlreadyClosed, UnknownIncident
+from incidents.fold import FOLDED, Await, Awaiting, Incident, Status, findings_of, fold, texts_of
 from incidents.severity import Severity, worse
 from ledger import kinds
-from ledger.entry import Draft, Entry
-from ledger.metrics import instant
+from ledger.entry import Draft
 
 if TYPE_CHECKING:
     from ledger.ledger import Ledger, View
 
-
-class Status(StrEnum):
-    """Where an incident stands. ``stopped``: a recovery ended at a safe state short of its goal, the app is still
-    contained; ``restored``: one half is back, the app still paused; ``recovered``: back at work, not yet closed."""
-
-    OPEN = "open"
-    CONTAINED = "contained"
-    RECOVERING = "recovering"
-    STOPPED = "stopped"
-    RESTORED = "restored"
-    RECOVERED = "recovered"
-    RESOLVED = "resolved"
-    FALSE_ALARM = "false-alarm"
-
-    @property
-    def closed(self) -> bool:
-        return self in (Status.RESOLVED, Status.FALSE_ALARM)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Incident:
-    """One incident as the ledger tells it. Times are UTC. ``findings`` are as the detectors recorded them."""
-
-    id: str
-    app: str
-    severity: Severity
-    status: Status
-    title: str
-    impact: str
-    workflows: tuple[str, ...]
-    detected_at: datetime
-    opened_at: datetime
-    contained_at: datetime | None = None
-    recovered_at: datetime | None = None
-    closed_at: datetime | None = None
-    recoveries: tuple[str, ...] = ()
-    findings: tuple[Mapping[str, Any], ...] = ()
-    reason: str = ""
+__all__ = [
+    "FOLDED",
+    "Await",
+    "Awaiting",
+    "Incident",
+    "Status",
+    "all_of",
+    "close",
+    "find_open",
+    "fold",
+    "open_incident",
+    "read",
+]
 
 
 def open_incident(
@@ -75,8 +48,9 @@ def open_incident(
     by: str | None = None,
     **further: Any,
 ) -> Incident:
-    """Open an incident for ``app``, or join its open one, and return it. ``further`` fields go into the entry's body
-    (``first_bad_at``, ``objectives``). Raises ``ValueError`` for a word that is no severity."""
+    """Open an incident for ``app``, or join its open one, and return it. What the open one knows already (the same
+    detectors and workflows, nothing worse, nobody's word) is not recorded again. ``further`` fields go into the entry's
+    body (``first_bad_at``, ``objectives``, ``playbook``). Raises ``ValueError`` for a word that is no severity."""
     body: dict[str, Any] = {
         **further,
         "severity": Severity(severity).value,
@@ -89,12 +63,32 @@ def open_incident(
 
     def compose(view: View) -> Draft:
         found = _open_one(view, app)
-        if found is not None:
-            return Draft(kind=kinds.INCIDENT_JOINED, app=app, incident=found.id, body=body)
-        return Draft(kind=kinds.INCIDENT_OPENED, app=app, incident=_next_id(view), body=body)
+        if found is None:
+            return Draft(kind=kinds.INCIDENT_OPENED, app=app, incident=_next_id(view), body=body)
+        if by is None and _known(found, body):
+            raise _NothingNewError(found.id)
+        return Draft(kind=kinds.INCIDENT_JOINED, app=app, incident=found.id, body=body)
 
-    entry = ledger.append_with(compose)
-    return read(ledger, str(entry.incident))
+    try:
+        return read(ledger, str(ledger.append_with(compose).incident))
+    except _NothingNewError as known:
+        return read(ledger, str(known))
+
+
+class _NothingNewError(Exception):
+    """A join that would say what is on record already."""
+
+
+def _known(found: Incident, body: Mapping[str, Any]) -> bool:
+    """Whether the open incident holds everything that ``body`` says. Findings count by their detector: the same rule
+    broken by more rows is the same news."""
+    detectors = {f.get("detector") for f in findings_of(body)}
+    return (
+        bool(detectors)
+        and detectors <= {f.get("detector") for f in found.findings}
+        and set(texts_of(body["workflows"])) <= set(found.workflows)
+        and worse(found.severity, str(body["severity"])) is found.severity
+    )
 
 
 def read(ledger: Ledger, incident: str) -> Incident:
@@ -141,86 +135,6 @@ def close(ledger: Ledger, incident: str, *, reason: str, by: str = "reinstate", 
     return read(ledger, incident)
 
 
-def fold(entries: Iterable[Entry]) -> dict[str, Incident]:
-    """Incidents by id from entries in order. Pure; entries of other kinds change nothing."""
-    found: dict[str, Incident] = {}
-    for entry in entries:
-        if entry.incident is None:
-            continue
-        if entry.kind == kinds.INCIDENT_OPENED:
-            found[entry.incident] = _opened(entry)
-        elif entry.incident in found and entry.kind in TRANSITIONS:
-            found[entry.incident] = TRANSITIONS[entry.kind](found[entry.incident], entry)
-    return found
-
-
-def _opened(entry: Entry) -> Incident:
-    body = entry.body
-    return Incident(
-        id=str(entry.incident),
-        app=entry.app,
-        severity=_severity(body) or Severity.SEV3,
-        status=Status.OPEN,
-        title=str(body.get("title", "")),
-        impact=str(body.get("impact", "")),
-        workflows=_texts(body.get("workflows")),
-        detected_at=instant(body.get("detected_at")) or entry.at,
-        opened_at=entry.at,
-        findings=_findings(body),
-    )
-
-
-def _joined(known: Incident, entry: Entry) -> Incident:
-    body = entry.body
-    return replace(
-        known,
-        severity=worse(known.severity, _severity(body) or known.severity),
-        workflows=_union(known.workflows, _texts(body.get("workflows"))),
-        findings=known.findings + _findings(body),
-    )
-
-
-def _contained(known: Incident, entry: Entry) -> Incident:
-    # A recovery proves the pause again as its first step; that is not a step back.
-    status = Status.CONTAINED if known.status in (Status.OPEN, Status.RECOVERED) else known.status
-    workflows = _union(known.workflows, _texts(entry.body.get("workflows")))
-    return replace(known, status=status, contained_at=known.contained_at or entry.at, workflows=workflows)
-
-
-def _recovering(known: Incident, entry: Entry) -> Incident:
-    recoveries = _union(known.recoveries, (entry.recovery,) if entry.recovery else ())
-    return replace(known, status=Status.RECOVERING, recoveries=recoveries)
-
-
-def _stopped(known: Incident, _entry: Entry) -> Incident:
-    return replace(known, status=Status.STOPPED)
-
-
-def _recovered(known: Incident, entry: Entry) -> Incident:
-    if entry.body.get("state", kinds.RESUMED) == kinds.RESUMED:
-        return replace(known, status=Status.RECOVERED, recovered_at=entry.at)
-    return replace(known, status=Status.RESTORED)
-
-
-def _closed(known: Incident, entry: Entry) -> Incident:
-    status = Status.FALSE_ALARM if entry.body.get("resolution") == Status.FALSE_ALARM else Status.RESOLVED
-    return replace(known, status=status, closed_at=entry.at, reason=str(entry.body.get("reason", "")))
-
-
-TRANSITIONS: dict[str, Callable[[Incident, Entry], Incident]] = {
-    kinds.INCIDENT_JOINED: _joined,
-    kinds.INCIDENT_CONTAINED: _contained,
-    kinds.CONTAIN_PROVEN: _contained,
-    kinds.RECOVERY_STARTED: _recovering,
-    kinds.RECOVERY_STOPPED: _stopped,
-    kinds.RECOVERY_ABANDONED: _stopped,
-    kinds.RECOVERY_FINISHED: _recovered,
-    kinds.INCIDENT_CLOSED: _closed,
-}
-FOLDED = (kinds.INCIDENT_OPENED, *TRANSITIONS)
-"""The kinds that change an incident."""
-
-
 def _open_one(source: Ledger | View, app: str) -> Incident | None:
     incidents = fold(source.entries(app=app, kinds=FOLDED)).values()
     return next((i for i in incidents if i.closed_at is None), None)
@@ -232,21 +146,3 @@ def _next_id(view: View) -> str:
     taken = [str(e.incident) for e in view.entries(kinds=[kinds.INCIDENT_OPENED])]
     numbers = [int(i.removeprefix(prefix)) for i in taken if i.startswith(prefix) and i.removeprefix(prefix).isdigit()]
     return f"{prefix}{max(numbers, default=0) + 1:04d}"
-
-
-def _severity(body: Mapping[str, Any]) -> Severity | None:
-    word = body.get("severity")
-    return Severity(word) if word in list(Severity) else None
-
-
-def _findings(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    value = body.get("findings")
-    return tuple(f for f in value if isinstance(f, dict)) if isinstance(value, list) else ()
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(str(v) for v in value) if isinstance(value, list) else ()
-
-
-def _union(one: tuple[str, ...], other: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys((*one, *other)))

@@ -54,8 +54,8 @@ DRILL_SCORED: Final = "drill.scored"
 BODY_FIELDS: Final[dict[str, str]] = {
     INCIDENT_DETECTED: "findings [{detector, table, rows, message, ...}], detected_at?, by?",
     INCIDENT_OPENED: "severity, title, impact, workflows [key], findings [...], detected_at?, first_bad_at?, by?, "
-    "objectives? {rto_s, rpo_s}",
-    INCIDENT_JOINED: "severity, title, impact, workflows [key], findings [...], detected_at?, by?",
+    "objectives? {rto_s, rpo_s}, playbook? {key, title, owner, steps [sentence]}",
+    INCIDENT_JOINED: "severity, title, impact, workflows [key], findings [...], detected_at?, by?, playbook? {...}",
     INCIDENT_CONTAINED: "workflows [key], seconds?, proof? [sentence]",
     INCIDENT_DIAGNOSED: "a diagnosis: workflow, bad_version, good_version, published_at, first_bad_at, bad_runs [...], "
     "point_id, confidence 0..1, evidence [sentence], unattributed [...]",

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -171,3 +172,51 @@ def test_any_entries_fold_to_an_incident(history: list[tuple[str, dict[str, Any]
     ]
     found = record.fold(entries)
     assert set(found) == ({"INC-1"} if any(kind == kinds.INCIDENT_OPENED for kind, _ in history) else set())
+
+
+PLAYBOOK = {"key": "bad-version", "title": "Bad version", "owner": "ann", "steps": ["Look."]}
+
+
+def test_what_the_open_incident_knows_is_not_recorded_again(ledger: Ledger) -> None:
+    news = {"workflows": ["intake"], "findings": [{"detector": "twice", "rows": 1}], "playbook": PLAYBOOK}
+    first = opened(ledger, severity="sev2", impact="Orders are billed twice.", **news)
+    more = {**news, "findings": [{"detector": "twice", "rows": 900}]}
+    assert opened(ledger, severity="sev3", **more) == first
+    assert len(ledger.entries()) == 1
+    other = {**news, "findings": [{"detector": "orphans"}], "playbook": {"key": "other"}}
+    second = opened(ledger, severity="sev3", impact="Goods are picked in vain.", **other)
+    assert second.impact == "Orders are billed twice. Goods are picked in vain."
+    assert second.playbook == PLAYBOOK  # the worse finding keeps its own
+    worst = opened(ledger, severity="sev1", impact="Orders are billed twice.", **other)
+    assert (worst.severity, worst.playbook) == (Severity.SEV1, {"key": "other"})
+    assert worst.impact == second.impact
+    opened(ledger, severity="sev3", workflows=["stock"], findings=[{"detector": "twice"}])
+    opened(ledger, severity="sev3", by="ann", **news)  # a person's word is always news
+    assert [e.kind for e in ledger.entries()] == ["incident.opened", *["incident.joined"] * 4]
+
+
+def test_an_open_incident_tells_what_it_waits_for(ledger: Ledger) -> None:
+    incident = opened(ledger).id
+    until = DAY + timedelta(hours=1)
+
+    def then(kind: str, plan: str = "h1", recovery: str = "R1", **body: Any) -> record.Awaiting | None:
+        ledger.append(kind, app="desk", incident=incident, recovery=recovery, body={"plan_hash": plan, **body})
+        return record.read(ledger, incident).awaiting
+
+    waiting = record.Awaiting(what=record.Await.APPROVAL, plan_hash="h1", recovery="R1", expires_at=until)
+    assert then(kinds.PLAN_SHOWN, expires_at=until) == waiting
+    assert then(kinds.PLAN_APPROVED, "h0") == waiting  # another plan's
+    rejected = then(kinds.PLAN_REJECTED, by="ann", reason="not now")
+    assert rejected == replace(waiting, what=record.Await.REJECTED, by="ann", reason="not now")
+    assert then(kinds.PLAN_SHOWN, "h2", "R2") == record.Awaiting(
+        what=record.Await.APPROVAL, plan_hash="h2", recovery="R2"
+    )
+    expired = then(kinds.PLAN_EXPIRED, "h2", "R2")
+    assert expired is not None
+    assert expired.what == "expired"
+    assert then(kinds.PLAN_SHOWN, "h3", "R2") is not None
+    assert then(kinds.PLAN_APPROVED, "h3", "R2") is None
+    then(kinds.PLAN_SHOWN, "h4", "R2")
+    assert then(kinds.RECOVERY_STARTED, "h4", "R2") is None
+    then(kinds.PLAN_SHOWN, "h5", "R2")
+    assert record.close(ledger, incident, reason="by hand").awaiting is None
