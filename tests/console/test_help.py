@@ -21,7 +21,8 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("prefect", "pandas", "sqlalchemy", "great_expectations", "pyarrow", "psycopg", "pydantic", "httpx", "numpy")
 ISSUED = {
     "demo", "roles", "protect", "points", "watch", "diagnose", "contain", "plan", "recover", "replay", "resume",
-    "status", "timeline", "report", "estate up", "estate status", "estate down", "journal install", "journal status",
+    "status", "timeline", "report", "notify", "estate up", "estate status", "estate down", "journal install",
+    "journal status",
     "journal prune", "journal remove",
     "drill run", "drill list", "drill show", "drill trends", "drill clear",
 }  # fmt: skip
