@@ -72,8 +72,8 @@ def part(scenario: str, table: pd.DataFrame, reasons: Mapping[str, Sequence[str]
                 "drill": row["drill"],
                 "at": f"{row['at']:%Y-%m-%d %H:%M}",
                 "passed": bool(row["passed"]),
-                "values": [cell(row[f.name], share=not f.name.endswith("_s")) for f in trends.FIGURES],
-                "why": "; ".join(reasons.get(row["drill"], ())),
+                "figures": [cell(row[f.name], share=not f.name.endswith("_s")) for f in trends.FIGURES],
+                "why": "; ".join(trends.shortened(r) for r in reasons.get(row["drill"], ())),
             }
             for _, row in newest.iterrows()
         ],

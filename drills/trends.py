@@ -22,6 +22,7 @@ SCALE: Final = 1.4826
 """Makes the median absolute deviation of normal noise its standard deviation."""
 FLOOR: Final = 0.25
 ENOUGH: Final = 3
+REASON: Final = 160
 WINDOW: Final = 20
 """So many earlier green drills are normal; older ones are history."""
 
@@ -85,7 +86,8 @@ def regressions(table: pd.DataFrame, reasons: Mapping[str, Sequence[str]] | None
         newest, earlier = ordered.iloc[-1], ordered.iloc[:-1]
         green = earlier[earlier["passed"]].tail(WINDOW)
         if not newest["passed"]:
-            why = "; ".join((reasons or {}).get(str(newest["drill"]), ())) or "see its scorecard"
+            given = (reasons or {}).get(str(newest["drill"]), ())
+            why = "; ".join(shortened(g) for g in given) or "see its scorecard"
             before = "after a green one" if len(earlier) and earlier.iloc[-1]["passed"] else "not for the first time"
             if not len(earlier):
                 before = "the first of its scenario"
@@ -94,6 +96,11 @@ def regressions(table: pd.DataFrame, reasons: Mapping[str, Sequence[str]] | None
             found.append(Regression(scenario=str(scenario), drill=name, figure="", value=None, usual=None, text=text))
         found += [r for f in FIGURES if (r := _worse(str(scenario), newest, green, f)) is not None]
     return found
+
+
+def shortened(reason: str) -> str:
+    """A reason among others; the scorecard has all of it."""
+    return reason if len(reason) <= REASON else reason[:REASON].rstrip() + " ..."
 
 
 def _worse(scenario: str, newest: pd.Series, green: pd.DataFrame, figure: Figure) -> Regression | None:

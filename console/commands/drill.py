@@ -68,8 +68,7 @@ def list_(as_json: Json = False) -> None:
         output.say("no drills yet: run `reinstate drill run`")
         return
     rows = [
-        (c.drill, c.scenario, "passed" if c.passed else "FAILED", c.total_s, c.loss_s, "; ".join(c.reasons))
-        for c in cards
+        (c.drill, c.scenario, "passed" if c.passed else "FAILED", c.total_s, c.loss_s, ", ".join(c.red)) for c in cards
     ]
     output.table("Drills", ["drill", "scenario", "result", "total s", "lost s", "why"], rows)
 
