@@ -70,7 +70,7 @@ def times(table: pd.DataFrame) -> Chart:
             panel.axhline(target, color=GREY, linestyle=":", linewidth=1.5, label=name)
         panel.set_ylabel("seconds")
         panel.set_ylim(bottom=0)
-        panel.legend(loc="upper left", fontsize=8, ncols=4, frameon=False)
+        _legend(panel)
     _dates(panels, table)
     said = "; ".join(_said(table, s) for pair in TIMES for s in pair)
     wanted = [f"{what} {s:.0f} s" for what, s in (("contain within", contain), ("in all within", rto)) if s]
@@ -83,7 +83,7 @@ def shares(table: pd.DataFrame) -> Chart:
     _draw(panels[0], table, SHARES)
     panels[0].set_ylim(-0.05, 1.08)
     panels[0].set_ylabel("share")
-    panels[0].legend(loc="lower left", fontsize=8, ncols=4, frameon=False)
+    _legend(panels[0])
     _dates(panels, table)
     said = "; ".join(_said(table, s, share=True) for s in SHARES)
     return Chart(source=_svg(figure), alt=f"Reconstitution over {len(table)} drills: {said}. {_reds(table)}")
@@ -115,8 +115,12 @@ def _draw(panel: Any, table: pd.DataFrame, series: Sequence[Series]) -> None:
     panel.spines[["top", "right"]].set_visible(False)
 
 
+def _legend(panel: Any) -> None:
+    panel.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), fontsize=8, ncols=4, frameon=False)
+
+
 def _dates(panels: Sequence[Any], table: pd.DataFrame) -> None:
-    places = sorted({round(n * (len(table) - 1) / (TICKS - 1)) for n in range(TICKS)}) if len(table) > 1 else [0]
+    places = list(range(0, len(table), -(-len(table) // TICKS)))
     labels = [f"{table['at'].iloc[n]:%d %b %H:%M}" for n in places]
     for panel in panels:
         panel.set_xlim(-0.6, len(table) - 0.4)

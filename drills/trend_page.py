@@ -51,7 +51,7 @@ def render(cards: Sequence[Scorecard], table: pd.DataFrame, worse: Sequence[tren
         newest=f"{table['at'].iloc[-1]:%Y-%m-%d %H:%M}" if len(table) else "",
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M}",
         regressions=worse,
-        labels=[f.label for f in trends.FIGURES],
+        labels=[f.short for f in trends.FIGURES],
         parts=[part(str(key), rows.reset_index(drop=True), reasons) for key, rows in table.groupby("scenario")],
     )
 

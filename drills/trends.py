@@ -34,21 +34,22 @@ class Figure:
 
     name: str
     label: str
+    short: str
     noise: float
     higher_is_worse: bool = True
 
 
 GOALS: Final = ("rto_s", "rpo_s", "contain_target_s")
 FIGURES: Final = (
-    Figure(name="detect_s", label="time to detect", noise=1.0),
-    Figure(name="contain_s", label="time to contain", noise=0.5),
-    Figure(name="recover_s", label="time to recover", noise=5.0),
-    Figure(name="verify_s", label="time to verify", noise=2.0),
-    Figure(name="total_s", label="time in all", noise=5.0),
-    Figure(name="loss_s", label="work lost", noise=0.0),
-    Figure(name="precision", label="precision", noise=0.0, higher_is_worse=False),
-    Figure(name="recall", label="recall", noise=0.0, higher_is_worse=False),
-    Figure(name="replay_success", label="replay success", noise=0.0, higher_is_worse=False),
+    Figure(name="detect_s", label="time to detect", short="detect", noise=1.0),
+    Figure(name="contain_s", label="time to contain", short="contain", noise=0.5),
+    Figure(name="recover_s", label="time to recover", short="recover", noise=5.0),
+    Figure(name="verify_s", label="time to verify", short="verify", noise=2.0),
+    Figure(name="total_s", label="time in all", short="in all", noise=5.0),
+    Figure(name="loss_s", label="work lost", short="lost", noise=0.0),
+    Figure(name="precision", label="precision", short="precision", noise=0.0, higher_is_worse=False),
+    Figure(name="recall", label="recall", short="recall", noise=0.0, higher_is_worse=False),
+    Figure(name="replay_success", label="replay success", short="replay", noise=0.0, higher_is_worse=False),
 )
 
 

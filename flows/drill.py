@@ -43,7 +43,7 @@ def drill(app: str, scenario: Scenario = "bad-version", catalog: str = "") -> St
         scenario: Which disaster is played.
         catalog: Path of the catalogue; the one that Reinstate was started with when empty.
     """
-    from drills import rehearsal, score_text
+    from drills import rehearsal, score_text, trend_page
     from recovery.context import default_home
 
     log = get_run_logger()
@@ -54,6 +54,8 @@ def drill(app: str, scenario: Scenario = "bad-version", catalog: str = "") -> St
     card = rehearsal.play(scenario, home=default_home(), app=app, say=log.info, run=as_tasks(show))
     show(100.0)
     create_markdown_artifact(score_text.markdown(card), key=key("scorecard", app), description=card.title)
+    for worse in trend_page.publish(default_home()).regressions:
+        log.warning("worse than usual: %s", worse.text)
     headline = score_text.headline(card)
     for reason in card.reasons:
         log.error("not reached: %s", reason)

@@ -40,6 +40,7 @@ def run(
 
     Examples: `reinstate drill run`, `reinstate drill run --scenario bad-version --json`.
     """
+    from drills import trend_page
     from drills.rehearsal import play
     from drills.scenarios import SCENARIOS
     from recovery.context import default_home
@@ -47,6 +48,8 @@ def run(
     if scenario not in SCENARIOS:
         raise BadUse(f"drill run: there is no scenario {scenario}; choose one of {', '.join(SCENARIOS)}")
     card = play(scenario, home=default_home(), say=output.progress)
+    for worse in trend_page.publish(default_home()).regressions:
+        output.progress(f"worse than usual: {worse.text}")
     tell(card, as_json=as_json)
     if not card.passed:
         raise typer.Exit(exits.NOT_PROVEN)
