@@ -18,6 +18,7 @@ from incidents import record
 from incidents.record import Incident
 from incidents.report.collect import collect
 from incidents.report.model import Recovery, ReportData
+from incidents.report.reading import shown
 from incidents.report.recoveries import recovery_of
 from ledger import Ledger, kinds
 
@@ -128,7 +129,11 @@ def _card(ledger: Ledger | None, key: str, title: str) -> AppCard:
     now_open = next((i for i in incidents if i.closed_at is None), None)
     taken = ledger.entries(app=key, kinds=[kinds.POINT_TAKEN])[-POINTS:]
     points = tuple(
-        Point(at=e.at, id=str(e.body.get("point") or "?"), verified=e.body.get("verified") is True)
+        Point(
+            at=e.at,
+            id=shown(e.body.get("point") or e.body.get("point_id")),
+            verified=e.body.get("verified") is True,
+        )
         for e in reversed(taken)
     )
     past = tuple(i for i in reversed(incidents) if i is not now_open)[:INCIDENTS]

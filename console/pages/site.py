@@ -15,6 +15,7 @@ from starlette.routing import Route
 from console.pages import reading
 from console.pages.door import Door
 from incidents.report import render, words
+from incidents.report.reading import shown
 from ledger.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -101,5 +102,5 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(moment=words.moment, seconds=words.duration)
+    environment.filters.update(moment=words.moment, seconds=words.duration, shown=shown)
     return environment

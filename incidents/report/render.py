@@ -51,8 +51,12 @@ def render(data: ReportData) -> str:
 
 
 def write(data: ReportData, path: Path) -> Path:
-    """Write the page to ``path``, readable by its owner only, whole or not at all. Raises ``OSError``."""
-    page = render(data)
+    """Write the page to ``path``; see :func:`keep`."""
+    return keep(render(data), path)
+
+
+def keep(page: str, path: Path) -> Path:
+    """Write a page to ``path``, readable by its owner only, whole or not at all. Raises ``OSError``."""
     draft = path.with_name(f".{path.name}.tmp")
     with os.fdopen(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
         file.write(page)

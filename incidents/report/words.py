@@ -73,7 +73,8 @@ def title(data: ReportData) -> str:
 def noticed(data: ReportData) -> str:
     """The recorded title without the impact that detectors repeat in it."""
     found = data.incident
-    return found.title.removesuffix(f"({found.impact})").strip() or found.id
+    said, _, repeated = found.title.rpartition(" (")
+    return (said if said and repeated.removesuffix(")") in found.impact else found.title) or found.id
 
 
 def headline(data: ReportData) -> tuple[str, str]:

@@ -49,7 +49,8 @@ class Browser:
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
     (tmp_path / "secrets.env").write_text(f"OTHER=x\nPREFECT_AUTH={USER}:{WORD}\n")
     return tmp_path
 
@@ -126,6 +127,14 @@ def test_a_new_password_counts_at_once_and_without_one_nobody_gets_in(home: Path
     (home / "secrets.env").write_text("PREFECT_AUTH=\n")
     assert browser.get("/", headers=login("operator", "new")).status_code == 401
     assert browser.get("/", headers=login("", "")).status_code == 401
+
+
+def test_a_server_of_ones_own_brings_its_password(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "me:mine")
+    client = Browser(home)
+    assert client.get("/", headers=login("me", "mine")).status_code == 401
+    (home / "secrets.env").unlink()
+    assert client.get("/", headers=login("me", "mine")).status_code == 200
 
 
 def test_the_environment_gives_no_password(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +330,7 @@ def test_it_serves_on_loopback_and_stops_when_told(home: Path, served: int) -> N
 
 
 def test_without_a_password_it_does_not_start(tmp_path: Path) -> None:
-    environment = {**os.environ, "REINSTATE_HOME": str(tmp_path)}
+    environment = {**os.environ, "REINSTATE_HOME": str(tmp_path), "PREFECT_API_AUTH_STRING": ""}
     command = [sys.executable, "-m", "console.pages", "--port", "1"]
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == exits.CATALOGUE
