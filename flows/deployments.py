@@ -62,15 +62,19 @@ def choices(app: str, *, most: int = 20) -> list[str]:
 
 def given(flow: Flow[Any, Any], app: App, catalog: Path) -> dict[str, Any]:
     """Parameters that the deployment knows already, so that nobody has to type them."""
-    known = {"app": app.key, "catalog": str(catalog)}
-    return {k: v for k, v in known.items() if k in flow.parameters.properties}
+    known = {"app": app.key}
+    if "catalog" in flow.parameters.required:  # the others know it from their environment
+        known["catalog"] = str(catalog)
+    return known
 
 
 def form(flow: Flow[Any, Any], app: App, apps: Sequence[str], points: Sequence[str]) -> dict[str, Any]:
     """The flow's form: dropdowns where the choice is known, and the app filled in."""
     schema = flow.parameters.model_dump()
     if importlib.util.find_spec("flows.forms") is not None:
-        schema = importlib.import_module("flows.forms").schema(schema, apps=apps, points=points)
+        schema = importlib.import_module("flows.forms").schema(
+            schema, apps=apps, points=points, workflows=[w.key for w in app.workflows]
+        )
     properties = {**schema["properties"]}
     if "app" in properties:
         properties["app"] = {**properties["app"], "default": app.key}

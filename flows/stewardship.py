@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -143,10 +144,10 @@ def keep_choices(ctx: AppContext, apps: Sequence[str]) -> Callable[[], None]:
         if known and ids == known[0]:
             return
         offered = deployments.choices(ctx.app.key)
-        with get_client(sync_client=True) as client:
+        with get_client(sync_client=True) as client, suppress(ObjectNotFound):  # not served yet
             for name, flow in deployments.flows().items():
                 offer(client, f"{name}/{ctx.app.key}", deployments.form(flow, ctx.app, apps, offered))
-        known[:] = [ids]
+            known[:] = [ids]
 
     return job
 

@@ -20,14 +20,14 @@ from pydantic import TypeAdapter
 
 import recovery.session
 from checks.model import Diagnosis
-from flows import contain, protect, recover, resume, watch
+from flows import contain, deployments, protect, recover, resume, watch
 from platforms.base import Permanent, Retryable
 from recovery.errors import PauseNotProven, Refused, StepFailed, VerificationFailed
 from snapshots.errors import Unreachable
 
 ROOT = Path(__file__).parents[2]
 PROJECT = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-DEPLOYMENTS = {d["name"]: d for d in PROJECT["deployments"]}
+DEPLOYMENTS = {d["entrypoint"].rpartition(".")[2]: d for d in PROJECT["deployments"]}
 HEAVY = ("pandas", "great_expectations", "pyarrow", "psycopg", "numpy", "recovery", "checks", "snapshots", "ledger")
 
 
@@ -46,8 +46,7 @@ def test_every_deployment_loads_and_takes_its_parameters(name: str, monkeypatch:
 
 
 def test_every_flow_is_deployed() -> None:
-    files = {f.stem for f in (ROOT / "flows").glob("*.py")} - {"__init__", "progress"}
-    assert set(DEPLOYMENTS) == files
+    assert set(DEPLOYMENTS) == set(deployments.flows()) == set(deployments.NAMES)
 
 
 def test_triggers_of_deployments_are_valid_and_answer_the_watcher() -> None:
