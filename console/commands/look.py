@@ -86,9 +86,9 @@ def next_steps(incident: Incident) -> Iterator[str]:
         case "waiting-for-approval":
             until = f" until {waits.expires_at:%Y-%m-%d %H:%M:%S} UTC" if waits.expires_at else ""
             yield f"waiting: {plan} for approval{until}"
-            yield f"  read it:  reinstate approvals --incident {incident.id}"
-            yield f"  approve:  reinstate approve {waits.recovery} --hash {waits.plan_hash} --by NAME"
-            yield f"  reject:   reinstate reject {waits.recovery} --hash {waits.plan_hash} --by NAME --reason WHY"
+            yield "  read it:  reinstate report, or the suspended run in the browser"
+            yield f"  approve:  reinstate approve {waits.recovery} --plan {waits.plan_hash[:12]} --by NAME"
+            yield f"  reject:   reinstate reject {waits.recovery} --plan {waits.plan_hash[:12]} --by NAME --reason WHY"
         case "rejected":
             why = f": {waits.reason}" if waits.reason else ""
             yield f"rejected: {plan} by {waits.by or 'somebody'}{why}; the app stays paused"
