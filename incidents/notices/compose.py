@@ -111,7 +111,7 @@ def commands(facts: Facts) -> tuple[str, ...]:
         case State.RECOVERING:
             found = [f"reinstate timeline {app} {incident}"]
         case State.HELD if facts.next_step.startswith("reinstate "):
-            found = [f"{facts.next_step} {app}"]
+            found = [facts.next_step]
         case State.HELD:
             found = [f"reinstate {'diagnose' if facts.why == 'undiagnosed' else 'recover'} {app}"]
         case State.HALF_RESTORED:

@@ -5,9 +5,10 @@ Channels do not wait for each other. On one channel notices go out in order, and
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -109,11 +110,7 @@ def dispatch(
         for c in app.channels
         if c.key in due
     ]
-    if not turns:
-        return []
-    with ThreadPoolExecutor(max_workers=len(turns)) as pool:
-        ended = [pool.submit(turn.run) for turn in turns]
-    return [sent for future in ended for sent in future.result()]
+    return [sent for sents in _at_once([turn.run for turn in turns]) for sent in sents]
 
 
 def send_test(
@@ -207,6 +204,25 @@ class _Turn:
 
     def _record(self, kind: str, due: Due, body: Mapping[str, Any]) -> Entry:
         return self.ledger.append(kind, app=self.app.key, incident=due.change.incident, body={**_about(due), **body})
+
+
+def _at_once(works: Sequence[Callable[[], list[Sent]]]) -> list[list[Sent]]:
+    """What they return, in order, or the first error, once all have ended. Daemon threads: a process that is told to
+    stop does not wait for a slow receiver; what it leaves is found by the next one."""
+    if len(works) < 2:
+        return [work() for work in works]
+    ended: list[Future[list[Sent]]] = [Future() for _ in works]
+
+    def run(work: Callable[[], list[Sent]], future: Future[list[Sent]]) -> None:
+        try:
+            future.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+            future.set_exception(error)
+
+    for work, future in zip(works, ended, strict=True):
+        threading.Thread(target=run, args=(work, future), name="notices of a channel", daemon=True).start()
+    wait(ended)
+    return [future.result() for future in ended]
 
 
 def _composed(

@@ -186,11 +186,11 @@ def latest(at: datetime) -> str:
 
 
 def _paused(known: Iterable[Entry]) -> tuple[str, ...]:
-    """What is contained and was not let through again since."""
+    """What was contained, or was to be, and was not let through again since."""
     found: dict[str, None] = {}
     for entry in known:
         keys = [str(w) for w in items(entry.body.get("workflows"))]
-        if entry.kind in (kinds.CONTAIN_STARTED, *kinds.CONTAINED):
+        if entry.kind in (kinds.CONTAIN_STARTED, kinds.CONTAIN_FAILED, *kinds.CONTAINED):
             found |= dict.fromkeys(keys)
         elif entry.kind == kinds.RESUME_STAGE and entry.body.get("ok"):
             found = {k: None for k in found if k not in keys}
@@ -199,7 +199,8 @@ def _paused(known: Iterable[Entry]) -> tuple[str, ...]:
 
 def _playbook(app: App, known: Iterable[Entry], incident: Incident) -> Playbook | None:
     """The one on record, else that of the detector that fired, else the app's first."""
-    named = [str(e.body["playbook"]) for e in known if e.kind == kinds.INCIDENT_OPENED and e.body.get("playbook")]
+    recorded = [e.body.get("playbook") for e in known if e.kind in (kinds.INCIDENT_OPENED, kinds.INCIDENT_JOINED)]
+    named = [str(r.get("key")) for r in recorded if isinstance(r, dict)]
     fired = {str(f.get("detector")) for f in incident.findings}
     named += [d.playbook for d in app.detectors if d.key in fired and d.playbook]
     by_key = {p.key: p for p in app.playbooks}

@@ -11,6 +11,7 @@ import re
 import threading
 import time
 import warnings
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote
 
@@ -119,15 +120,20 @@ def _notify(url: str, message: Message) -> bool:
     )
 
 
-def _load() -> None:
-    """Import Apprise with all its plugins, once, and have its loggers filtered."""
-    with _LOADING:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            import apprise
-            import apprise.plugins
+@cache
+def _plugins() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        import apprise
+        import apprise.plugins
 
-            apprise.plugins.url_to_dict("json://localhost")
+        apprise.plugins.url_to_dict("json://localhost")
+
+
+def _load() -> None:
+    """Import Apprise with all its plugins and have its loggers filtered, those of libraries that came since too."""
+    with _LOADING:
+        _plugins()
         for name in [*_LOUD, *logging.root.manager.loggerDict]:
             if name.partition(".")[0] in _LOUD:
                 logging.getLogger(name).addFilter(_HUSH)
