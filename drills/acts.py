@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from drills import dumps, processes
 from drills.errors import DrillError
-from drills.order_desk import EXAMPLE
 from drills.reconstitution import Reconstitution, count
 from drills.sandbox import APP, Place
 from drills.scorecard import Control
@@ -44,7 +43,7 @@ def on_stage(place: Place, mode: str, *, work: Path | None = None, options: Sequ
     work = work or place.work
     work.mkdir(mode=0o700, parents=True, exist_ok=True)
     with (
-        processes.watcher(place.home, EXAMPLE, work) as watcher,
+        processes.watcher(place.home, place.catalog, work) as watcher,
         processes.driver(place.desk.driver_file, work, mode=mode, options=options) as driver,
     ):
         place.remember("watcher", watcher.process.pid)

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from drills.dumps import Dump, Row
-from drills.judge import EXCLUDED_FIELDS, compare
+from drills.judge import EXCLUDED_FIELDS, Comparison, compare
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,7 +41,12 @@ class Reconstitution:
 
 def count(*, before: Dump, oracle_before: Dump, after: Dump, oracle: Dump) -> Reconstitution:
     """Compare the app with the oracle before and after the recovery."""
-    was, now = compare(before, oracle_before).wrong, compare(after, oracle).wrong
+    return between(compare(before, oracle_before), compare(after, oracle), before=before, after=after)
+
+
+def between(earlier: Comparison, later: Comparison, *, before: Dump, after: Dump) -> Reconstitution:
+    """The same where the comparisons are made already."""
+    was, now = earlier.wrong, later.wrong
     put_right = sum(1 for row in was if row not in now)
     moved = sum(1 for row in was if row in now and _content(before, row) != _content(after, row))
     harmed = sum(1 for row in now if row not in was)

@@ -54,10 +54,11 @@ class Place:
     home: Path
     desk: OrderDesk = field(repr=False)
     work: Path
+    catalog: Path = EXAMPLE
 
     @contextmanager
     def opened(self) -> Iterator[AppContext]:
-        with open_app(EXAMPLE, APP, self.home) as ctx:
+        with open_app(self.catalog, APP, self.home) as ctx:
             yield ctx
 
     def prepare(self, say: Say = quiet) -> str:

@@ -119,7 +119,9 @@ def _times(card: Scorecard) -> list[Reason]:
         found.append(("contain-late", f"containment took {card.contain_s:.1f} s, {allowed}"))
     if card.total_s is not None and card.rto_s is not None and card.total_s > card.rto_s:
         found.append(("rto", f"the recovery took {card.total_s:.0f} s in all, the objective is {card.rto_s:.0f} s"))
-    if card.loss_s is not None and card.rpo_s is not None and card.loss_s > card.rpo_s:
+    if card.rpo_s is not None and card.loss_s is None and card.events_lost:
+        found.append(("rpo", f"work was lost and nobody knows how much, the objective is {card.rpo_s:.0f} s"))
+    elif card.rpo_s is not None and card.loss_s is not None and card.loss_s > card.rpo_s:
         found.append(("rpo", f"up to {card.loss_s:.0f} s of work were lost, the objective is {card.rpo_s:.0f} s"))
     return found
 

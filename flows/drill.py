@@ -89,6 +89,7 @@ def as_tasks(show: Callable[[float], None]) -> Callable[[str, Callable[[], Any]]
     def run(name: str, work: Callable[[], Any]) -> Any:
         begun.append(name)
         show(min(95.0, 100.0 * (len(begun) - 1) / STAGES))
-        return task(name=name, persist_result=False, cache_policy=NO_CACHE)(work)()
+        stage = task(name=name, task_run_name=lambda: name, persist_result=False, cache_policy=NO_CACHE)
+        return stage(work)()
 
     return run
