@@ -103,7 +103,10 @@ def welcome(service: Service, facts: dict[str, Any], *, show_password: bool) -> 
         lines.append(f"  n8n      {facts['n8n']}")
     if service.auth:
         secret = service.auth.partition(":")[2] if show_password else "what `reinstate password` prints"
-        lines.append(f"Sign in as {facts['user']}; the password is {secret}")
+        lines.append(
+            f"Sign in to Prefect with {facts['user']}:PASSWORD in its one field, to the pages as {facts['user']}; "
+            f"PASSWORD is {secret}"
+        )
     if facts["n8n"]:
         lines.append(
             "Next: `reinstate wreck` in another terminal breaks the order desk; then run `recover` in Prefect."

@@ -47,6 +47,7 @@ def environment(service: Service) -> dict[str, str]:
         "REINSTATE_CATALOG": str(service.catalog),
         "PREFECT_API_URL": service.prefect_api_url,
         **({"PREFECT_API_AUTH_STRING": service.auth} if service.auth else {}),
+        **({"REINSTATE_PAGES_URL": service.pages_url} if service.pages_url else {}),
         "PREFECT_HOME": str(client),
         "PREFECT_RESULTS_LOCAL_STORAGE_PATH": str(client / "storage"),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false",
