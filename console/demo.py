@@ -26,7 +26,7 @@ from ledger.metrics import metrics
 from recovery import containment, manual, setup
 from recovery.context import AppContext, open_app
 from recovery.diagnosed import latest
-from recovery.session import load_plan
+from recovery.session import load_plan, make, record_approved
 from snapshots import journal
 
 Fault = Literal["no-journal", "gap"]
@@ -128,14 +128,16 @@ class Demo:
 
     def _recover(self, incident: str) -> dict[str, Any]:
         self.teller.act("Recover both halves, as a Prefect flow")
+        with open_app(EXAMPLE, "order-desk", self.home) as ctx:
+            plan = make(ctx, incident, mode="both", policy="refuse", point=None, say=self.teller.say)
+            record_approved(ctx, plan, by="demo operator", reason="demo")
         result = self._flow(
             "recover",
             app="order-desk",
             catalog=str(EXAMPLE),
-            mode="both",
             incident=incident,
-            approved_by="demo operator",
-            reason="demo",
+            recovery=plan.recovery_id,
+            trigger="command",
         )
         self.teller.say(f"recovery {result['recovery']}: {result['state']}")
         return result

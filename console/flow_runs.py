@@ -95,3 +95,31 @@ def run_recovery(*, say: Callable[[str], None], **parameters: Any) -> dict[str, 
             "at a safe state: run `reinstate recover --continue` once the server answers"
         ) from error
     return result
+
+
+def resume_run(flow_run: str, *, decision: str, by: str, reason: str, plan_hash: str) -> str:
+    """Wake the suspended run that shows a plan, with the decision that is on record already. Returns what became of
+    it, as a clause. Raises ``Unreachable`` when the server does not answer or refuses us."""
+    import httpx
+
+    url = prefect_address()
+    user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
+    answer = {"decision": decision, "by": by, "reason": reason, "plan": plan_hash}
+    login = (user, password) if user else None
+    with httpx.Client(base_url=url.rstrip("/"), auth=login, timeout=PATIENCE_S, follow_redirects=True) as client:
+        try:
+            found = client.get(f"/flow_runs/{flow_run}")
+            if found.status_code == httpx.codes.NOT_FOUND:
+                return f"flow run {flow_run} is gone from the Prefect server"
+            found.raise_for_status()
+            state = found.json().get("state") or {}
+            if state.get("type") != "PAUSED":
+                return f"flow run {found.json().get('name')} does not wait any more (it is {state.get('name')})"
+            answered = client.post(f"/flow_runs/{flow_run}/resume", json={"run_input": answer})
+            answered.raise_for_status()
+        except httpx.HTTPError as error:
+            raise Unreachable(f"Prefect server {without_credentials(url)}: {error}") from error
+    if answered.json().get("status") == "ACCEPT":
+        return f"flow run {found.json().get('name')} goes on with it"
+    why = (answered.json().get("details") or {}).get("reason", "no reason given")
+    return f"flow run {found.json().get('name')} could not be resumed ({why})"

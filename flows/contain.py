@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
+from prefect.states import Completed
 
+from flows import artifacts, forms, states
 from flows.recover import retryable
 
 
@@ -22,17 +24,27 @@ def pause(catalog: str, app: str, workflows: list[str], incident: str | None, re
     return asdict(done)
 
 
-@flow(name="contain", flow_run_name="contain {app}", persist_result=False)
+@flow(name="contain", flow_run_name=forms.contain_name, persist_result=False)
 def contain(
-    app: str, catalog: str, workflows: list[str], incident: str | None = None, reason: str = "contained by hand"
-) -> dict[str, Any]:
-    """Pause workflows and their dependents, prove the pause, fence their database roles.
+    app: str, workflows: list[str], reason: str = "contained by hand", incident: str = "", catalog: str = ""
+) -> Any:
+    """Stop the damage: pause workflows and what depends on them, prove that they are paused, and take their right to
+    write from the database. Nothing is undone; `recover` brings the app back, `resume` ends a false alarm.
 
     Args:
-        app: Key of the app in the catalogue.
-        catalog: Path of the catalogue.
-        workflows: Keys of the workflows; their dependents are paused with them.
-        incident: Incident it belongs to; the open one, else a new one, when empty.
-        reason: Why, for the record.
+        app: The app they belong to.
+        workflows: What to pause. Workflows that depend on these are paused with them.
+        reason: Why, in a few words. It becomes the incident's title.
+        incident: The incident this belongs to. Leave it empty for the one that is open now, or else a new one.
+        catalog: Path of the catalogue, as the server sees it. Leave it empty for the one that the server was
+            started with.
     """
-    return pause(catalog, app, workflows, incident, reason)
+    try:
+        where = forms.where(catalog)
+        done = pause(str(where), app, workflows, incident or None, reason)
+    except Exception as error:  # noqa: BLE001 - each becomes a state with a name
+        return states.failed(error)
+    artifacts.incident(where, app, done["incident"])
+    said = f"{', '.join(done['workflows'])}: proven paused and fenced, incident {done['incident']}. Next: `recover`."
+    get_run_logger().info(said)
+    return Completed(name="Contained", message=said, data=done)

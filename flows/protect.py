@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
+from prefect.client.schemas.objects import State
+from prefect.states import Completed
 
+from flows import forms, states
 from flows.recover import retryable
 
 
@@ -22,11 +25,28 @@ def capture(catalog: str, app: str) -> dict[str, Any]:
 
 
 @flow(name="protect", flow_run_name="protect {app}", persist_result=False)
-def protect(app: str, catalog: str) -> dict[str, Any]:
-    """Take a recovery point of an app and prove it.
+def protect(app: str, catalog: str = "") -> Any:
+    """Take a recovery point of an app, workflows and data together, and prove it with the suites. Changes nothing in
+    the app. Run it before you deploy a change.
 
     Args:
-        app: Key of the app in the catalogue.
-        catalog: Path of the catalogue.
+        app: The app to take the point of.
+        catalog: Path of the catalogue, as the server sees it. Leave it empty for the one that the server was
+            started with.
     """
-    return capture(catalog, app)
+    try:
+        return taken(capture(str(forms.where(catalog)), app))
+    except Exception as error:  # noqa: BLE001 - each becomes a state with a name
+        return states.failed(error)
+
+
+def taken(point: dict[str, Any]) -> State[Any]:
+    """A point whose suites fail is kept, and nothing recovers from it by itself."""
+    if point["verified"]:
+        return Completed(name="Point verified", message=f"Recovery point {point['point']} is verified.", data=point)
+    from recovery.errors import VerificationFailed
+
+    raise VerificationFailed(
+        f"point {point['point']}: the suites do not pass on it, so it is kept as not verified; look at the log, then "
+        "mend the data or the suite"
+    )

@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, task
+from prefect.states import Completed
+
+from flows import artifacts, forms, states
 
 
 @task(name="bring back", persist_result=False)
@@ -20,16 +23,25 @@ def bring_back(catalog: str, app: str, incident: str | None, by: str, override: 
 
 
 @flow(name="resume", flow_run_name="resume {app}", persist_result=False)
-def resume(
-    app: str, catalog: str, incident: str | None = None, by: str = "operator", override: str | None = None
-) -> dict[str, Any]:
-    """Resume a paused app once the suites pass, in the catalogue's order, watching the detectors.
+def resume(app: str, by: str = "operator", override: str = "", incident: str = "", catalog: str = "") -> Any:
+    """Let a paused app work again, stage by stage, once the suites pass; a detector that fires pauses it again. For
+    after one half was brought back alone, or after a false alarm.
 
     Args:
-        app: Key of the app in the catalogue.
-        catalog: Path of the catalogue.
-        incident: Incident that paused it; the open one when empty.
-        by: Who resumes, for the record.
-        override: Reason to resume although the verification failed, on record.
+        app: The app to resume.
+        by: Who resumes it, for the record.
+        override: Leave it empty. Only if the app must work although it cannot be verified, the reason; it goes on
+            record.
+        incident: The incident that paused it. Leave it empty for the one that is open now.
+        catalog: Path of the catalogue, as the server sees it. Leave it empty for the one that the server was
+            started with.
     """
-    return bring_back(catalog, app, incident, by, override)
+    try:
+        where = forms.where(catalog)
+        done = bring_back(str(where), app, incident or None, by, override or None)
+    except Exception as error:  # noqa: BLE001 - each becomes a state with a name
+        return states.failed(error)
+    artifacts.outcome(where, app, done["incident"])
+    said = f"{', '.join(done['resumed'])}: at work again, incident {done['incident']}."
+    get_run_logger().info(said)
+    return Completed(name="Resumed", message=said, data=done)

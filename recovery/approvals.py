@@ -20,6 +20,7 @@ from ledger.ledger import View
 from ledger.metrics import instant
 from recovery.context import AppContext
 from recovery.errors import Expired, Refused, Rejected, Superseded
+from recovery.leftover import Shown
 from recovery.plan import Approval, Plan
 
 READ: Final = (
@@ -41,17 +42,6 @@ class Verdict(StrEnum):
     REJECTED = "rejected"
     EXPIRED = "expired"
     SUPERSEDED = "superseded"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shown:
-    """A plan put before people by one flow run. The decision must come before ``expires_at`` (UTC)."""
-
-    recovery: str
-    incident: str
-    plan_hash: str
-    flow_run: str | None
-    expires_at: datetime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,11 +128,11 @@ def show(ctx: AppContext, plan: Plan, *, flow_run: str | None, expires_s: float)
 
     def compose(view: View) -> Draft:
         entries = view.entries(incident=plan.incident_id, kinds=READ)
+        _refuse(ctx, view, entries, plan, plan.hash)
         for entry in entries:
             if entry.kind == kinds.PLAN_SHOWN and _hash(entry) == plan.hash and entry.body.get("flow_run") == flow_run:
                 again.append(_shown(entry))
-                raise _Known
-        _refuse(ctx, view, entries, plan, plan.hash)
+                raise _KnownError
         body = {
             "plan_hash": plan.hash,
             "flow_run": flow_run,
@@ -152,7 +142,7 @@ def show(ctx: AppContext, plan: Plan, *, flow_run: str | None, expires_s: float)
 
     try:
         return _shown(ctx.ledger.append_with(compose))
-    except _Known:
+    except _KnownError:
         return again[-1]
 
 
@@ -163,14 +153,14 @@ def approve(ctx: AppContext, plan: Plan, *, plan_hash: str, by: str, reason: str
     def compose(view: View) -> Draft:
         entries = view.entries(incident=plan.incident_id, kinds=READ)
         if _refuse(ctx, view, entries, plan, plan_hash).verdict is Verdict.APPROVED:
-            raise _Known
+            raise _KnownError
         _named(plan, by)
         given = Approval(plan_hash=plan.hash, by=by.strip(), at=view.now().isoformat(), reason=reason.strip())
         return _draft(kinds.PLAN_APPROVED, plan, given.model_dump(mode="json"))
 
     try:
         return Approval.model_validate(ctx.ledger.append_with(compose).body)
-    except _Known:
+    except _KnownError:
         given = approval(ctx, plan)
         if given is None:  # the entry is there, but does not cover the plan it is recorded with
             raise Refused(f"recovery {plan.recovery_id}: its approval cannot be read; verify the ledger") from None
@@ -186,7 +176,7 @@ def reject(ctx: AppContext, plan: Plan, *, plan_hash: str, by: str, reason: str)
         try:
             found = _refuse(ctx, view, entries, plan, plan_hash)
         except Rejected:
-            raise _Known from None
+            raise _KnownError from None
         if found.verdict is Verdict.APPROVED:
             raise Refused(
                 f"recovery {plan.recovery_id}: {found.by} approved its plan at {found.at:%Y-%m-%d %H:%M:%S} UTC; it "
@@ -196,7 +186,7 @@ def reject(ctx: AppContext, plan: Plan, *, plan_hash: str, by: str, reason: str)
         body = {"plan_hash": plan.hash, "by": by.strip(), "reason": reason.strip()}
         return _draft(kinds.PLAN_REJECTED, plan, body)
 
-    with suppress(_Known):
+    with suppress(_KnownError):
         ctx.ledger.append_with(compose)
     return of(ctx, plan)
 
@@ -208,7 +198,7 @@ def expire(ctx: AppContext, shown: Shown) -> bool:
         entries = view.entries(incident=shown.incident, kinds=READ)
         found = standing(entries, shown.recovery, shown.plan_hash, now=view.now(), expires_s=0.0)
         if found.verdict is not Verdict.EXPIRED or found.recorded:
-            raise _Known
+            raise _KnownError
         body = {"plan_hash": shown.plan_hash, "expires_at": shown.expires_at}
         return Draft(
             kind=kinds.PLAN_EXPIRED, app=ctx.app.key, incident=shown.incident, recovery=shown.recovery, body=body
@@ -216,7 +206,7 @@ def expire(ctx: AppContext, shown: Shown) -> bool:
 
     try:
         ctx.ledger.append_with(compose)
-    except _Known:
+    except _KnownError:
         return False
     return True
 
@@ -245,7 +235,7 @@ def outdated(ctx: AppContext, plan: Plan) -> list[Shown]:
     return [s for s in found if s.plan_hash != plan.hash and (s.recovery, s.plan_hash) not in ended]
 
 
-class _Known(Exception):
+class _KnownError(Exception):
     """It is on record already."""
 
 

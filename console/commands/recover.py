@@ -101,11 +101,9 @@ def recover(
     with opened(catalog, app) as ctx:
         key = ctx.app.key
         chosen = session.incident_of(ctx, incident)
-        if go_on:
-            session.interrupted(ctx, chosen)
+        recovery = session.interrupted(ctx, chosen) if go_on else ""
     with session.exclusive(catalog, key):
         pass  # another recovery of this app is named before anything is planned; the flow holds the lease itself
-    recovery = None
     if not go_on:
         recovery = approved(catalog, key, chosen, mode, policy, point, by=by, reason=reason, ask=not yes)
     result = run_recovery(
@@ -114,10 +112,8 @@ def recover(
         catalog=str(catalog.absolute()),
         mode=mode,
         incident=chosen,
-        policy=policy,
-        point=point,
         recovery=recovery,
-        resume=go_on,
+        trigger="command",
     )
     left = f"; look at the events of {', '.join(result['left_out'])}" if result.get("left_out") else ""
     output.emit(result, as_json=as_json, text=f"recovery {result['recovery']}: {result['state']}{left}")
@@ -143,8 +139,7 @@ def approved(
         if ask:
             show(made)
             typer.confirm("Run exactly this plan?", abort=True)
-        session.record_plan(ctx, made)
-    session.approve(catalog, app, made, by=by, reason=reason)
+        session.record_approved(ctx, made, by=by, reason=reason)
     return made.recovery_id
 
 

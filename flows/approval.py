@@ -1,0 +1,102 @@
+"""Waiting for a person: the run suspends (its process ends) with a form, and comes back with the answer.
+
+What the answer is worth is decided in :mod:`recovery.approvals`; here are the form, and the runs that wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from prefect import get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.runtime import flow_run
+from pydantic import Field, ValidationError, create_model
+
+GRACE_S: Final = 24 * 3600
+"""Prefect gives up on a suspended run so much later than the plan expires: until then the ledger says why it ended."""
+
+
+class Answer(RunInput):
+    """What a person answers to a plan."""
+
+    decision: Literal["approve", "reject"] = Field(
+        title="Decision",
+        description="approve: exactly this plan runs. reject: nothing runs, and the app stays paused and fenced.",
+    )
+    by: str = Field(title="Your name", min_length=1, description="Who decides. It goes on record; nobody checks it.")
+    reason: str = Field(
+        default="", title="Reason", description="Why, for the record. Say it above all when you reject."
+    )
+    plan: str = Field(
+        title="Plan", description="The plan that is shown above, by its hash. The answer counts for this one alone."
+    )
+
+
+def form(plan_hash: str, text: str) -> type[Answer]:
+    """The form for one plan; ``text`` is the plan in Markdown, shown above it."""
+    described = Answer.model_fields["plan"]
+    only: Any = Field(
+        default=plan_hash,
+        title=described.title,
+        description=described.description,
+        json_schema_extra={"enum": [plan_hash]},
+    )
+    bound = create_model("Answer", __base__=Answer, plan=(str, only))
+    found: type[Answer] = bound.with_initial_data(description=text)
+    return found
+
+
+def deployed() -> bool:
+    """Whether this run belongs to a deployment, so that it can be started again when the answer is there."""
+    from prefect.runtime import deployment
+
+    return deployment.id is not None
+
+
+def wait(plan_hash: str, text: str, *, expires_s: float) -> Answer:
+    """Suspend until somebody answers; the second time, return the answer. Raises ``recovery.errors.Refused`` when the
+    run was resumed without one."""
+    try:
+        return suspend_flow_run(
+            wait_for_input=form(plan_hash, text), timeout=round(expires_s) + GRACE_S, key=plan_hash[:16]
+        )
+    except ValidationError:
+        from recovery.errors import Refused
+
+        raise Refused(
+            f"plan {plan_hash[:12]}: the run was resumed without an answer; start `recover` again and answer its form"
+        ) from None
+
+
+def rename(name: str) -> None:
+    """Give this run a name that reads. That the server takes it is not worth a recovery."""
+    if flow_run.name == name or flow_run.id is None:
+        return
+    try:
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_name(UUID(str(flow_run.id)), name)
+    except Exception as error:  # noqa: BLE001 - whatever it is, the recovery is more important
+        get_run_logger().warning("the run could not be named %s: %s", name, error)
+
+
+def end_waiting(run: str | None, *, name: str, message: str) -> bool:
+    """End a run that waits for an answer which would not count any more (``Expired``, ``Superseded``). False when it
+    does not wait, or there is none. Raises what Prefect's client raises."""
+    try:
+        which = UUID(str(run))
+    except ValueError:
+        return False
+    with get_client(sync_client=True) as client:
+        try:
+            found = client.read_flow_run(which)
+            if found.state is None or not found.state.is_paused():
+                return False
+            client.set_flow_run_state(which, State(type=StateType.FAILED, name=name, message=message), force=True)
+        except (ObjectNotFound, PrefectHTTPStatusError):
+            return False
+    return True
