@@ -17,6 +17,8 @@ from drills.errors import PlatformRefused
 PAGE = 100
 BUSY = 409
 BUSY_PATIENCE_S = 15.0
+OVERLOADED = 503
+OVERLOADED_PATIENCE_S = 60.0
 
 
 class N8nApi:
@@ -108,10 +110,15 @@ class N8nApi:
             cursor = answer.get("nextCursor")
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
-        try:
-            answer = self._client.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise PlatformRefused(f"n8n: {method} {path}: {type(error).__name__}; check that n8n runs") from error
+        deadline = time.monotonic() + OVERLOADED_PATIENCE_S
+        while True:
+            try:
+                answer = self._client.request(method, path, **options)
+            except httpx.HTTPError as error:
+                raise PlatformRefused(f"n8n: {method} {path}: {type(error).__name__}; check that n8n runs") from error
+            if answer.status_code != OVERLOADED or time.monotonic() > deadline:
+                break
+            time.sleep(0.5)  # it took nothing on: a busy n8n loses sight of its database for seconds
         if answer.is_error:
             raise PlatformRefused(
                 f"n8n: {method} {path} answered {answer.status_code}: {answer.text[:200]}; check the key and n8n's log"

@@ -302,3 +302,51 @@ def test_a_missing_journal_is_named(journaled: Journaled, shop: AppDb) -> None:
         owner.execute("ALTER TABLE reinstate.journal_table RENAME TO gone")
     with pytest.raises(DetectorBroken, match="journal cannot be read"):
         find(journaled, TWICE)
+
+
+WIPED = {"key": "wiped", "kind": "mass-delete", "table": "shop.orders", "min_rows": 20, "percent_floor": 5}
+
+
+def test_a_mass_delete_is_found_by_actor_from_the_journal(
+    journaled: Journaled, intake: psycopg.Connection[Any], shop: AppDb
+) -> None:
+    intake.execute("DELETE FROM shop.orders WHERE id <= 60")
+    with psycopg.connect(shop.dsn("wf_payment")) as other:
+        other.execute("DELETE FROM shop.orders WHERE id BETWEEN 61 AND 75")
+    [finding] = find(journaled, WIPED)
+    assert (finding.rows, finding.kind, finding.confirmed) == (60, "mass-delete", True)
+    assert set(finding.keys) == {(str(n),) for n in range(1, 61)}
+    assert "60 of 1000 rows (6.0%) were deleted by wf_intake" in finding.message
+
+
+@pytest.mark.parametrize("rows", [10, 45], ids=["few-rows", "small-share"])
+def test_a_small_clean_up_is_no_mass_delete(journaled: Journaled, intake: psycopg.Connection[Any], rows: int) -> None:
+    intake.execute("DELETE FROM shop.orders WHERE id <= %s", (rows,))
+    assert find(journaled, WIPED, {**WIPED, "key": "share", "min_rows": 5, "percent_floor": 4.6}) == []
+
+
+def test_rows_that_are_back_and_what_an_undo_took_away_are_no_mass_delete(
+    journaled: Journaled, intake: psycopg.Connection[Any], shop: AppDb
+) -> None:
+    intake.execute("DELETE FROM shop.orders WHERE id <= 60")
+    intake.execute("INSERT INTO shop.orders (id, customer, total) SELECT g, 'c', 1 FROM generate_series(1, 60) g")
+    with psycopg.connect(shop.recoverer) as undo:
+        undo.execute("DELETE FROM shop.orders WHERE id > 900")
+    assert find(journaled, WIPED) == []
+
+
+def test_a_truncated_table_is_a_mass_delete(journaled: Journaled, shop: AppDb) -> None:
+    with psycopg.connect(shop.installer) as owner:
+        owner.execute("TRUNCATE shop.orders")
+    [finding] = find(journaled, WIPED)
+    assert (finding.rows, len(finding.keys)) == (1000, 1000)
+    assert "1000 of 1000 rows (100.0%)" in finding.message
+
+
+def test_a_rule_names_the_columns_it_is_about(journaled: Journaled, intake: psycopg.Connection[Any]) -> None:
+    rule = {"key": "paid", "kind": "rule", "table": "shop.orders", "sql": "r.total >= 0", "columns": ["total"]}
+    intake.execute("UPDATE shop.orders SET total = -1 WHERE id = 3")
+    [finding] = find(journaled, rule)
+    assert finding.columns == ("total",)
+    with pytest.raises(DetectorBroken, match="no journaled column nothing"):
+        find(journaled, {**rule, "columns": ["nothing"]})

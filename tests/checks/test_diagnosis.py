@@ -346,3 +346,43 @@ def test_a_run_that_refused_its_event_before_containment_is_not_interrupted(worl
         contained_at=contained,
     )  # fmt: skip
     assert [len(b.xids) for b in found] == [1]
+
+
+WIPED = {"key": "wiped", "kind": "mass-delete", "table": "shop.orders", "min_rows": 20, "percent_floor": 5}
+LEVEL = {"key": "level", "kind": "rule", "table": "shop.orders", "sql": "r.total >= 0"}
+
+
+def test_a_mass_delete_leads_to_who_deleted_not_to_who_wrote_before(world: Shop) -> None:
+    world.app = app_of(WIPED)
+    point = world.point("P1")
+    for n in range(1, 61):  # payments touch the very rows, from many runs
+        world.pay(n)
+    with world.run("intake") as conn:
+        conn.execute("DELETE FROM shop.orders WHERE id BETWEEN 500 AND 502")
+    world.publish("intake", "bad-1")
+    with world.run("intake") as conn:
+        conn.execute("DELETE FROM shop.orders WHERE id BETWEEN 1 AND 60")
+    findings = world.findings()
+    assert culprits(world.watcher, world.app, findings) == {"intake"}
+    found = world.diagnose(point)
+    assert (found.workflow, found.bad_version, found.good_version) == ("intake", "bad-1", "good-1")
+    assert len(found.bad_runs) == 1
+    assert found.confidence > 0.9  # three rows were deleted by the good version
+
+
+def test_who_changed_none_of_a_rules_columns_is_not_to_blame(world: Shop) -> None:
+    """Payments touch every damaged row, from a new version; only intake changed the total."""
+    point = world.point("P1")
+    world.publish("intake", "bad-1")
+    world.publish("payment", "pay-2")
+    for n in range(1, 9):
+        with world.run("intake") as conn:
+            conn.execute("UPDATE shop.orders SET total = -5 WHERE id = %s", (n,))
+        world.pay(n)
+    world.app = app_of(LEVEL)
+    assert culprits(world.watcher, world.app, world.findings()) == {"intake", "payment"}
+    with pytest.raises(Undiagnosed, match="both are new"):
+        world.diagnose(point)
+    world.app = app_of({**LEVEL, "columns": ["total"]})
+    assert culprits(world.watcher, world.app, world.findings()) == {"intake"}
+    assert world.diagnose(point).bad_version == "bad-1"
