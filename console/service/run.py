@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,7 @@ from console.service.settings import Service
 from console.service.supervisor import Supervisor
 from drills.order_desk import EXAMPLE
 from estate import PARTS, Addresses, Estate, Progress, ports
+from estate.errors import EstateBusy
 from estate.files import locked
 
 PREFECT_ONLY: Final = ("prefect",)
@@ -174,12 +175,17 @@ class Up:
         folder = self.home / processes.FOLDER
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.home / "logs").mkdir(mode=0o700, exist_ok=True)
-        with locked(folder / ending.LOCK, patience_s=0.0):
-            ending.note(self.home)
+        with ExitStack() as held:
             try:
-                yield
-            finally:
-                (folder / ending.NOTE).unlink(missing_ok=True)
+                held.enter_context(locked(folder / ending.LOCK, patience_s=0.0))
+            except EstateBusy:
+                holder = (folder / ending.LOCK).read_text("utf-8").strip() or "unknown"
+                raise EstateBusy(
+                    f"up: process {holder} runs everything of {self.home} already; stop it with `reinstate down`"
+                ) from None
+            held.callback((folder / ending.NOTE).unlink, missing_ok=True)
+            ending.note(self.home)
+            yield
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
