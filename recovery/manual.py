@@ -56,7 +56,8 @@ def resume(
     with open_app(catalog, app) as ctx, session.exclusive(catalog, ctx.app.key):
         chosen = session.incident_of(ctx, incident)
         back = resuming.resume(ctx, chosen, by=by, override=override, say=say)
-    if not back:
+        closed = record.read(ctx.ledger, chosen).closed_at is not None
+    if not back and not closed:
         raise VerificationFailed(
             f"incident {chosen}: the proof did not pass, so the app stays paused; look at `reinstate report`, mend "
             'the cause, or resume on record with `reinstate resume --override "reason"`'

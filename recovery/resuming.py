@@ -51,7 +51,10 @@ def of_incident(ctx: AppContext, incident: str) -> Resumption:
     """From the record alone: what finished recoveries published, else what was live before the containment."""
     contained = recorded(ctx, incident)
     if contained is None:
-        raise NothingToRecover(f"incident {incident}: nothing is contained, so there is nothing to resume")
+        raise NothingToRecover(
+            f"incident {incident}: nothing is contained, so there is nothing to resume; "
+            'close it with `reinstate resume --override "reason"`'
+        )
     wanted = live_before(ctx, incident)
     for entry in ctx.ledger.entries(incident=incident, kinds=["step.outcome"]):
         detail = entry.body.get("detail", {})
@@ -68,7 +71,13 @@ def of_incident(ctx: AppContext, incident: str) -> Resumption:
 
 def resume(ctx: AppContext, incident: str, *, by: str, override: str | None, say: Say) -> tuple[str, ...]:
     """Verify, then resume every stage and close the incident. Returns what is active again; nothing when the
-    verification failed and nobody overrode it. An override is recorded with its reason before anything resumes."""
+    verification failed and nobody overrode it. An override is recorded with its reason before anything resumes, and
+    closes an incident in which nothing was ever contained."""
+    if recorded(ctx, incident) is None and override is not None:
+        body = {"what": "close an incident in which nothing was contained", "by": by, "reason": override}
+        ctx.ledger.append("override", app=ctx.app.key, incident=incident, body=body)
+        record.close(ctx.ledger, incident, by=by, reason=override, false_alarm=True)
+        return ()
     what = of_incident(ctx, incident)
     problems = objections(ctx, what)
     if not problems or override is not None:

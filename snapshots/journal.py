@@ -30,6 +30,7 @@ __all__ = [
     "require_complete",
     "status",
     "tick",
+    "ticked",
     "transactions",
 ]
 
@@ -73,6 +74,23 @@ def tick(conn: Connection[Any]) -> Position:
     if row is None:
         raise Refused("the journal gave no position: run journal install again")
     return Position(snapshot=row[0], system_id=row[1], timeline=row[2], at=row[3])
+
+
+def ticked(
+    conn: Connection[Any], *, back_s: float, reach_s: float, not_before: datetime | None = None
+) -> Position | None:
+    """The position recorded ``back_s`` seconds before the newest one, or the first after ``not_before``: where somebody
+    who takes over looks from (any of our roles). ``None`` when there is none of this server within ``reach_s``."""
+    here = positions.current(conn)
+    row = conn.execute(
+        """SELECT t.snapshot::text, t.system_id, t.timeline, t.at FROM reinstate.tick t
+           WHERE t.at >= (SELECT max(n.at) FROM reinstate.tick n) - make_interval(secs => %(back)s)
+               AND t.at >= clock_timestamp() - make_interval(secs => %(reach)s)
+               AND (%(first)s::timestamptz IS NULL OR t.at >= %(first)s)
+               AND t.system_id = %(system)s AND t.timeline = %(timeline)s ORDER BY t.at LIMIT 1""",
+        {"back": back_s, "reach": reach_s, "first": not_before, "system": here.system_id, "timeline": here.timeline},
+    ).fetchone()
+    return Position(snapshot=row[0], system_id=row[1], timeline=row[2], at=row[3]) if row else None
 
 
 def _nowhere(conn: Connection[Any]) -> Gap:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import signal
 import sys
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from console import exits, output
 from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Incident, Json, opened
+
+if TYPE_CHECKING:
+    from recovery.handling import Caught
 
 
 def register(app: typer.Typer) -> None:
@@ -31,9 +34,11 @@ def watch(
     """Watch the app; contain a confirmed anomaly in this very process and open the incident.
 
     Examples: `reinstate watch`, `reinstate watch --until-incident --json`. Ctrl-C or SIGTERM stops it; that is no
-    error.
+    error. It goes on when the database or the platform does not answer for a while, and tries again what it could
+    not pause; with --until-incident, exit code 6 says that the pause is not proven.
     """
     from recovery import watch as watching
+    from recovery.errors import PauseNotProven
 
     stopping: list[int] = []
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -44,21 +49,31 @@ def watch(
         output.progress(f"watching {ctx.app.key}")
         for caught in watching.watch(ctx, say=output.progress, stop=lambda: bool(stopping)):
             if json_lines:
-                output.line(
-                    {
-                        "event": "contained",
-                        "incident": caught.incident,
-                        "workflows": caught.contained.workflows,
-                        "contain_s": round(caught.contained.seconds, 3),
-                        "diagnosed": caught.diagnosis is not None,
-                        "why_not": caught.undiagnosed,
-                    }
-                )
-            else:
-                output.say(f"incident {caught.incident}: contained {', '.join(caught.contained.workflows)}")
+                output.line(news(caught))
+            elif caught.contained is not None:
+                output.say(f"incident {caught.incident}: contained {', '.join(caught.workflows)}")
                 output.say("next: `reinstate plan`" if caught.diagnosis else "next: `reinstate diagnose`")
+            elif caught.unproven is None:
+                output.say(f"incident {caught.incident}: opened, nothing paused")
+                output.say("next: `reinstate contain WORKFLOW`, or `reinstate resume --override REASON` if all is well")
+            if until_incident and caught.unproven is not None:
+                raise PauseNotProven(caught.unproven)
             if until_incident:
                 return
+
+
+def news(caught: Caught) -> dict[str, object]:
+    """One line for programs: ``contained``, ``opened`` (the catalogue leaves containment to a person) or ``unproven``
+    (the pause is tried again)."""
+    event = "contained" if caught.contained is not None else "opened" if caught.unproven is None else "unproven"
+    return {
+        "event": event,
+        "incident": caught.incident,
+        "workflows": caught.workflows,
+        "contain_s": round(caught.contained.seconds, 3) if caught.contained is not None else None,
+        "diagnosed": caught.diagnosis is not None,
+        "why_not": caught.undiagnosed or caught.unproven,
+    }
 
 
 def diagnose(

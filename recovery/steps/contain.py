@@ -19,4 +19,10 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
             f"recovery {plan.recovery_id}: run {contained.stopped_runs[0]} was in flight, so the plan does not know "
             "what it wrote; it is stopped: run `reinstate recover` for a new plan"
         )
+    wider = sorted(set(contained.workflows) - set(plan.contained))
+    if wider and not changed_rows(ctx, plan.recovery_id):
+        raise StepFailed(
+            f"recovery {plan.recovery_id}: {', '.join(wider)} were paused with the incident after the plan was made, "
+            "and it would leave them so: run `reinstate recover` for a new plan"
+        )
     return {"workflows": list(contained.workflows), "stopped_runs": list(contained.stopped_runs)}
