@@ -87,10 +87,10 @@ def apprise_send(url: str, message: Message, *, timeout_s: float = SEND_S) -> No
 
 def scrub(text: str, url: str) -> str:
     """``text`` without any part of ``url``, in one line."""
-    words = {part for word in _WORDS.findall(url) for part in (word, unquote(word))}
-    parts = {p for p in words if len(p) >= SHORTEST and p.lower() not in _ORDINARY}
-    for part in sorted({url, *parts}, key=lambda p: (-len(p), p)):
-        text = text.replace(part, MASK)
+    parts = {url, *(part for word in _WORDS.findall(url) for part in (word, unquote(word)))}
+    for part in sorted(parts, key=lambda p: (-len(p), p)):
+        if len(part) >= SHORTEST and part.lower() not in _ORDINARY:
+            text = text.replace(part, MASK)
     return " ".join(Guard().text(text).split())[:LONGEST]
 
 

@@ -39,7 +39,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Change:
-    """One state change. ``seq`` is that of the entry that made it, ``severity`` the incident's at that time.
+    """One state change. ``seq`` is that of the entry that made it, ``severity`` the worst until the next change.
 
     ``why``, when held: ``stopped``, ``rejected``, ``expired``, ``abandoned`` or ``undiagnosed``. ``proven``: the
     newest word on the pause was its proof. ``over``: what was asked for has been given (an approval)."""
@@ -110,6 +110,7 @@ def _opened(track: _Track, entry: Entry) -> None:
 
 def _joined(track: _Track, entry: Entry) -> None:
     track.severity = worse(track.severity, _severity(entry) or track.severity)
+    track.changes[-1] = replace(track.changes[-1], severity=track.severity)
 
 
 def _proven(track: _Track, entry: Entry) -> None:

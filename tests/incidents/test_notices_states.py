@@ -114,7 +114,7 @@ def test_an_old_plan_that_expires_says_nothing_of_the_new_one() -> None:
 def test_the_severity_is_that_of_the_time() -> None:
     mild = (kinds.INCIDENT_OPENED, {"severity": "sev3"})
     worse = (kinds.INCIDENT_JOINED, {"severity": "sev1"})
-    assert [c.severity.value for c in changes(mild, worse, PROVEN, CAUSE)] == ["sev3", "sev1"]
+    assert [c.severity.value for c in changes(mild, PROVEN, CAUSE, worse, STARTED)] == ["sev3", "sev1", "sev1"]
 
 
 BODIES = st.dictionaries(
