@@ -17,7 +17,7 @@ from prefect.settings import PREFECT_UI_URL
 from prefect.states import Crashed
 
 from catalog import secrets
-from flows import deployments
+from flows import approval, deployments
 from incidents.notices import dispatch
 from ledger import kinds
 from recovery import approvals, keeping
@@ -55,9 +55,16 @@ def announce(ctx: AppContext, say: Say) -> None:
 
 
 def expire(ctx: AppContext, say: Say) -> None:
-    """Record the plans that nobody decided about in time."""
+    """Record the plans that nobody decided about in time, and end the runs that still wait with their forms."""
     for shown in keeping.overdue(ctx):
+        until = f"{shown.expires_at:%Y-%m-%d %H:%M:%S} UTC"
+        message = (
+            f"Plan {shown.plan_hash[:12]} could be approved until {until}; nothing was changed and {approvals.NEXT}."
+        )
+        approval.end_waiting(shown.flow_run, name="Expired", message=message)
         if approvals.expire(ctx, shown):
+            message = f"nobody approved plan {shown.plan_hash[:12]} in time; {approvals.NEXT}"
+            approval.end_waiting(shown.flow_run, name="Expired", message=message)
             say(f"plan {shown.plan_hash[:12]} of {shown.recovery} expired; {ctx.app.key} stays contained")
 
 

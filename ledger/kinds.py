@@ -72,7 +72,8 @@ BODY_FIELDS: Final[dict[str, str]] = {
     PLAN_REJECTED: "plan_hash, by, reason",
     PLAN_SHOWN: "plan_hash, flow_run, expires_at",
     PLAN_EXPIRED: "plan_hash, expires_at",
-    RECOVERY_REQUESTED: "flow_run, trigger (operator | event | steward | command), number n, mode",
+    RECOVERY_REQUESTED: "flow_run, trigger (operator | event | steward | command), number n, mode, "
+    "handled_by? (who had the incident in hand)",
     RECOVERY_CONTINUED: "flow_run, previous, why, attempt n",
     RECOVERY_STARTED: "mode, plan_hash, by?, flow_run?, versions? {name: version}, objectives? {rto_s, rpo_s}",
     RECOVERY_STOPPED: "state (where it stopped safely), reason, next?, heals? (the machinery failed, not the recovery)",

@@ -180,7 +180,9 @@ def _expired(entry: Entry) -> str:
 
 def _requested(entry: Entry) -> str:
     number, trigger = entry.body.get("number", "?"), entry.body.get("trigger", "somebody")
-    return f"Recovery run #{number} asked for by {WHO.get(trigger, 'somebody') if isinstance(trigger, str) else '?'}"
+    who = WHO.get(trigger, "somebody") if isinstance(trigger, str) else "somebody"
+    idle = ", with nothing to do: the incident was in other hands" if entry.body.get("handled_by") else ""
+    return f"Recovery run #{number} asked for by {who}{idle}"
 
 
 def _continued(entry: Entry) -> str:

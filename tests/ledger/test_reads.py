@@ -105,6 +105,11 @@ def test_a_sentence_copes_with_an_empty_and_with_a_strange_body(kind: str) -> No
             "plain",
         ),
         (
+            entry(kinds.RECOVERY_REQUESTED, trigger="event", number=13, handled_by="flow run 7"),
+            "Recovery run #13 asked for by an automatic trigger, with nothing to do: the incident was in other hands",
+            "plain",
+        ),
+        (
             entry(kinds.RECOVERY_CONTINUED, why="its process died", attempt=2),
             "Recovery R1 is continued (attempt 2): its process died",
             "plain",

@@ -21,7 +21,7 @@ async def serve() -> None:
         entrypoint_type=EntrypointType.MODULE_PATH,
     )
     made.entrypoint = "tests.live.approval_flow.recover"
-    print(await runner.aadd_deployment(made), flush=True)  # noqa: T201 - the test reads it
+    print(await runner.aadd_deployment(made), flush=True)
     await runner.start()
 
 
