@@ -20,7 +20,7 @@ from drills.errors import DrillError
 from drills.scenarios import Scenario
 from estate import Estate, secrets
 from incidents import record
-from incidents.record import Incident
+from incidents.record import Await, Incident
 from recovery.context import AppContext
 from recovery.errors import Refused
 from snapshots import journal, points
@@ -147,9 +147,9 @@ class Wreck:
         at = self.estate.addresses()
         key = self.ctx.app.key
         return [
-            f"incident {incident.id}, {incident.severity}: {incident.title}",
-            f"recover it in the browser: {at.prefect_url}, Deployments, recover/{key}, Run; then approve its plan",
-            f"or in a terminal: reinstate recover --catalog {self.ctx.catalog_path} --app {key}",
+            f"incident {incident.id}, {incident.severity}: {incident.impact or incident.title}",
+            f"in the browser: {at.prefect_url}: approve the run of recover/{key} that waits, or run it yourself",
+            f"in a terminal: `reinstate recover --catalog {self.ctx.catalog_path} --app {key}`",
             "traffic goes on meanwhile; Ctrl-C ends the wreck without a verdict",
         ]
 
@@ -165,6 +165,10 @@ class Wreck:
             if (now.status.value, awaiting) != (status, waiting_for):
                 status, waiting_for = now.status.value, awaiting
                 self.say(f"{incident.id} is {status}" + (f", {waiting_for}" if waiting_for else ""))
+                if now.awaiting is not None and now.awaiting.what is Await.APPROVAL:
+                    self.say(
+                        f"its plan can be approved in the browser, or by `reinstate approve {now.awaiting.recovery}`"
+                    )
             if now.closed_at is not None:
                 closed_at = closed_at or time.monotonic()
                 if "resumed" in self.heard:
@@ -197,9 +201,14 @@ class Wreck:
                 case "published":
                     self.say(f"published: a changed version of {self.scenario.workflow}, live now")
                 case "paused":
-                    self.say(f"{self.scenario.workflow} is out of production; events for it are held and sent again")
+                    self.say(
+                        f"{self.scenario.workflow} is out of production; what is sent to it is kept and sent again"
+                    )
                 case "resumed":
-                    self.say(f"{self.scenario.workflow} is back; {news['held']} held events follow")
+                    self.say(
+                        f"{self.scenario.workflow} is back"
+                        + (f"; {news['held']} kept events follow" if news["held"] else "")
+                    )
 
 
 PHASES: Final = {

@@ -25,7 +25,7 @@ ISSUED = {
     "status", "timeline", "report", "notify", "estate up", "estate status", "estate down", "journal install",
     "journal status",
     "journal prune", "journal remove",
-    "drill run", "drill list", "drill show", "drill trends", "drill clear",
+    "drill run", "drill list", "drill show", "drill trends", "drill clear", "wreck",
 }  # fmt: skip
 
 
