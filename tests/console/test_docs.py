@@ -7,10 +7,13 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
+from catalog.load import load
+from catalog.models import App
 from console import exits
 from tests.console.commands import COMMANDS
 
@@ -66,7 +69,57 @@ def parse(line: str) -> None:
 
 
 def test_there_are_pages() -> None:
-    assert {"README.md", "docs/design.md", "docs/recover.md", "docs/undo.md", "docs/drill.md"} <= set(PAGES)
+    tasks = ("first-steps", "recover-in-the-ui", "recover-in-the-terminal", "catalogue", "drill", "deploy", "operate")
+    assert {"README.md", "docs/design.md", "docs/undo.md", *(f"docs/{t}.md" for t in tasks)} <= set(PAGES)
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = set(LINK.findall(PAGES["README.md"].read_text()))
+    assert {p for p in PAGES if p.startswith("docs/")} <= {t.partition("#")[0] for t in linked}
+
+
+def test_every_picture_has_a_text_and_every_file_is_shown() -> None:
+    shown = set()
+    for page, path in PAGES.items():
+        for text, target in re.findall(r"!\[([^\]]*)\]\(([^)\s]+)\)", path.read_text()):
+            assert len(text.split()) >= 3, f"{page}: {target} needs a text for who cannot see it"
+            shown.add((path.parent / target).resolve())
+    pictures = {p.resolve() for p in (ROOT / "docs" / "pictures").glob("*")}
+    assert pictures <= shown
+    for picture in pictures & shown:
+        assert picture.read_bytes().startswith(b"\x89PNG"), picture
+        assert picture.stat().st_size < 500_000, picture
+
+
+def test_the_catalogue_of_the_page_is_a_catalogue(tmp_path: Path) -> None:
+    [text] = re.findall(r"```yaml\n(.*?)```", PAGES["docs/catalogue.md"].read_text(), re.DOTALL)
+    (tmp_path / "catalog.yaml").write_text(text)
+    assert load(tmp_path).apps[0].key == "web-shop"
+
+
+def fields_of(model: type[BaseModel]) -> Iterator[str]:
+    """Names of the fields of a model and of those it holds."""
+    for name, field in model.model_fields.items():
+        yield name
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from fields_of(inner)
+
+
+def test_every_field_of_a_catalogue_is_explained() -> None:
+    page = PAGES["docs/catalogue.md"].read_text()
+    words = {w for code in CODE.findall(page) for w in re.split(r"[^\w-]+", code)}
+    words |= set(re.findall(r"^ *-? *(\w+):", page, re.MULTILINE))
+    words |= set(re.findall(r"`(\w+)`", PAGES["docs/notices.md"].read_text()))
+    assert set(fields_of(App)) - words == set()
+
+
+def test_the_pages_name_every_end_of_a_recovery() -> None:
+    from flows.states import NAMES, RESTORED
+
+    page = PAGES["docs/recover-in-the-ui.md"].read_text()
+    for name, _ in (*NAMES.values(), *RESTORED.values()):
+        assert name in page, name
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -127,6 +180,8 @@ def test_the_design_gives_a_reason_for_every_dependency() -> None:
 
 
 def test_the_pages_describe_every_flow() -> None:
-    design = PAGES["docs/design.md"].read_text()
-    for flow in {p.stem for p in (ROOT / "flows").glob("*.py")} - {"__init__", "progress"}:
-        assert f"| `{flow}` |" in design, flow
+    flows = {p.stem for p in (ROOT / "flows").glob("*.py") if re.search(r"^@flow\b", p.read_text(), re.MULTILINE)}
+    assert {"protect", "recover", "drill"} <= flows
+    for page, form in (("docs/design.md", "| `{}` |"), ("docs/deploy.md", "| `{}/order-desk` |")):
+        for flow in flows:
+            assert form.format(flow) in PAGES[page].read_text(), f"{page}: {flow}"
