@@ -154,7 +154,8 @@ def _planned(entries: Sequence[Entry], flow_run: str, now: datetime, expires_s: 
     if made is None or made.recovery is None:
         return None
     plan = str(made.body.get("hash") or "")
-    if any(e.kind == kinds.RECOVERY_ABANDONED and e.recovery == made.recovery and e.seq > made.seq for e in entries):
+    ends = (kinds.RECOVERY_ABANDONED, kinds.RECOVERY_FINISHED)
+    if any(e.kind in ends and e.recovery == made.recovery and e.seq > made.seq for e in entries):
         return None
     found = approvals.standing(entries, made.recovery, plan, now=now, expires_s=expires_s)
     if found.flow_run == flow_run:
