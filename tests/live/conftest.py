@@ -19,7 +19,7 @@ from tests.live.wreck import Injector, Wreck
 @pytest.fixture(scope="session")
 def made() -> Iterator[Wreck]:
     """The wreck, made once in an estate of its own and kept aside. Before it, the same app lives through a harmless
-    new version and a burst: the control that must stay quiet."""
+    new version and a burst: the control that must stay quiet, under a watcher that does not and under one that does."""
     work = Path(tempfile.mkdtemp(prefix="reinstate-wreck-"))
     environment = pytest.MonkeyPatch()
     try:
@@ -32,6 +32,8 @@ def made() -> Iterator[Wreck]:
                 superuser_dsn=at.superuser_dsn, n8n_url=at.n8n_url, n8n_key=at.n8n_api_key, home=estate.home
             )
             wreck = Wreck(estate=estate, desk=desk, work=work)
+            wreck.prepare()
+            wreck.cry_wolf()
             wreck.prepare()
             wreck.stay_quiet()
             wreck.prepare()

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from drills.scorecard import Control, Scorecard
+from drills.scoring import score
 from tests.live.wreck import Wreck
 
 pytestmark = [pytest.mark.live, pytest.mark.controls]
 
 
 def test_a_harmless_version_and_a_burst_are_not_contained(made: Wreck) -> None:
-    assert made.alarm is None
-    assert made.quiet_active == ["order-intake", "payment", "status-change", "stock-sync", "tidy-up"]
-    assert made.quiet_verdict["wrong_fields_after"] == 0
-    assert made.quiet_verdict["legit_events"] >= 200
+    assert made.control is not None
+    assert made.control.acted is None  # nothing contained, no incident, every workflow still active
+    assert made.control.wrong_fields == 0
+    assert made.control.events >= 200
+    assert not any(code.startswith("control") for code in card(made, made.control).red)
+
+
+def test_a_product_that_acts_upon_it_gets_a_red_scorecard(made: Wreck) -> None:
+    assert made.alarmed is not None
+    found = card(made, made.alarmed)
+    assert "control-acted" in found.red
+    assert "order-intake" in found.reasons[found.red.index("control-acted")]
+
+
+def card(made: Wreck, control: Control) -> Scorecard:
+    return score(replace(made.observed(judged=False), control=control))

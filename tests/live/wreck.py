@@ -1,7 +1,8 @@
 """An order desk wrecked by the bad version, contained and diagnosed, that each control recovers in its own way.
 
-The wreck is made once (real n8n, real watcher process, real driver process). Database, ledger and store are then kept
-aside, so that every test starts from exactly the same wreck.
+The wreck is made once, by the acts of a drill (real n8n, real watcher process, real driver process). Database, ledger
+and store are then kept aside, so that every test starts from exactly the same wreck, and each can be scored as a drill
+that went on from there.
 """
 
 from __future__ import annotations
@@ -12,29 +13,35 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psycopg
+import yaml
 from psycopg import sql
 
-from drills import dumps, processes
-from drills.errors import DrillError
+from drills import acts, dumps, rehearsal
 from drills.events import look
 from drills.judge import Comparison, compare
 from drills.n8n_api import N8nApi
 from drills.order_desk import DATABASE, EXAMPLE, ORACLE, OrderDesk, definition
+from drills.reconstitution import Reconstitution, between
+from drills.sandbox import APP, Place
+from drills.scenarios import SCENARIOS
+from drills.scorecard import Control, Observed, Scorecard, Stage
+from drills.scoring import score
 from estate import secrets
 from platforms.faulty import Faulty
-from recovery import session, setup
-from recovery.context import AppContext, open_app
+from recovery import session
+from recovery.context import AppContext
 from recovery.plan import Plan
-from recovery.protect import protect
 from tests.conftest import RunningEstate
 
-APP = "order-desk"
+__all__ = ["APP", "CONTAINED", "Injector", "Wreck"]
+
+SCENARIO = SCENARIOS["bad-version"]
 KEPT = "order_desk_wrecked"
 ORACLE_KEPT = "order_desk_oracle_kept"
 CONTAINED = ("Order intake", "Payment", "Status change")
@@ -52,66 +59,87 @@ class Wreck:
     incident: str = ""
     point: str = ""
     verdict: dict[str, Any] = field(default_factory=dict)
-    caught: dict[str, Any] = field(default_factory=dict)
+    before: tuple[dumps.Dump, Comparison] | None = None
     last_run: int = 0
-    quiet_verdict: dict[str, Any] = field(default_factory=dict)
-    quiet_active: list[str] = field(default_factory=list)
-    alarm: dict[str, Any] | None = None
-    """What the watcher contained although nothing was wrong."""
+    control: Control | None = None
+    """The negative control under the real watcher."""
+    alarmed: Control | None = None
+    """The same under a watcher that cries wolf."""
+    unrecovered: Scorecard | None = None
 
     @property
     def home(self) -> Path:
         return self.estate.home
 
+    @property
+    def place(self) -> Place:
+        return Place(home=self.home, desk=self.desk, work=self.work)
+
     @contextmanager
     def opened(self) -> Iterator[AppContext]:
-        with open_app(EXAMPLE, APP, self.home) as ctx:
+        with self.place.opened() as ctx:
             yield ctx
 
     def prepare(self) -> None:
         """A healthy, protected app."""
-        self.desk.provision()
-        with self.opened() as ctx:
-            setup.install_roles(ctx, self.desk.superuser_dsn(DATABASE))
-            setup.install_journal(ctx)
-            self.point = protect(ctx).id
+        self.point = self.place.prepare()
+
+    def cry_wolf(self) -> None:
+        """The negative control under a broken product: a detector that takes every new order for damage."""
+        folder = self.work / "wolf"
+        shutil.copytree(EXAMPLE, folder)
+        file = folder / "catalog.yaml"
+        catalog = yaml.safe_load(file.read_text("utf-8"))
+        wolf = {"key": "wolf", "kind": "rule", "table": "desk.orders", "sql": "false", "impact": "None."}
+        catalog["apps"][0]["detectors"].append(wolf)
+        file.write_text(yaml.safe_dump(catalog), "utf-8")
+        self.alarmed = acts.stay_quiet(replace(self.place, catalog=folder), SCENARIO.negative_mode)
 
     def stay_quiet(self) -> None:
         """A harmless new version and a burst of traffic under the eyes of the watcher."""
-        options = ["--normal-s", "3", "--exposure-max-s", "8"]
-        with (
-            processes.watcher(self.home, EXAMPLE, self.work) as watcher,
-            processes.driver(self.desk.driver_file, self.work, mode="harmless", options=options) as driver,
-        ):
-            watcher.wait_event("watching", timeout_s=60)
-            driver.wait_event("ready", timeout_s=60)
-            driver.send("start")
-            driver.wait_event("exposure-over", timeout_s=120)
-            driver.send("finish 30")
-            self.quiet_verdict = driver.wait_event("result", timeout_s=120)
-            driver.send("quit")
-            with contextlib.suppress(DrillError):
-                self.alarm = watcher.wait_event("contained", timeout_s=3)
-        with self.opened() as ctx:
-            self.quiet_active = sorted(k for k, i in ctx.infos().items() if i.active)
+        self.control = acts.stay_quiet(self.place, SCENARIO.negative_mode)
 
     def wreck(self) -> None:
         """Live traffic, bad version, detection and containment by ``reinstate watch``, then nobody recovers."""
-        with (
-            processes.watcher(self.home, EXAMPLE, self.work) as watcher,
-            processes.driver(self.desk.driver_file, self.work) as driver,
-        ):
-            watcher.wait_event("watching", timeout_s=60)
-            driver.wait_event("ready", timeout_s=60)
-            driver.send("start")
-            self.caught = watcher.wait_event("contained", timeout_s=120)
-            driver.wait_event("paused", timeout_s=60)
-            driver.send("dump before")
-            driver.wait_event("dumped", timeout_s=60)
-            driver.send("finish 3")
-            self.verdict = driver.wait_event("result", timeout_s=180)
-            driver.send("quit")
-        self.incident = str(self.caught["incident"])
+        with acts.on_stage(self.place, SCENARIO.mode) as cast:
+            self.incident = str(acts.strike(cast)["incident"])
+            self.verdict = acts.finish(cast, patience_s=3.0)
+        found = dumps.read(self.work / "before")
+        self.before = found, compare(found, dumps.read(self.work / "before-oracle"))
+        self.unrecovered = self.card()
+
+    def observed(self, error: BaseException | None = None, *, incident: str = "", judged: bool = True) -> Observed:
+        """What a drill would have seen that went on from the wreck as this test did. How long ago the wreck was made
+        and how long its containment took says nothing about the test."""
+        verdict: dict[str, Any] | None = None
+        rows: Reconstitution | None = None
+        if judged:
+            assert self.before is not None
+            found, now = self.compared()
+            rows = between(self.before[1], now, before=self.before[0], after=found)
+            lost = None if now.wrong else 0
+            verdict = {
+                **self.verdict, "wrong_fields_after": now.wrong_fields, "legit_events_lost": lost,
+                "legit_edits_lost": lost,
+            }  # fmt: skip
+        base = Observed(
+            drill="DRILL-20261121-0001",
+            scenario=SCENARIO.key,
+            title=SCENARIO.title,
+            app=APP,
+            at="2026-11-21T00:00:00+00:00",
+            rto_s=86_400.0,
+            stages=(Stage(name="recovery", seconds=0.0, error=str(error)),) if error else (),
+            control=self.control,
+            verdict=verdict,
+            rows=rows,
+            needed={name: n for name, n in rehearsal.sizes(SCENARIO).items() if name != "contain_s"},
+        )
+        return rehearsal.observe(base, self.place, incident or self.incident)
+
+    def card(self, error: BaseException | None = None, *, incident: str = "", judged: bool = True) -> Scorecard:
+        """The drill's scorecard over the app as it is now, and over what went wrong."""
+        return score(self.observed(error, incident=incident, judged=judged))
 
     def keep(self) -> None:
         """Put the wreck aside. Runs that later tests make are deleted again."""
@@ -179,10 +207,13 @@ class Wreck:
 
     def judge(self) -> Comparison:
         """The app now against the oracle, by the driver's judge."""
+        return self.compared()[1]
+
+    def compared(self) -> tuple[dumps.Dump, Comparison]:
         known = secrets.read(self.desk.driver_file)
         found = dumps.take(known["DRIVER_DB_JUDGE"], self.work / "judged")
         expected = dumps.take(known["DRIVER_DB_ORACLE"], self.work / "judged-oracle")
-        return compare(found, expected)
+        return found, compare(found, expected)
 
     def both(self, statement: str, values: Mapping[str, Any]) -> None:
         """A legitimate edit by staff, in the app and, as the judge's own bookkeeping, in the oracle."""
