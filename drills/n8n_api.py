@@ -110,15 +110,21 @@ class N8nApi:
             cursor = answer.get("nextCursor")
 
     def _call(self, method: str, path: str, **options: Any) -> Any:
+        """A busy n8n answers late, or 503 when it lost sight of its database: what changes nothing is asked again."""
         deadline = time.monotonic() + OVERLOADED_PATIENCE_S
         while True:
+            again = time.monotonic() < deadline
             try:
                 answer = self._client.request(method, path, **options)
+            except httpx.TimeoutException as error:
+                if method == "GET" and again:
+                    continue
+                raise PlatformRefused(f"n8n: {method} {path}: no answer in time; check n8n's log") from error
             except httpx.HTTPError as error:
                 raise PlatformRefused(f"n8n: {method} {path}: {type(error).__name__}; check that n8n runs") from error
-            if answer.status_code != OVERLOADED or time.monotonic() > deadline:
+            if answer.status_code != OVERLOADED or not again:
                 break
-            time.sleep(0.5)  # it took nothing on: a busy n8n loses sight of its database for seconds
+            time.sleep(0.5)
         if answer.is_error:
             raise PlatformRefused(
                 f"n8n: {method} {path} answered {answer.status_code}: {answer.text[:200]}; check the key and n8n's log"
