@@ -80,7 +80,7 @@ def handle(ctx: AppContext, findings: Sequence[Finding], *, since: Position, say
     elif not paused(ctx, incident.id, culprits):
         contained = contain(ctx, culprits, incident=incident.id, say=say)
     found, why = None, None
-    if opened or contained is not None:
+    if contained is not None or not looked_at(ctx, incident.id):
         # The first sign is seldom all of the damage: the diagnosis rests on everything that is wrong by now.
         with ctx.connect("capturer", "look again") as connection:
             everything = confirm.confirmed(detectors.run(connection, ctx.app, since=since))
@@ -125,8 +125,7 @@ def finish_begun(ctx: AppContext, *, say: Say = quiet) -> Caught | None:
     if ctx.app.autonomy.contain and owed(ctx, incident):
         say(f"incident {incident.id}: its pause is not proven yet; containing again")
         contained = contain(ctx, incident.workflows, incident=incident.id, say=say)
-    looked = ctx.ledger.entries(incident=incident.id, kinds=["incident.diagnosed", "incident.undiagnosed"])
-    if not incident.findings or (looked and contained is None):
+    if not incident.findings or (contained is None and looked_at(ctx, incident.id)):
         if contained is None:
             return None
         return Caught(incident=incident.id, findings=(), contained=contained, diagnosis=None)
@@ -145,6 +144,13 @@ def owed(ctx: AppContext, incident: Incident) -> bool:
     if not steps:
         return bool(incident.findings) and incident.status is Status.OPEN
     return steps[-1].kind in ("contain.started", "contain.failed")
+
+
+def looked_at(ctx: AppContext, incident: str) -> bool:
+    """Whether there is a diagnosis, or the record that there can be none, since the last relapse."""
+    kinds = ["incident.diagnosed", "incident.undiagnosed", "relapse"]
+    entries = [e for e in ctx.ledger.entries(incident=incident, kinds=kinds) if e.body.get("damage", True)]
+    return bool(entries) and entries[-1].kind != "relapse"
 
 
 def diagnose(
