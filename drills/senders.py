@@ -1,7 +1,7 @@
 """How events reach the app: webhooks that hold and retry as real senders do, and people who write by SQL.
 
-A 200 means that the app took responsibility for the event, once and for all. A 404 or a refused connection means that
-it did not: the sender keeps the event and tries again. Any other answer is ambiguous: counted, never sent again.
+A 200 means that the app took responsibility for the event, once and for all. A 404, a 503 or a refused connection means
+that it did not: the sender keeps the event and tries again. Any other answer is ambiguous: counted, never sent again.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ class Senders:
         self.staff_gate = asyncio.Event()
         self.staff_gate.set()
         self._writing = 0
+        self._posting = 0
 
     async def start(self, *, people: int = 3) -> None:
         """Connect; ``people`` write by SQL at the same time."""
@@ -95,6 +96,11 @@ class Senders:
     def unfinished(self) -> int:
         """Events taken whose effect does not show yet."""
         return len(self._pending)
+
+    @property
+    def under_way(self) -> int:
+        """Events that the app is asked to take, and those it took whose effect does not show yet."""
+        return len(self._pending) + self._posting
 
     def waits(self, row: str) -> bool:
         """Whether an event about this row is under way or waits for the row to be there again."""
@@ -118,6 +124,7 @@ class Senders:
     async def _post(self, event: Event, until: Callable[[], bool]) -> bool:
         counts = event.kind is Kind.ORDER
         while not until():
+            self._posting += 1
             try:
                 answer = await self._http.post(f"/{PATHS[event.kind]}", json=event.body)
                 code = answer.status_code
@@ -125,16 +132,18 @@ class Senders:
                 code = httpx.codes.NOT_FOUND
             except httpx.HTTPError:
                 code = 0
+            finally:
+                self._posting -= 1
             if code == httpx.codes.OK:
                 self._taken(event)
                 if counts:
                     self.traffic.last_taken, self.traffic.refusals = time.monotonic(), 0
                 return True
-            if code != httpx.codes.NOT_FOUND:
+            if code not in (httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE):
                 self.traffic.ambiguous.append(f"{event.key}: HTTP {code}")
                 self.traffic.held.discard(event.key)
                 return False
-            if counts:
+            if counts and code == httpx.codes.NOT_FOUND:
                 self.traffic.refusals += 1
             if event.key not in self.traffic.held:
                 self.traffic.held.add(event.key)

@@ -199,7 +199,7 @@ class Story:
             await asyncio.sleep(pause_s)
 
     def _enough(self) -> bool:
-        return self.senders.unfinished >= IN_FLIGHT_MOST or len(self.senders.traffic.held) >= HELD_MOST
+        return self.senders.under_way >= IN_FLIGHT_MOST or len(self.senders.traffic.held) >= HELD_MOST
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.create_task(work)
