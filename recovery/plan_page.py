@@ -216,7 +216,7 @@ def _decide(plan: Plan, app: App) -> list[str]:
         f"{_whole(app.approvals.expires_s)} after the plan was shown.",
         f"- The goal is to be back at work within {_whole(app.objectives.rto_s)} of the first wrong write.",
         f"- Plan hash: {code(plan.hash)}. An approval counts for this hash alone.",
-        "- In the browser: **Resume** in the menu of the suspended run, top right; the form asks for decision, name and reason.",
+        "- In the browser: **Resume** in the suspended run's menu, top right; a form asks for decision and name.",
         "- In a terminal: `reinstate status` shows the commands for this plan.",
         "- Rejecting changes nothing: the app stays paused until another plan is approved or somebody resumes it.",
     ]

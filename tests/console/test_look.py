@@ -17,8 +17,8 @@ from incidents.record import Incident
 from ledger import kinds
 from recovery.standing import Standing
 from tests.console.desk import APP, CONTAINED, OPENED, PROVEN, Desk
+from tests.console.report_desk import HASH, Page, Teller
 from tests.console.test_docs import parse
-from tests.console.test_report import HASH, Page, Teller
 
 PLAYBOOK = {
     "key": "bad-version",

@@ -22,7 +22,7 @@ from console.pages.door import HEADERS
 from console.pages.site import application
 from incidents import record
 from ledger import Ledger, kinds
-from tests.console.test_report import Page, Teller
+from tests.console.report_desk import Page, Teller
 
 ROOT = Path(__file__).parents[2]
 USER, WORD = "operator", "a:b c-ü"

@@ -17,7 +17,7 @@ from incidents.report import markdown
 from incidents.report.collect import collect
 from incidents.report.escape import code, table, text
 from ledger import kinds
-from tests.console.test_report import HASH, Teller
+from tests.console.report_desk import HASH, Teller
 
 HOSTILE = "<script>x</script> | # *a* _b_ `c` [d](http://evil.example) ![e](f) www.evil.example\n\n# heading\n---\n&lt;"
 BARE = {"text", "softbreak"}
