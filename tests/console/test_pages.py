@@ -145,9 +145,10 @@ def test_the_environment_gives_no_password(home: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
 def test_only_reading_is_possible(browser: Browser, method: str) -> None:
-    answer = browser.request(method, "/")
-    assert answer.status_code == 405
-    assert answer.headers["allow"] == "GET, HEAD"
+    for path in ("/", "/nothing", "/health"):
+        answer = browser.request(method, path)
+        assert answer.status_code == 405
+        assert answer.headers["allow"] == "GET, HEAD"
 
 
 def test_every_answer_carries_the_headers(home: Path, browser: Browser) -> None:
