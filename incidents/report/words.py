@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 
 from incidents.record import Status
@@ -50,6 +51,9 @@ SEVERITIES: dict[Severity, str] = {
     Severity.SEV3: "sev3, minor",
 }
 
+RULE = re.compile(r" the rule '.*'")
+"""How detectors quote a condition. Readers find it among the findings."""
+
 DETAIL = frozenset(
     {
         kinds.STEP_INTENT,
@@ -71,10 +75,11 @@ def title(data: ReportData) -> str:
 
 
 def noticed(data: ReportData) -> str:
-    """The recorded title without the impact that detectors repeat in it."""
+    """The recorded title without the impact that detectors repeat in it, and without a rule's SQL."""
     found = data.incident
     said, _, repeated = found.title.rpartition(" (")
-    return (said if said and repeated.removesuffix(")") in found.impact else found.title) or found.id
+    kept = said if said and repeated.removesuffix(")") in found.impact else found.title
+    return RULE.sub(" a rule of the catalogue", kept) or found.id
 
 
 def headline(data: ReportData) -> tuple[str, str]:

@@ -91,6 +91,14 @@ def test_every_decision_and_notice_is_on_the_page(teller: Teller) -> None:
     assert "waits for a decision" not in text
 
 
+def test_the_first_page_speaks_of_the_business(teller: Teller) -> None:
+    rule = "orders: 2 changed rows break the rule 'r.a = (SELECT b (c))' (Customers pay twice.)"
+    teller.opened(title=rule, impact="Customers pay twice.")
+    found = page(teller)
+    assert [a.get("id") for t, a in found.tags if t == "h1"] == [None]
+    assert "Customers pay twice Noticed: orders: 2 changed rows break a rule of the catalogue The damage" in found.text
+
+
 def test_what_remains_is_on_the_first_page(teller: Teller) -> None:
     teller.happy()
     text = page(teller).text
