@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-live check docs estate-up estate-down
+.PHONY: help install demo test test-live check docs estate-up estate-down browser pictures
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,7 +33,7 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-test-live: $(STAMP) ## Controls, kills and faults on live parts
+test-live: browser ## Controls, kills and faults on live parts
 	$(BIN)/python -m pytest -m "live and not loop" $(ARGS)
 
 check: $(STAMP) ## Format, lint, types, import contracts
@@ -50,3 +50,9 @@ estate-up: $(STAMP) ## Start PostgreSQL, n8n and Prefect of the demo and leave t
 
 estate-down: $(STAMP) ## Stop them again
 	@$(BIN)/python -m estate down
+
+browser: $(STAMP) ## Make sure that there is a Chromium for the tests
+	@$(BIN)/python -m tests.browser.chromium
+
+pictures: browser ## Take the documentation's pictures anew, from a real recovery in the browser
+	REINSTATE_PICTURES=docs/pictures $(BIN)/python -m pytest -m browser tests/browser/test_recover_in_browser.py
