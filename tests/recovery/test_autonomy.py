@@ -1,4 +1,4 @@
-"""Whose plan approves itself: everything outside the catalogue's limits waits for a person, with the reason in words."""
+"""Whose plan approves itself: what is outside the catalogue's limits waits for a person, with the reason in words."""
 
 from __future__ import annotations
 
@@ -164,6 +164,7 @@ def test_the_steward_may_only_what_what_it_goes_on_with_may(ctx: AppContext) -> 
     note(ctx, kinds.RECOVERY_REQUESTED, trigger="steward")
     assert autonomy.of(ctx, made, "steward").approved
     note(ctx, kinds.RECOVERY_REQUESTED, trigger="operator")
+    note(ctx, kinds.RECOVERY_REQUESTED, trigger="steward")
     assert not autonomy.of(ctx, made, "steward").approved
     assert autonomy.of(ctx, made, "event").approved
 
