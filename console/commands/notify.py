@@ -119,4 +119,4 @@ def addresses() -> dict[str, str]:
     if not parts.hostname:
         return {}
     host = parts.hostname if parts.port is None else f"{parts.hostname}:{parts.port}"
-    return {"Prefect UI": f"{parts.scheme}://{host}{parts.path}"}
+    return {"Prefect": f"{parts.scheme}://{host}{parts.path}"}

@@ -50,6 +50,8 @@ class Facts:
     proven: bool
     repaired: bool
     """A recovery of the data was finished."""
+    verified: bool
+    """The newest verification passed and nobody overrode a rule."""
     blamed: str
     blamed_version: str
     bad_runs: int
@@ -136,6 +138,7 @@ def gather(
         working=tuple(w.name for w in app.workflows if w.key not in paused),
         proven=about.proven,
         repaired=any(e.kind == kinds.RECOVERY_FINISHED and e.body.get("mode", "both") != "logic" for e in known),
+        verified=_verified(known),
         blamed=_name(app, clean(cause.get("workflow"))) if cause.get("workflow") else "",
         blamed_version=clean(cause.get("bad_version"))[:12],
         bad_runs=len(items(cause.get("bad_runs"))),
@@ -195,6 +198,11 @@ def _paused(known: Iterable[Entry]) -> tuple[str, ...]:
         elif entry.kind == kinds.RESUME_STAGE and entry.body.get("ok"):
             found = {k: None for k in found if k not in keys}
     return tuple(found)
+
+
+def _verified(known: Iterable[Entry]) -> bool:
+    found = [e.kind for e in known if e.kind in (kinds.VERIFY_PASSED, kinds.VERIFY_FAILED, kinds.OVERRIDE)]
+    return bool(found) and found[-1] == kinds.VERIFY_PASSED and kinds.OVERRIDE not in found
 
 
 def _playbook(app: App, known: Iterable[Entry], incident: Incident) -> Playbook | None:

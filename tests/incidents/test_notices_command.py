@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,13 @@ from console.main import run
 from ledger import Ledger
 from tests.console import desk as console_desk
 from tests.incidents.notice_desk import OPENED, PROVEN
-from tests.incidents.test_notices_receivers import Hook
+from tests.incidents.notice_receivers import Hook, running_hook
 
 
 @pytest.fixture
 def hook() -> Iterator[Hook]:
-    server = Hook()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_hook() as server:
+        yield server
 
 
 @pytest.fixture
@@ -74,7 +68,8 @@ def test_a_dry_run_shows_and_a_run_sends_once(
     assert hook.got == []
     assert notify(catalog) == exits.OK
     assert len(hook.got) == 2
-    assert hook.got[1]["message"].strip() in shown
+    assert f"Subject: {hook.got[1]['title']}" in shown
+    assert hook.got[1]["message"].splitlines()[0] in shown
     capsys.readouterr()
     assert notify(catalog, "--json") == exits.OK
     assert json.loads(capsys.readouterr().out) == []
@@ -120,5 +115,5 @@ def test_responders_are_shown_the_ui_without_its_password(
     monkeypatch.setenv("PREFECT_API_URL", "http://ann:hidden@127.0.0.1:4200/api")
     assert notify(catalog, "--dry-run") == exits.OK
     shown = capsys.readouterr().out
-    assert "Prefect UI: http://127.0.0.1:4200" in shown
+    assert "Prefect: http://127.0.0.1:4200" in shown
     assert "hidden" not in shown

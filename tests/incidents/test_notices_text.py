@@ -91,7 +91,7 @@ def notices(*told: Told, later_s: float = 0.0, **app: Any) -> dict[str, Read]:
         update=0,
         now=now,
         next_by=now + timedelta(seconds=900),
-        addresses={"Prefect UI": "http://127.0.0.1:4200"},
+        addresses={"Prefect": "http://127.0.0.1:4200"},
     )
     read = {}
     for audience in AUDIENCES:
@@ -155,13 +155,14 @@ def test_responders_read_what_they_need_to_act() -> None:
         "Plan abababababab waits for your approval until 00:50 UTC on 22 November 2026.",
         "reinstate plan --app desk",
         "A bad version writes wrong data (bad-version)",
-        "- 1. Look at the evidence",
-        "- 3. Read the report",
+        "\n1. Look at the evidence",
+        "\n3. Read the report",
         "Ada Byron. Deputy: Grace Hopper.",
         "Desk: +49 30 5550 101",
         "Expected end: 23:56 UTC on 21 November 2026, the recovery time objective.",
         "Incident INC-20261121-0001, recovery R1, flow run run-77.",
-        "Prefect UI: http://127.0.0.1:4200",
+        "Prefect: http://127.0.0.1:4200",
+        "Approve or reject: http://127.0.0.1:4200/runs/flow-run/run-77",
     ):
         assert needed in text
     assert "Go home" not in text
@@ -199,6 +200,17 @@ def test_nobody_is_told_that_things_were_put_right_when_they_were_not() -> None:
     assert "Nothing was rolled back" in found["business"].text
     assert "put right" not in found["customers"].text
     assert "Nothing is known to be affected" not in found["business"].text
+
+
+def test_only_what_was_verified_is_called_right() -> None:
+    passed, overridden = (kinds.VERIFY_PASSED, {}), (kinds.OVERRIDE, {"by": "ada", "reason": "r"})
+    words = "The result was checked and found right."
+    told = PATHS[State.RECOVERED]
+    assert words not in notices(*told)["business"].text
+    assert words in notices(*told[:-1], passed, told[-1])["business"].text
+    assert words not in notices(*told[:-1], passed, overridden, told[-1])["business"].text
+    assert words not in notices(*told[:-1], passed, (kinds.VERIFY_FAILED, {}), told[-1])["business"].text
+    assert "It was not verified" in notices(*told)["responders"].text
 
 
 def test_an_unproven_pause_is_called_that() -> None:
