@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from catalog import cron
 from catalog.models import App, Detector, Workflow
 
 Breach = tuple[tuple[str | int, ...], str, str]
@@ -21,6 +22,7 @@ def broken(app: App, root: Path) -> Iterator[Breach]:
     yield from _tables(app)
     for i, detector in enumerate(app.detectors):
         yield from _detector(app, i, detector)
+    yield from _reactions(app)
 
 
 def _unique(app: App) -> Iterator[Breach]:
@@ -45,6 +47,7 @@ def _unique(app: App) -> Iterator[Breach]:
     yield from twice("tables", "name", (t.name for t in app.tables), "Describe each table once")
     yield from twice("detectors", "key", (d.key for d in app.detectors), "Rename one of them")
     yield from twice("playbooks", "key", (p.key for p in app.playbooks), "Rename one of them")
+    yield from twice("channels", "key", (c.key for c in app.channels), "Rename one of them")
 
 
 def _workflows(app: App, root: Path) -> Iterator[Breach]:
@@ -156,6 +159,35 @@ def _detector(app: App, i: int, detector: Detector) -> Iterator[Breach]:
     needed = _NEEDS.get(detector.kind)
     if needed and not needed[0](app, detector):
         yield at, f"a {detector.kind} detector needs {needed[1]}", "Add it"
+
+
+def _reactions(app: App) -> Iterator[Breach]:
+    """What happens once something was found: who is told, how long a plan may wait, what runs when."""
+    playbooks = {p.key for p in app.playbooks}
+    for i, detector in enumerate(app.detectors):
+        if detector.playbook is not None and detector.playbook not in playbooks:
+            yield (
+                ("detectors", i, "playbook"),
+                f"no playbook {detector.playbook!r}",
+                _known("playbook", playbooks) if playbooks else "Describe it under `playbooks:`",
+            )
+    for i, channel in enumerate(app.channels):
+        if not channel.severities:
+            yield (
+                ("channels", i, "severities"),
+                "no severity, so nothing is ever sent",
+                "Name some, or remove the channel",
+            )
+    kept_s = app.journal.retention_days * 86_400
+    if app.approvals.expires_s > kept_s:
+        yield (
+            ("approvals", "expires_s"),
+            f"a plan could be approved after {app.journal.retention_days} days, when its journal is pruned",
+            "Shorten it, or raise `journal.retention_days:`",
+        )
+    for name, line in (("protect", app.schedules.protect), ("drill", app.schedules.drill)):
+        if (wrong := cron.problem(line)) is not None:
+            yield ("schedules", name), wrong, "Write minute, hour, day, month and weekday, such as `0 5 * * 0`"
 
 
 _NEEDS: dict[str, tuple[Callable[[App, Detector], bool], str]] = {
