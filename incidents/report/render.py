@@ -57,7 +57,7 @@ def write(data: ReportData, path: Path) -> Path:
 
 def keep(page: str, path: Path) -> Path:
     """Write a page to ``path``, readable by its owner only, whole or not at all. Raises ``OSError``."""
-    draft = path.with_name(f".{path.name}.tmp")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with os.fdopen(os.open(draft, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "w", encoding="utf-8") as file:
         file.write(page)
     draft.replace(path)
