@@ -86,9 +86,13 @@ class Facts:
 
     @property
     def left(self) -> int:
-        """What a person still has to look at: conflicts, events that failed again, later writes in doubt."""
-        found = self.recovery
-        return found.left + found.left_out + found.suspects if found and self.state.final else 0
+        """What is known to be wrong still: rows left because of a conflict, events that failed again."""
+        return self.recovery.left + self.recovery.left_out if self.recovery and self.state.final else 0
+
+    @property
+    def doubtful(self) -> int:
+        """Later writes that may rest on a damaged value."""
+        return self.recovery.suspects if self.recovery and self.state.final else 0
 
 
 def gather(

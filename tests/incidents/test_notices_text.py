@@ -194,6 +194,16 @@ def test_business_reads_effect_duration_reason_and_what_was_rolled_back() -> Non
         assert needed in text
 
 
+def test_later_work_in_doubt_is_not_called_wrong() -> None:
+    made = (kinds.PLAN_MADE, {"suspects": 57})
+    told = [*PATHS[State.RECOVERED][:3], made, *PATHS[State.RECOVERED][3:]]
+    found = notices(*told)
+    assert "In doubt: 57 later entries may rest on a wrong value" in found["business"].text
+    assert "Still affected: 1 case" in found["business"].text
+    assert "later writes in doubt: 57." in found["responders"].text
+    assert "57" not in found["customers"].text
+
+
 def test_nobody_is_told_that_things_were_put_right_when_they_were_not() -> None:
     closed = (kinds.INCIDENT_CLOSED, {"resolution": "resolved", "by": "ada", "reason": "override"})
     found = notices(*PATHS[State.CONTAINED], closed)
