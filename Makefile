@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-live check docs estate-up estate-down browser pictures
+.PHONY: help install demo test test-live bench check docs estate-up estate-down browser pictures
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ check: $(STAMP) ## Format, lint, types, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(STAMP) ## Measure what is promised in numbers; writes benchmarks/results.json (ARGS="--only event-running")
+	@$(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(STAMP) ## Check that the pages' links and commands are right
 	$(BIN)/python -m pytest tests/console/test_docs.py
