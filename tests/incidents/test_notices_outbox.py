@@ -29,8 +29,6 @@ from tests.incidents.notice_desk import (
     PATHS,
     PROVEN,
     RELAPSE,
-    SHOWN,
-    START,
     STARTED,
     Desk,
     channel,
@@ -392,11 +390,3 @@ def test_any_failing_moment_loses_no_end(desk: Desk, state: State, breaks: int) 
     told = desk.states()
     assert told[-1] == state.value
     assert len(set(told)) == len(told)
-
-
-def test_a_plan_shown_twice_is_told_once(desk: Desk) -> None:
-    desk.tell(OPENED, PROVEN, SHOWN)
-    desk.dispatch()
-    desk.tell(SHOWN)
-    assert desk.dispatch() == []
-    assert desk.now > START
