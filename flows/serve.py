@@ -15,10 +15,19 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from uuid import UUID
 
 import psutil
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import PrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.runner import Runner
+from prefect.states import Cancelled, Crashed
 
 from catalog.load import load
 from catalog.models import App
@@ -27,6 +36,8 @@ from flows import deployments
 END_RUNS_S: Final = 5.0
 END_S: Final = 3.0
 POLL_S: Final = 1.0
+AT_WORK: Final = (StateType.PENDING, StateType.RUNNING, StateType.CANCELLING)
+GONE: Final = "its process ended without a word; a recovery that had begun is continued by another run"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +73,7 @@ async def serve(apps: Sequence[App], catalog: Path) -> None:
 async def deploy(runner: Runner, apps: Sequence[App], catalog: Path) -> None:
     """Bring the server's deployments up to date and take their runs."""
     keys = [app.key for app in apps]
+    numbers = []
     async with get_client() as client:
         for app in apps:
             choices = deployments.choices(app.key)
@@ -75,11 +87,39 @@ async def deploy(runner: Runner, apps: Sequence[App], catalog: Path) -> None:
                     known=await deployments.find(client, name, app.key),
                 )
                 number = await runner.aadd_deployment(made)
+                numbers.append(number)
                 if name == "recover":
                     await deployments.automate(client, app.key, number)
+        await bury(client, numbers)
     say(f"serving {', '.join(deployments.flows())} of {', '.join(keys)}")
     if ready := os.environ.get("REINSTATE_READY_FILE"):
         Path(ready).write_text("serving\n", encoding="utf-8")
+
+
+async def bury(client: PrefectClient, numbers: Sequence[UUID]) -> None:
+    """Give runs whose process is gone a state that says so, which frees their place. A run whose process outlived the
+    server that started it goes on."""
+    runs = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(
+            deployment_id=FlowRunFilterDeploymentId(any_=list(numbers)),
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=list(AT_WORK))),
+        )
+    )
+    here = runs_here() if runs else set()
+    for run in runs:
+        if run.work_pool_name is None and str(run.id) not in here and run.state is not None:
+            ended = Cancelled if run.state.is_cancelling() else Crashed
+            await client.set_flow_run_state(run.id, ended(message=GONE), force=True)
+            say(f"run {run.name}: {GONE}")
+
+
+def runs_here() -> set[str]:
+    """The runs that have a process on this machine."""
+    found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            found.add(process.environ().get("PREFECT__FLOW_RUN_ID", ""))
+    return found
 
 
 async def end_runs() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from console.service import processes
+from console.service.settings import WATCHER
 from drills.order_desk import EXAMPLE, OrderDesk
 from estate import Addresses, secrets
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from recovery.context import AppContext
 
 APP = "order-desk"
+STOP_S = 8.0
 Say = Callable[[str], None]
 
 
@@ -32,6 +35,8 @@ def prepare(home: Path, at: Addresses, *, fresh: bool, say: Say) -> bool:
     why = "asked for" if fresh else broken(home, at)
     if why:
         say(f"order desk: provisioned from its first day ({why})")
+        watching = [n for n in processes.recorded(home) if n.startswith(WATCHER)]
+        processes.stop_all(home, watching, STOP_S)  # the database goes away under it
         desk.provision(lambda text: say(f"order desk: {text}"))
     with open_app(EXAMPLE, APP, home) as ctx:
         if not why:

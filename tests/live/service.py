@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import psutil
@@ -45,7 +45,8 @@ class Up:
                 env={**env, "REINSTATE_HOME": str(home), **environment},
                 text=True,
             )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -76,19 +77,26 @@ class Up:
         self.process.kill()
         self.process.wait()
 
+    def close(self) -> None:
+        """No pipe is left open."""
+        self._reader.join(10)
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+
 
 @contextmanager
-def up(home: Path, *options: str) -> Iterator[Up]:
-    """Everything at work. Whatever happens, nothing is left afterwards."""
+def up(home: Path, *options: str, keep: bool = False) -> Iterator[Up]:
+    """Everything at work. Whatever happens, nothing is left afterwards; with ``keep`` all but the supervisor goes on,
+    so that the next one, which takes over, is quick."""
     running = Up(home, *options)
     try:
         running.wait("ready")
         yield running
     finally:
-        down(home)
+        if not keep:
+            down(home)
         running.kill()
-        assert running.process.stdout is not None
-        running.process.stdout.close()
+        running.close()
 
 
 def down(home: Path) -> None:
@@ -138,6 +146,12 @@ class Prefect:
         user, _, password = at.prefect_auth.partition(":")
         self.http = httpx.Client(base_url=at.prefect_api_url, auth=(user, password), timeout=20, trust_env=False)
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
     def post(self, path: str, body: Any) -> Any:
         answer = self.http.post(path, json=body)
         answer.raise_for_status()
@@ -152,15 +166,15 @@ class Prefect:
         return sorted((r for r in found if not r["auto_scheduled"]), key=lambda r: r["created"])
 
     def in_state(self, *names: str, flow: str = "recover") -> dict[str, Any] | None:
-        """The newest run, once it is in one of these states."""
+        """The newest of its runs that is in one of these states."""
         try:
             runs = self.runs(flow)
         except httpx.HTTPError:
             return None  # the server is away
-        return runs[-1] if runs and runs[-1]["state_name"] in names else None
+        return next((r for r in reversed(runs) if r["state_name"] in names), None)
 
-    def wait(self, *names: str, timeout_s: float = 90.0, flow: str = "recover") -> dict[str, Any]:
-        return until(lambda: self.in_state(*names, flow=flow), timeout_s=timeout_s, what=f"{flow} {names}")
+    def wait(self, *names: str, timeout_s: float = 120.0, flow: str = "recover") -> dict[str, Any]:
+        return dict(until(lambda: self.in_state(*names, flow=flow), timeout_s=timeout_s, what=f"{flow} {names}"))
 
     def start(self, flow: str = "recover", **parameters: Any) -> dict[str, Any]:
         """Start a run as the form does."""
@@ -180,7 +194,10 @@ def plan_hash(home: Path) -> str:
 
 
 def entries(home: Path, *kinds: str) -> list[Any]:
-    return list(Ledger(home / "ledger.sqlite").entries(kinds=list(kinds)))
+    """Entries of the newest incident."""
+    ledger = Ledger(home / "ledger.sqlite")
+    opened = ledger.entries(kinds=["incident.opened"])
+    return list(ledger.entries(incident=opened[-1].incident, kinds=list(kinds))) if opened else []
 
 
 @contextmanager
