@@ -13,12 +13,14 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State, StateType
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flow_runs import suspend_flow_run
-from prefect.input import RunInput
+from prefect.input import RunInput, create_flow_run_input, keyset_from_base_key
 from prefect.runtime import flow_run
 from pydantic import Field, ValidationError, create_model
 
 GRACE_S: Final = 24 * 3600
 """Prefect gives up on a suspended run so much later than the plan expires: until then the ledger says why it ended."""
+
+CONFLICT: Final = 409
 
 
 class Answer(RunInput):
@@ -35,6 +37,18 @@ class Answer(RunInput):
     plan: str = Field(
         title="Plan", description="The plan that is shown above, by its hash. The answer counts for this one alone."
     )
+
+    @classmethod
+    def save(cls, keyset: Any, flow_run_id: UUID | None = None) -> None:
+        """Store the form with the run, piece by piece; what is there already stays. So it can be stored before the run
+        is suspended: a process that dies right after that must not leave a run that nobody can answer."""
+        pieces = {"schema": cls.model_json_schema(by_alias=True), "description": cls._description}
+        for piece, value in pieces.items():
+            try:
+                create_flow_run_input(key=keyset[piece], value=value, flow_run_id=flow_run_id)
+            except PrefectHTTPStatusError as error:
+                if error.response.status_code != CONFLICT:
+                    raise
 
 
 def form(plan_hash: str, text: str) -> type[Answer]:
@@ -61,10 +75,11 @@ def deployed() -> bool:
 def wait(plan_hash: str, text: str, *, expires_s: float) -> Answer:
     """Suspend until somebody answers; the second time, return the answer. Raises ``recovery.errors.Refused`` when the
     run was resumed without one."""
+    key = plan_hash[:16]
+    made = form(plan_hash, text)
+    made.save(keyset_from_base_key(f"suspended-{key}"))
     try:
-        return suspend_flow_run(
-            wait_for_input=form(plan_hash, text), timeout=round(expires_s) + GRACE_S, key=plan_hash[:16]
-        )
+        return suspend_flow_run(wait_for_input=made, timeout=round(expires_s) + GRACE_S, key=key)
     except ValidationError:
         from recovery.errors import Refused
 

@@ -27,9 +27,9 @@ STEPS = ("contain", "publish:intake", "verify", "close")
 
 @contextmanager
 def opened(*_: Any, **__: Any) -> Iterator[Any]:
-    """Stands for ``open_app``: ledger and catalogue, nothing else."""
+    """Stands for ``open_app``: ledger and catalogue, nothing else. A file says how long plans may be approved."""
     home = Path(os.environ["REINSTATE_HOME"])
-    app = app_model(approvals={"expires_s": int(os.environ.get("KIOSK_EXPIRES_S", "600"))})
+    app = app_model(approvals={"expires_s": int((home / "expires_s").read_text())})
     yield SimpleNamespace(home=home, app=app, ledger=Ledger(home / "ledger.sqlite"))
 
 
