@@ -194,7 +194,7 @@ def test_a_waiting_run_survives_the_kill_of_its_server_and_runs_once_approved(se
     assert len(served.entries(kinds.PLAN_MADE)) == 1
     [approved] = served.entries(kinds.PLAN_APPROVED)
     assert (approved.body["by"], approved.body["plan_hash"]) == ("ada", plan.hash)
-    assert served.artifact("progress") == "100.0"
+    assert float(served.artifact("progress")) == 100
     assert "Recovered" in served.artifact("report")
     assert (served.home / "reports" / f"{served.incident}.html").exists()
 
