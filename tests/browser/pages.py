@@ -89,6 +89,7 @@ class Fields:
         found = [text.strip() for text in offered.all_inner_texts()]
         self._page().get_by_role("option", name=value, exact=True).click()
         expect(self._dropdown(label)).to_have_text(value)
+        expect(self._page().get_by_role("option")).to_have_count(0)  # it fades away
         return found
 
     def write(self, label: str, text: str) -> None:
