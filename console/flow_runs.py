@@ -97,9 +97,9 @@ def run_recovery(*, say: Callable[[str], None], **parameters: Any) -> dict[str, 
     return result
 
 
-def resume_run(flow_run: str, *, decision: str, by: str, reason: str, plan_hash: str) -> str:
-    """Wake the suspended run that shows a plan, with the decision that is on record already. Returns what became of
-    it, as a clause. Raises ``Unreachable`` when the server does not answer or refuses us."""
+def resume_run(flow_run: str, *, decision: str, by: str, reason: str, plan_hash: str) -> tuple[bool, str]:
+    """Wake the suspended run that shows a plan, with the decision that is on record already. Returns whether it goes
+    on, and that as a clause. Raises ``Unreachable`` when the server does not answer or refuses us."""
     import httpx
 
     url = prefect_address()
@@ -110,16 +110,16 @@ def resume_run(flow_run: str, *, decision: str, by: str, reason: str, plan_hash:
         try:
             found = client.get(f"/flow_runs/{flow_run}")
             if found.status_code == httpx.codes.NOT_FOUND:
-                return f"flow run {flow_run} is gone from the Prefect server"
+                return False, f"flow run {flow_run} is gone from the Prefect server"
             found.raise_for_status()
             state = found.json().get("state") or {}
             if state.get("type") != "PAUSED":
-                return f"flow run {found.json().get('name')} does not wait any more (it is {state.get('name')})"
+                return False, f"flow run {found.json().get('name')} does not wait any more (it is {state.get('name')})"
             answered = client.post(f"/flow_runs/{flow_run}/resume", json={"run_input": answer})
             answered.raise_for_status()
         except httpx.HTTPError as error:
             raise Unreachable(f"Prefect server {without_credentials(url)}: {error}") from error
     if answered.json().get("status") == "ACCEPT":
-        return f"flow run {found.json().get('name')} goes on with it"
+        return True, f"flow run {found.json().get('name')} goes on with it"
     why = (answered.json().get("details") or {}).get("reason", "no reason given")
-    return f"flow run {found.json().get('name')} could not be resumed ({why})"
+    return False, f"flow run {found.json().get('name')} could not be resumed ({why})"

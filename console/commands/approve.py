@@ -139,9 +139,10 @@ def refuse_other(recovery: str, found: Plan, plan: str) -> None:
 
 
 def woken(flow_run: str, word: str, *, by: str, reason: str, plan_hash: str) -> str:
-    """What became of the flow run; that it could not be reached is told, and takes nothing from the decision."""
+    """What became of the flow run; that it does not go on takes nothing from the decision."""
+    further = "`reinstate recover --continue` runs it" if word == "approve" else "nothing will run"
     try:
-        return resume_run(flow_run, decision=word, by=by, reason=reason, plan_hash=plan_hash)
+        goes_on, said = resume_run(flow_run, decision=word, by=by, reason=reason, plan_hash=plan_hash)
     except Unreachable as error:
-        further = "`reinstate recover --continue` runs it" if word == "approve" else "nothing will run"
         return f"its flow run could not be told ({error}); {further}"
+    return said if goes_on else f"{said}; {further}"
