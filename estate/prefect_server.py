@@ -76,6 +76,7 @@ class PrefectServer:
                 "PREFECT_API_AUTH_STRING": self.auth,  # its own services are clients of it
                 "PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.folder / 'prefect.db'}",
                 "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+                "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
                 "PREFECT_SERVER_LOGGING_LEVEL": "WARNING",
                 # In memory, they would not outlive a kill, and runs under way would lose their place.
                 "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
