@@ -7,7 +7,7 @@ recovery points until it finds one from before the damage, and puts the answer t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -37,12 +37,14 @@ def diagnose(
     *,
     points: Sequence[RecoveryPoint],
     offset_s: Offset = None,
+    undone: Collection[tuple[str, str | None]] = (),
 ) -> Diagnosis:
     """What went wrong, since when, and every run it went wrong in; role: capturer.
 
     Bad are *all* runs of the blamed version, also those whose damage no detector sees. ``points`` may come in any
     order; unverified ones are ignored. ``offset_s``: platform minus database clock. Times in the answer are the
-    database's. Raises ``Undiagnosed`` when the evidence does not single out a version.
+    database's. ``undone`` are runs (workflow, id) that were undone after an earlier incident of the same version: they
+    are no part of this one. Raises ``Undiagnosed`` when the evidence does not single out a version.
     """
     chosen = relevant(findings)
     passed_over: list[str] = []
@@ -63,7 +65,7 @@ def diagnose(
         if point and (early := case.ran_before(point, verdict)):
             passed_over.append(f"point {point.id} was passed over: the bad version had run before it (run {early.id})")
             continue
-        return case.diagnosis(verdict, passed_over)
+        return case.diagnosis(verdict, passed_over, undone)
     raise failure or Undiagnosed(
         f"app {app.key}: the bad version ran before every verified point, so none is known to be good. "
         "Choose the version to return to by hand"
@@ -199,11 +201,15 @@ class _Case:
         known = self.platform.versions(self.record.ids[verdict.bad.author.workflow])
         return next((v for v in known if v.hash == verdict.bad.author.version), None)
 
-    def diagnosis(self, verdict: Verdict, notes: Sequence[str]) -> Diagnosis:
+    def diagnosis(
+        self, verdict: Verdict, notes: Sequence[str], undone: Collection[tuple[str, str | None]]
+    ) -> Diagnosis:
         author, record = verdict.bad.author, self.record
         own = record.runs[author.workflow]
         bad = tuple(
-            _bad_run(author.workflow, r, record, why="bad-version") for r in own if r.version_hash in verdict.versions
+            _bad_run(author.workflow, r, record, why="bad-version")
+            for r in own
+            if r.version_hash in verdict.versions and (author.workflow, r.id) not in undone
         )
         ids = {b.run_id for b in bad}
         writes = [a.tx for a in record.attributed if a.run_id in ids]

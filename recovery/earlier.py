@@ -1,4 +1,4 @@
-"""What earlier recoveries of the same incident did: they are continued, replaced or built upon, never repeated."""
+"""What earlier recoveries did: they are continued, replaced or built upon, never repeated."""
 
 from __future__ import annotations
 
@@ -49,14 +49,20 @@ def changed_rows(ctx: AppContext, recovery: str) -> bool:
         return undo.applied(connection, recovery, UNDO) is not None
 
 
-def undone(ctx: AppContext, connection: psycopg.Connection, incident: str) -> frozenset[tuple[str, str | None]]:
-    """Workflow and run id of what is undone already, and its events replayed: undoing it twice would damage counters
-    and lose the replays."""
+def undone(
+    ctx: AppContext, connection: psycopg.Connection, *, but: str | None = None
+) -> frozenset[tuple[str, str | None]]:
+    """Workflow and run id of what the app's recoveries undid already, replaying its events: undoing it twice would
+    damage counters and lose the replays. A version that comes back brings the runs of its first incident to mind
+    again; ``but`` leaves out what the recoveries of that incident did. Needs the recoverer's connection."""
     found: set[tuple[str, str | None]] = set()
-    for recovery in started(ctx, incident):
+    begun = ctx.ledger.entries(app=ctx.app.key, kinds=["recovery.started"])
+    for recovery in dict.fromkeys(e.recovery for e in begun if e.recovery and (but is None or e.incident != but)):
         applied = undo.applied(connection, recovery, UNDO)
         connection.rollback()
+        if applied is None:
+            continue  # it changed no rows, or those of a database that is gone
         for entry in ctx.ledger.entries(recovery=recovery, kinds=["plan.made"]):
-            if applied is not None and entry.body["hash"] == applied.plan_hash:
+            if entry.body["hash"] == applied.plan_hash:
                 found |= {(s["workflow"], s["run_id"]) for s in entry.body["selection"]}
     return frozenset(found)

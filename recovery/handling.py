@@ -15,7 +15,7 @@ from checks.model import Diagnosis, Finding
 from incidents import record
 from incidents.record import Incident, Status
 from ledger.lease import held
-from recovery import alerts
+from recovery import alerts, earlier
 from recovery.containment import Contained, Say, contain, is_proven, quiet, recorded
 from recovery.context import AppContext
 from recovery.errors import Refused
@@ -157,10 +157,17 @@ def diagnose(
     ctx: AppContext, incident: str, findings: Sequence[Finding], *, say: Say = quiet
 ) -> tuple[Diagnosis | None, str | None]:
     """Diagnose and record it; an undecided diagnosis is recorded with its reason, and a person must decide."""
+    with ctx.connect("recoverer", "diagnose") as connection:
+        undone = earlier.undone(ctx, connection, but=incident)
     with ctx.connect("capturer", "diagnose") as connection:
         try:
             found = diagnosis.diagnose(
-                connection, ctx.app, ctx.platform, findings, points=points.listing(ctx.store, ctx.app.key).points
+                connection,
+                ctx.app,
+                ctx.platform,
+                findings,
+                points=points.listing(ctx.store, ctx.app.key).points,
+                undone=undone,
             )
         except Undiagnosed as error:
             ctx.ledger.append("incident.undiagnosed", app=ctx.app.key, incident=incident, body={"why": str(error)})

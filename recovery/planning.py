@@ -34,7 +34,7 @@ class Selected:
     runs: dict[str, list[Run]]
     """All runs since the first bad commit, by workflow."""
     undone: frozenset[tuple[str, str | None]]
-    """Runs that an earlier recovery of the incident undid, and replayed."""
+    """Runs that an earlier recovery undid, and replayed."""
 
 
 def make_plan(
@@ -160,8 +160,9 @@ def select(
         contained_at=contained_since(ctx, incident),
     )
     connection.rollback()
-    refuse_stale(incident, diagnosis, runs[diagnosis.workflow])
-    undone = earlier.undone(ctx, connection, incident)
+    undone = earlier.undone(ctx, connection)
+    fresh = [r for r in runs[diagnosis.workflow] if (diagnosis.workflow, r.id) not in undone]
+    refuse_stale(incident, diagnosis, fresh)
     bad = {(b.workflow, b.run_id): b for b in (*interrupted, *diagnosis.bad_runs)}
     start = [selection_of(ctx, b) for key, b in bad.items() if key not in undone]
     selection, carried = closure.close(ctx, connection, diagnosis, start, runs, policy)
