@@ -51,7 +51,7 @@ class Wreck:
 
     @property
     def work(self) -> Path:
-        return self.estate.home / FOLDER
+        return self.ctx.home / FOLDER
 
     def play(self) -> dict[str, Any]:
         """Wreck, wait, judge. Returns the verdict with ``right``. Raises ``Refused``, ``Unreachable``, ``DrillError``,
@@ -59,13 +59,13 @@ class Wreck:
         self.refuse_unfit()
         self.await_point()
         self.work.mkdir(mode=0o700, parents=True, exist_ok=True)
-        known = secrets.read(self.estate.home / "driver.env")
+        known = secrets.read(self.ctx.home / "driver.env")
         differing = truth.begin(known["DRIVER_DB_JUDGE"], known["DRIVER_DB_ORACLE"], self.work)
         if differing:
             self.say(f"the app has gone on since the judge last looked ({differing} rows): its truth starts from now")
         try:
             with processes.driver(
-                self.estate.home / "driver.env",
+                self.ctx.home / "driver.env",
                 self.work,
                 mode=self.scenario.mode,
                 news=self.hear,
