@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -29,7 +29,8 @@ from drills.scorecard import Control, Needed, Observed, Scorecard
 from drills.scoring import score
 from drills.stages import Run, Stages, direct
 from estate.files import write_private
-from ledger.timeline import story
+from ledger.entry import Entry
+from ledger.timeline import line, story
 from recovery import session
 from recovery.context import AppContext
 from recovery.plan import Plan
@@ -159,10 +160,11 @@ def play(
             say(str(error))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, there is a scorecard
             stages.failed("between the stages", error)
-        card = score(rehearsal.observed())
+        seen = rehearsal.observed()
+        card = score(seen)
         score_files.keep(home, card)
         if not card.passed:
-            keep_logs(folder, home / "logs" / f"{drill}.log")
+            keep_logs(folder, home / "logs" / f"{drill}.log", seen.entries)
     return card
 
 
@@ -235,9 +237,11 @@ def note(app: str) -> str:
     )
 
 
-def keep_logs(folder: Path, file: Path) -> None:
-    """The ends of all logs of a sandbox in one file, for who looks for the cause of a red card."""
-    parts = []
+def keep_logs(folder: Path, file: Path, entries: Sequence[Entry]) -> None:
+    """The story of the incident and the ends of all logs of a sandbox in one file, for who looks for the cause of a
+    red card."""
+    told = [f"{e.at:%H:%M:%S.%f}  {e.kind}  {line(e).text}" for e in entries]
+    parts = ["\n".join(("== timeline", *told))]
     for log in sorted({*folder.glob("logs/*.log"), *folder.glob("work/**/*.log")}):
         lines = log.read_text("utf-8", errors="replace").splitlines()[-LOG_LINES:]
         parts.append("\n".join((f"== {log.relative_to(folder)}", *lines)))
