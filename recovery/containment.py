@@ -69,12 +69,7 @@ def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = q
                 stopped = drain(ctx, closure, ids, say)
             finally:
                 raise_fence(ctx, connection, closure, incident)
-            stopped = settle(ctx, connection, closure, ids, since, stopped, say)
-            proven = position.current(connection)
-            connection.rollback()
-        infos = ctx.infos()
-        if awake := [k for k in closure if infos[k].active or in_flight(ctx, [infos[k].id])]:
-            raise PauseNotProven(not_proven(ctx, f"{', '.join(awake)} came alive again"))
+            stopped, proven = settle(ctx, connection, closure, ids, since, stopped, say)
     except (PlatformError, RecoveryError) as error:
         body = {"workflows": list(closure), "reason": one_line(error)}
         ctx.ledger.append("contain.failed", app=ctx.app.key, incident=incident, body=body)
@@ -175,6 +170,15 @@ def latest_runs(ctx: AppContext, ids: dict[str, str]) -> dict[str, str | None]:
         return dict(zip(ids, pool.map(ctx.platform.latest_run, ids.values()), strict=True))
 
 
+def last_look(ctx: AppContext, ids: dict[str, str]) -> tuple[dict[str, str | None], list[Run], list[str]]:
+    """The youngest run of each workflow, what is in flight, and which of them are active; asked at the same time."""
+    with ThreadPoolExecutor(max_workers=3) as pool:
+        latest = pool.submit(latest_runs, ctx, ids)
+        alive = pool.submit(in_flight, ctx, ids.values())
+        infos = pool.submit(ctx.infos)
+        return latest.result(), alive.result(), [k for k in ids if infos.result()[k].active]
+
+
 def drain(ctx: AppContext, keys: tuple[str, ...], ids: dict[str, str], say: Say) -> list[str]:
     """Wait until nothing starts or runs; stop what outlasts the drain time. Returns the stopped runs' ids.
 
@@ -235,9 +239,10 @@ def settle(
     since: Position,
     stopped: list[str],
     say: Say,
-) -> list[str]:
+) -> tuple[list[str], Position]:
     """Wait for open transactions of the fenced roles to end, then for the settle time without a write of theirs and
-    without a run: a pause that lies shows in runs that still start. Returns all stopped runs.
+    without a run: a pause that lies shows in runs that still start. Returns all stopped runs and the position from
+    which on nothing was written.
 
     A statement that was running when its grant was revoked still completes: the fence alone proves nothing."""
     limits = ctx.app.containment
@@ -251,10 +256,14 @@ def settle(
             raise PauseNotProven(
                 not_proven(ctx, f"open transactions of {open_ones}" if open_ones else "writes keep arriving")
             )
-        now = latest_runs(ctx, ids)
+        proven = position.current(connection)
+        connection.rollback()
+        now, alive, active = last_look(ctx, ids)
+        if active:
+            raise PauseNotProven(not_proven(ctx, f"{', '.join(active)} came alive again"))
         started = [k for k in keys if now[k] != youngest[k]]
-        if not started and not in_flight(ctx, ids.values()):
-            return stopped
+        if not started and not alive:
+            return stopped, proven
         if time.monotonic() - began > limits.timeout_s:
             raise PauseNotProven(not_proven(ctx, f"runs of {', '.join(started) or 'the workflows'} keep starting"))
         stopped = list(dict.fromkeys([*stopped, *drain(ctx, keys, ids, say)]))

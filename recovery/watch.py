@@ -7,9 +7,11 @@ again, and so does the next one. A watcher that starts looks back to where the l
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -50,6 +52,7 @@ def watch(ctx: AppContext, *, say: Say = quiet, stop: Callable[[], bool] = lambd
     watcher = Watcher(ctx, say)
     with ctx.connect("recoverer", "watch"):
         pass  # what is wrong with the catalogue's references is said at once
+    threading.Thread(target=warm, args=(ctx,), name="versions", daemon=True).start()
     while not stop():
         try:
             with ctx.connect("recoverer", "watch") as connection:
@@ -59,6 +62,14 @@ def watch(ctx: AppContext, *, say: Say = quiet, stop: Callable[[], bool] = lambd
                 raise
             watcher.outage(error)
             rest(watcher.wait_s, stop)
+
+
+def warm(ctx: AppContext) -> None:
+    """Let the platform's client learn the versions there are: a containment would have to ask for them first. Its
+    failure costs only that time, and the watcher may end meanwhile."""
+    with suppress(Exception):
+        for info in ctx.infos().values():
+            ctx.platform.versions(info.id)
 
 
 def lost(error: BaseException) -> bool:
