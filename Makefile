@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-live bench check docs estate-up estate-down browser pictures
+.PHONY: help install demo up test test-live bench check docs estate-up estate-down browser pictures
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ install: $(STAMP) ## Make .venv with everything pinned by requirements.lock
 
 demo: $(STAMP) ## Wreck a real app, bring it back, prove it (DEMO_JSON=path also writes the numbers)
 	@$(BIN)/reinstate demo
+
+up: $(STAMP) ## Run everything until Ctrl-C: the order desk, Prefect, watcher, pages (ARGS="--catalog DIR" for your own app)
+	@exec $(BIN)/reinstate up $(ARGS)
 
 test: $(STAMP) ## Fast tests, then the one live end-to-end run; ARGS="..." goes to pytest instead
 ifeq ($(strip $(ARGS)),)
