@@ -165,3 +165,14 @@ def test_what_moved_on_between_look_and_record_is_not_continued(ctx: AppContext,
     say(ctx, ended, None if ended == kinds.INCIDENT_CLOSED else RECOVERY)
     assert not keeping.continuing(ctx, found)
     assert ctx.ledger.entries(kinds=[kinds.RECOVERY_CONTINUED, kinds.RECOVERY_STOPPED]) == []
+
+
+def test_who_looked_long_ago_continues_nothing(ctx: AppContext, clock: Clock) -> None:
+    started(ctx)
+    clock.now += timedelta(seconds=60)
+    (old,) = keeping.dead(ctx, clock.now)
+    assert keeping.continuing(ctx, old)
+    clock.now += timedelta(seconds=1000)
+    assert not keeping.continuing(ctx, old)
+    (new,) = keeping.dead(ctx, clock.now)
+    assert (new.attempt, new.key) == (2, f"{RECOVERY}-continued-2")
