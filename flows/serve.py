@@ -18,6 +18,7 @@ from typing import Final
 from uuid import UUID
 
 import psutil
+import yaml
 from prefect.client.orchestration import PrefectClient, get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
@@ -26,7 +27,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH
 from prefect.runner import Runner
+from prefect.settings import PREFECT_HOME
 from prefect.states import Cancelled, Crashed
 
 from catalog.load import load
@@ -46,8 +49,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--catalog", type=Path, required=True, help="a YAML file or a folder with one")
     catalog = parser.parse_args(arguments).catalog.absolute()
     os.environ["REINSTATE_CATALOG"] = str(catalog)  # the runs inherit it
+    os.environ["PREFECT_LOGGING_SETTINGS_PATH"] = str(plain_console(PREFECT_HOME.value()))
     asyncio.run(serve(load(catalog).apps, catalog))
     return 0
+
+
+def plain_console(folder: Path) -> Path:
+    """Logging settings for the runs. Prefect's own console ends its process when nobody reads its pipe any more, and
+    with it a recovery that could have outlived the server which started it."""
+    settings = yaml.safe_load(DEFAULT_LOGGING_SETTINGS_PATH.read_text("utf-8"))
+    console = settings["handlers"]["console"]
+    console["class"] = "logging.StreamHandler"
+    console.pop("styles", None)
+    folder.mkdir(parents=True, exist_ok=True)
+    made = folder / "reinstate-logging.yml"
+    made.write_text(yaml.safe_dump(settings), "utf-8")
+    return made
 
 
 async def serve(apps: Sequence[App], catalog: Path) -> None:

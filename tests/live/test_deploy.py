@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from flows import deployments
 from tests.conftest import RunningEstate
+from tests.live.service import Prefect
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,14 +27,22 @@ def test_every_deployment_deploys(estate: RunningEstate, tmp_path: Path) -> None
         "DO_NOT_TRACK": "1",
     }
 
-    def prefect(*arguments: str) -> str:
+    def prefect(*arguments: str) -> None:
         command = [sys.executable, "-m", "prefect", *arguments]
         ended = subprocess.run(
             command, capture_output=True, text=True, check=False, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL
         )
         assert ended.returncode == 0, ended.stdout + ended.stderr
-        return ended.stdout
 
     prefect("work-pool", "create", "reinstate", "--type", "process", "--overwrite")
     prefect("--no-prompt", "deploy", "--all")
-    assert "recover__automation_1" in prefect("automation", "ls")
+    with Prefect(estate.home) as server:
+        found = server.post("/deployments/filter", {})
+        for deployment in found:
+            server.http.delete(f"/deployments/{deployment['id']}").raise_for_status()
+        automations = server.post("/automations/filter", {})
+    assert {d["entrypoint"] for d in found} == {f"flows.{name}.{name}" for name in deployments.NAMES}
+    assert all(d["name"] == "order-desk" and d["description"] and "reinstate" in d["tags"] for d in found)
+    assert all(d["global_concurrency_limit"]["limit"] == 1 for d in found)
+    assert sorted(s["slug"] for d in found for s in d["schedules"] if s["active"]) == ["drill", "protect"]
+    assert [a["name"] for a in automations] == [deployments.automation_name("order-desk")]

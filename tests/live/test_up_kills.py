@@ -58,7 +58,8 @@ class Scene:
         found = service.verdict(self.driver)
         assert (found["wrong_fields_after"], found["legit_events_lost"], found["legit_edits_lost"]) == (0, 0, 0)
         done = [e.step for e in service.entries(self.home, "step.outcome") if e.body["status"] == "done"]
-        assert len(done) == len(set(done))
+        once = [step for step in done if step != "contain"]  # whoever goes on proves the pause again
+        assert len(once) == len(set(once))
         assert len(service.entries(self.home, "recovery.finished")) == 1
         no_zombies = ("Running", "Pending", "Submitting")
         service.until(lambda: not self.prefect.in_state(*no_zombies), timeout_s=60, what="no run looks alive")
