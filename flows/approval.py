@@ -5,6 +5,8 @@ What the answer is worth is decided in :mod:`recovery.approvals`; here are the f
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from logging import WARNING
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -112,6 +114,9 @@ def end_waiting(run: str | None, *, name: str, message: str) -> bool:
             if found.state is None or not found.state.is_paused():
                 return False
             client.set_flow_run_state(which, State(type=StateType.FAILED, name=name, message=message), force=True)
+            # The run has no process that could log, and its page shows the name of a state but not the message.
+            line = {"name": "reinstate", "level": WARNING, "message": message, "flow_run_id": str(which)}
+            client.create_logs([{**line, "timestamp": datetime.now(UTC).isoformat()}])
         except (ObjectNotFound, PrefectHTTPStatusError):
             return False
     return True
