@@ -34,7 +34,7 @@ from tests.live import approval_flow
 pytestmark = pytest.mark.live
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 FINAL = {"COMPLETED", "FAILED", "CANCELLED", "CRASHED"}
 
 
@@ -119,6 +119,17 @@ class Served:
         asked = self.api.post(f"/flow_runs/{run}/resume", json={"run_input": given})
         asked.raise_for_status()
         return str(asked.json()["status"])
+
+    def in_the_second_step(self) -> tuple[str, Plan]:
+        """An approved run that stays in its second step while there is a file ``hold``."""
+        (self.home / "hold").touch()
+        run, plan = self.waiting(trigger="operator")
+        self.answer(run, "approve", plan.hash)
+        deadline = time.monotonic() + PATIENCE_S
+        while len(self.steps(plan)) < 2:
+            assert time.monotonic() < deadline, self.state(run)
+            time.sleep(0.1)
+        return run, plan
 
     def entries(self, *wanted: str) -> list[Any]:
         return self.ledger.entries(incident=self.incident, kinds=wanted or None)
@@ -274,13 +285,7 @@ def test_an_approval_by_command_wakes_the_run(served: Served, monkeypatch: pytes
 
 
 def test_a_killed_run_that_is_started_again_goes_on_with_what_it_had(served: Served) -> None:
-    (served.home / "hold").touch()
-    run, plan = served.waiting(trigger="operator")
-    served.answer(run, "approve", plan.hash)
-    deadline = time.monotonic() + PATIENCE_S
-    while len(served.steps(plan)) < 2:
-        assert time.monotonic() < deadline, served.state(run)
-        time.sleep(0.1)
+    run, plan = served.in_the_second_step()
     pid = int((served.home / "steps").read_text().split()[-1])
     os.kill(pid, signal.SIGKILL)
     served.until(run, "CRASHED")
@@ -292,3 +297,16 @@ def test_a_killed_run_that_is_started_again_goes_on_with_what_it_had(served: Ser
     assert len(served.entries(kinds.RECOVERY_STARTED)) == 2
     with approval_flow.opened() as ctx:
         assert approvals.of(ctx, plan).by == "ada"
+
+
+def test_a_run_that_a_person_cancels_is_stopped_on_record(served: Served) -> None:
+    run, _ = served.in_the_second_step()
+    cancel = {"state": {"type": "CANCELLING", "name": "Cancelling"}}  # what the UI's Cancel sends
+    served.api.post(f"/flow_runs/{run}/set_state", json=cancel).raise_for_status()
+    assert served.until(run, *FINAL)["type"] == "CANCELLED"
+    deadline = time.monotonic() + PATIENCE_S
+    while not served.entries(kinds.RECOVERY_STOPPED):
+        assert time.monotonic() < deadline, served.log.read_text()[-3000:]
+        time.sleep(0.2)
+    [stopped] = served.entries(kinds.RECOVERY_STOPPED)
+    assert "cancelled by a person" in stopped.body["reason"]
