@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up test test-live bench check docs estate-up estate-down browser pictures
+.PHONY: help install demo up down test test-live bench check docs estate-up estate-down browser pictures
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: $(STAMP) ## Wreck a real app, bring it back, prove it (DEMO_JSON=path also
 
 up: $(STAMP) ## Run everything until Ctrl-C: the order desk, Prefect, watcher, pages (ARGS="--catalog DIR" for your own app)
 	@exec $(BIN)/reinstate up $(ARGS)
+
+down: $(STAMP) ## Stop what `make up` runs, from another terminal
+	@$(BIN)/reinstate down
 
 test: $(STAMP) ## Fast tests, then the one live end-to-end run; ARGS="..." goes to pytest instead
 ifeq ($(strip $(ARGS)),)

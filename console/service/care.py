@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from console.errors import Unreachable
 from console.service.news import News
 from estate import Estate, EstateError
 
@@ -62,7 +63,7 @@ class Care:
             self.estate.up(self.wanted)
             self.moved()
             self.news("started", f"{names} of the estate is up again", part=names)
-        except EstateError as error:
+        except (EstateError, Unreachable, OSError) as error:
             self.news("failed", f"{names}: {error}", part=names)
         self.silent_since.clear()
 

@@ -26,6 +26,7 @@ from estate.errors import EstateBusy
 from estate.files import locked
 
 PREFECT_ONLY: Final = ("prefect",)
+STOPPING: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -189,7 +190,7 @@ class Up:
 
     @contextmanager
     def _signals(self) -> Iterator[None]:
-        kept = {number: signal.signal(number, self._told_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+        kept = {number: signal.signal(number, self._told_to_stop) for number in STOPPING}
         try:
             yield
         finally:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -13,13 +17,14 @@ from uuid import UUID, uuid4
 
 import httpx
 import pytest
+import yaml
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Completed, Crashed, Paused, Pending, Running, Scheduled
 
 from catalog.load import load
 from drills.order_desk import EXAMPLE
-from flows import deployments, steward, stewardship
+from flows import deployments, serve, steward, stewardship
 from ledger import Ledger, kinds
 from ledger.mask import Guard
 from recovery import keeping
@@ -244,6 +249,29 @@ class TestLoop:
         paces = {name: every for name, every, _ in steward.jobs([ctx], ["order-desk"])}
         assert paces["announce order-desk"] == 0.5
         assert all(every >= 0.5 for every in paces.values())
+
+
+def test_a_run_outlives_those_who_read_what_it_says(tmp_path: Path) -> None:
+    """Prefect's own console ends the process when its pipe breaks; this one does not."""
+    settings = yaml.safe_load(serve.plain_console(tmp_path / "home").read_text("utf-8"))
+    out, pipe = os.pipe()
+    os.close(out)
+    program = (
+        "import json, logging.config, sys; logging.config.dictConfig(json.load(sys.stdin));"
+        "[logging.getLogger('prefect.flow_runs').error('still here') for _ in range(3)]; print('alive')"
+    )
+    handlers = {"console": settings["handlers"]["console"]}
+    loggers = {"prefect": {"level": "INFO", "handlers": ["console"]}}
+    told = {"version": 1, "formatters": settings["formatters"], "handlers": handlers, "loggers": loggers}
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        input=json.dumps(told).encode(),
+        stdout=subprocess.PIPE,
+        stderr=pipe,
+        check=False,
+    )
+    os.close(pipe)
+    assert (ended.returncode, ended.stdout) == (0, b"alive\n")
 
 
 def known(active: bool) -> DeploymentResponse:
