@@ -78,7 +78,8 @@ def waiting(recovery: str, plan_hash: str) -> State[Any]:
 def failed(error: Exception) -> State[Any]:
     """The same as :func:`ended` for an error before anything had begun, and one line in the run's log."""
     state = ended(error)
-    get_run_logger().error(state.message)
+    log = get_run_logger()
+    (log.warning if state.is_cancelled() else log.error)(state.message)
     return state
 
 
