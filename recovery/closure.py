@@ -41,6 +41,9 @@ def close(
     workflow_of = {w.role: w.key for w in ctx.app.workflows}
     attributed: dict[int, Attributed] | None = None
     selection = list(start)
+    if any(doubtful(s) for s in start):
+        attributed = attribute_all(ctx, connection, diagnosis, runs)
+        selection = settle(ctx.app.key, selection, attributed)
     carried: list[int] = []
     for _ in range(ROUNDS):
         spec = undo_spec(ctx.tables, tuple(selection), carried=tuple(carried), policy=policy, caps=ctx.app.caps)
@@ -64,6 +67,29 @@ def close(
                 )
             selection = join(selection, workflow, tx.actor, known, attributed)
     raise Refused(f"plan for app {ctx.app.key}: entangled runs did not come to an end; recover from a point instead")
+
+
+def doubtful(selected: RunSelection) -> bool:
+    """A run that was stopped half way and may have written without a tag: its event is replayed, so all that it wrote
+    must be undone."""
+    return selected.why == "interrupted" and selected.attribution != Attribution.EXACT and selected.run_id is not None
+
+
+def settle(app: str, selection: list[RunSelection], attributed: dict[int, Attributed]) -> list[RunSelection]:
+    """Doubtful runs with everything they wrote, found by the keys they handled. Pure. Raises :class:`Refused` when
+    somebody else may have written it as well: a replay on top of it would count twice."""
+    for run in [s for s in selection if doubtful(s)]:
+        own = [a for a in attributed.values() if a.run_id == run.run_id and a.attribution.certain]
+        if own:
+            selection = join(selection, run.workflow, run.role, own[0], attributed)
+        for one in attributed.values():
+            if one.attribution is Attribution.AMBIGUOUS and run.run_id in one.candidates:
+                raise Refused(
+                    f"plan for app {app}: run {run.run_id} of {run.workflow} was stopped and may have written "
+                    f"transaction {one.tx.xid} ({', '.join(one.tx.tables)}): {one.evidence}; tag the workflow's writes "
+                    "with reinstate.run, or decide on this write by hand"
+                )
+    return selection
 
 
 def join(
