@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from console.wreck import Wreck
 from drills import dumps, processes
 from drills.errors import DrillError
+from drills.events import look
 from drills.judge import compare
 from drills.needed import shortfalls
 from drills.order_desk import DATABASE, EXAMPLE, OrderDesk
@@ -129,3 +134,37 @@ def test_a_harmless_version_of_the_same_workflow_stays_quiet(
     assert verdict["wrong_by_column"] == {}
     with open_app(EXAMPLE, APP) as ctx:
         assert all(i.active for i in ctx.infos().values())
+
+
+def wrecked_and_recovered(
+    estate: RunningEstate, desk: OrderDesk, work: Path, key: str
+) -> tuple[dict[str, Any], list[str]]:
+    """The verdict of `reinstate wreck`, and what it said, while a watcher contains and this test recovers."""
+    said: list[str] = []
+    with (
+        processes.watcher(desk.home, EXAMPLE, work) as watcher,
+        open_app(EXAMPLE, APP) as ctx,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        watcher.wait_event("watching", timeout_s=60)
+        wreck = Wreck(ctx=ctx, estate=estate.estate, scenario=SCENARIOS[key], say=said.append, patience_s=300.0)
+        playing = pool.submit(wreck.play)
+        caught = watcher.wait_event("contained", timeout_s=180)
+        while not any("Ctrl-C" in line for line in said):
+            assert not playing.done(), playing.result()
+            time.sleep(0.2)
+        recover(str(caught["incident"]))
+        return playing.result(timeout=300), said
+
+
+def test_two_wrecks_in_a_row_need_no_reset(estate: RunningEstate, desk: OrderDesk, tmp_path: Path) -> None:
+    """The judge's truth is the app as it was found: an order from elsewhere in between is no damage."""
+    for round_, key in enumerate(("schedule-ran-twice", "schedule-ran-twice")):
+        verdict, said = wrecked_and_recovered(estate, desk, tmp_path, key)
+        assert (verdict["wrong_by_column"], verdict["lost"]) == ({}, [])
+        assert verdict["right"]
+        assert verdict["rows_wrong_before"] > 0
+        assert any("its truth starts from now" in line for line in said) is (round_ == 1)
+        world = look(secrets.read(desk.driver_file)["DRIVER_DB_JUDGE"], None)
+        answer = httpx.post(f"{desk.n8n_url}/webhook/order-intake", json=world.order().body, timeout=30)
+        assert answer.status_code == httpx.codes.OK
