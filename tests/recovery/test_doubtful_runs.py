@@ -1,4 +1,4 @@
-"""A run that was stopped half way may have written without a tag: all of it is undone with it, or nothing is planned."""
+"""A run that was stopped half way may have written without a tag: all of it is undone, or nothing is planned."""
 
 from __future__ import annotations
 
