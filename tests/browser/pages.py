@@ -147,6 +147,14 @@ class Run:
         expect(panel.get_by_role("log")).to_be_visible()
         return panel.get_by_role("log").inner_text()
 
+    def await_log(self, words: str, *, seconds: float = 30.0) -> None:
+        """Until the newest part of its log says this; lines arrive some seconds after the state."""
+
+        def look() -> bool:
+            return words in " ".join(self.log(newest_first=True).split())
+
+        until(f"log: {words}", look, seconds=seconds, instead=lambda: self.log(newest_first=True))
+
     def cards(self) -> Mapping[str, str]:
         """Its artifacts: what they say of themselves, by key; of several versions the newest."""
         panel = self.tab("Artifacts")
@@ -173,7 +181,7 @@ class Run:
         self.page.wait_for_url(re.compile(r"/artifacts/key/"))
         self._main().locator("a[href*='/artifacts/artifact/']").first.click()
         panel = self._main().get_by_role("tabpanel", name="Artifact")
-        expect(panel).to_be_visible()
+        expect(panel.locator("h1, h2, h3, p, table").first).to_be_visible()
         yield panel
         self.open()
 
@@ -219,6 +227,10 @@ class Decision(Fields):
         self.choose("Decision", word)
         self.write("Your name", by)
         self.write("Reason", reason)
+
+    def to_the_end(self) -> None:
+        """Scroll down to the last field."""
+        self.root.locator(".group").last.scroll_into_view_if_needed()
 
     def confirm(self) -> None:
         """Press the button; the dialog closes. A busy server's refusal is answered by pressing once more."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 CONTAINED: Final = " is contained"
 """The story says so once the watcher has contained the app."""
-READY_S: Final = 120.0
+READY_S: Final = 240.0
 JUDGED_S: Final = 180.0
 PROGRAM: Final = (sys.executable, "-m", "console")
 
