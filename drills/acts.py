@@ -82,6 +82,7 @@ def stay_quiet(place: Place, mode: str) -> Control:
         acted=acted,
         events=int(verdict.get("legit_events", 0)),
         wrong_fields=int(verdict.get("wrong_fields_after", 0)),
+        wrong_by_column=dict(verdict.get("wrong_by_column", {})),
     )
 
 

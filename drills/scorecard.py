@@ -44,6 +44,7 @@ class Control:
     """What the product did although nothing was wrong."""
     events: int
     wrong_fields: int
+    wrong_by_column: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

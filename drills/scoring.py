@@ -12,6 +12,8 @@ from ledger import kinds
 from ledger.entry import Entry
 from ledger.metrics import Metrics, measure
 
+COLUMNS: Final = 5
+"""So many columns are named where fields are wrong."""
 CONTROL_EVENTS: Final = 100
 """A negative control with less traffic than that proves little."""
 
@@ -82,7 +84,8 @@ def _control(control: Control | None) -> list[Reason]:
     if control.acted is not None:
         found.append(("control-acted", f"the product acted upon the negative control: {control.acted}"))
     if control.wrong_fields:
-        found.append(("control-harm", f"{control.wrong_fields} fields were wrong after the negative control"))
+        where = _where(control.wrong_by_column)
+        found.append(("control-harm", f"{control.wrong_fields} fields were wrong after the negative control{where}"))
     if control.acted is None and control.events < CONTROL_EVENTS:
         needed = f"needed at least {CONTROL_EVENTS}"
         found.append(("control-small", f"the negative control had only {control.events} events, {needed}"))
@@ -165,13 +168,20 @@ def _work(seen: Observed, card: Scorecard) -> list[Reason]:
         if value is None:
             found.append((code, f"it was not judged how many {text}"))
         elif value:
-            found.append((code, f"{value} {text}"))
+            where = _where(seen.verdict.get("wrong_by_column", {})) if code == "fields-wrong" else ""
+            found.append((code, f"{value} {text}{where}"))
     if card.precision is not None and card.precision < 1:
         found.append(("precision", f"precision is {card.precision:.1%}: {card.rows_harmed} right rows were changed"))
     if card.recall is not None and card.recall < 1:
         left = (card.rows_wrong or 0) - (card.rows_put_right or 0)
         found.append(("recall", f"recall is {card.recall:.1%}: {left} wrong rows were not put right"))
     return found
+
+
+def _where(columns: Mapping[str, int]) -> str:
+    """The columns with most wrong fields, never a value: that may be personal."""
+    most = sorted(columns.items(), key=lambda pair: (-pair[1], pair[0]))[:COLUMNS]
+    return f" ({', '.join(f'{name} {n}' for name, n in most)})" if most else ""
 
 
 def _judged(verdict: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -116,7 +116,10 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "stage": (lambda s: replace(s, stages=(Stage(name="judge", seconds=1.0, error="it is late"),)), "judge failed: it"),
     "control-missing": (lambda s: replace(s, control=None), "did not run"),
     "control-acted": (control(acted="it contained payment"), "it contained payment"),
-    "control-harm": (control(wrong_fields=3), "3 fields were wrong after the negative control"),
+    "control-harm": (
+        control(wrong_fields=3, wrong_by_column={"desk.orders.note": 3}),
+        "3 fields were wrong after the negative control (desk.orders.note 3)",
+    ),
     "control-small": (control(events=12), "only 12 events"),
     "no-damage": (rows(wrong=0, put_right=0, changed=0, changed_wrong=0), "did no damage"),
     "too-small": (judged(rows_damaged=599), "rows_damaged is 599, needed at least 600"),
@@ -136,7 +139,10 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "not-judged": (lambda s: replace(s, verdict=None), "nobody compared"),
     "events-lost": (judged(legit_events_lost=2), "2 legitimate events were lost"),
     "edits-lost": (judged(legit_edits_lost=1), "1 legitimate edits"),
-    "fields-wrong": (judged(wrong_fields_after=7), "7 fields are not as the oracle has them"),
+    "fields-wrong": (
+        judged(wrong_fields_after=7, wrong_by_column={"b": 2, "a": 5}),
+        "7 fields are not as the oracle has them (a 5, b 2)",
+    ),
     "precision": (rows(changed=705, harmed=5), "5 right rows were changed"),
     "recall": (rows(put_right=690), "10 wrong rows were not put right"),
 }
