@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from benchmarks import event_contained, event_running
-from benchmarks.outcome import Outcome, document, table, write
+from benchmarks.outcome import Machine, Outcome, document, table, write
 from benchmarks.service import BenchmarkError
 from benchmarks.stage import Stage
 
@@ -28,17 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     wanted = options.only or list(ALL)
     outcomes: list[Outcome] = []
+    machine = Machine(processors=os.cpu_count() or 1, load=os.getloadavg()[0])
     try:
         with Stage(say=say, number=options.rounds) as stage:
             for name in wanted:
                 say(f"{name}: measuring")
                 outcomes.append(ALL[name](stage))
-            found = document(stage.rows(), outcomes)
+            found = document(stage.rows(), outcomes, machine)
     except BenchmarkError as error:
         sys.stderr.write(f"benchmarks: {error}\n")
         return MISSED
     write(options.out, found)
-    sys.stdout.write(f"{json.dumps(found, indent=1) if options.json else table(outcomes)}\n")
+    sys.stdout.write(f"{json.dumps(found, indent=1) if options.json else table(outcomes, machine)}\n")
     return 0 if all(o.holds for o in outcomes) else MISSED
 
 

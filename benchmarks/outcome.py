@@ -64,9 +64,31 @@ def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 3)
 
 
-def document(rows: int, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Machine:
+    """Where it was measured: processors, and how many processes wanted one in the minute before."""
+
+    processors: int
+    load: float
+
+    @property
+    def busy(self) -> bool:
+        """Whether other work took part in what was measured."""
+        return self.load > self.processors / 2
+
+    def sentence(self) -> str:
+        busy = "; it was busy with other work, so these figures are too high" if self.busy else ""
+        return f"measured on {self.processors} processors, load {self.load:.1f} before the start{busy}"
+
+
+def document(rows: int, outcomes: Sequence[Outcome], machine: Machine) -> dict[str, Any]:
     """Everything that was measured in one run. ``rows``: of the app that was measured."""
-    return {"rows": rows, "results": [o.document() for o in outcomes]}
+    return {
+        "rows": rows,
+        "processors": machine.processors,
+        "load_before": rounded(machine.load),
+        "results": [o.document() for o in outcomes],
+    }
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
@@ -80,14 +102,14 @@ def write(path: Path, found: dict[str, Any]) -> None:
     path.write_text(json.dumps(merged, indent=1) + "\n", encoding="utf-8")
 
 
-def table(outcomes: Sequence[Outcome]) -> str:
+def table(outcomes: Sequence[Outcome], machine: Machine) -> str:
     """For people, with what each line means below it."""
     head = ("benchmark", "ours", "rival", "ratio", "target", "runs", "")
     lines = [head, *(_cells(o) for o in outcomes)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     notes = [f"{o.id}: {o.how}" for o in outcomes if o.how]
-    return "\n".join([*rows, "", *notes] if notes else rows)
+    return "\n".join([*rows, "", *notes, machine.sentence()])
 
 
 def _cells(outcome: Outcome) -> tuple[str, ...]:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks.outcome import Outcome, document, table, write
+from benchmarks.outcome import Machine, Outcome, document, table, write
 from benchmarks.service import BenchmarkError, until
 from benchmarks.stage import Stage
+
+QUIET = Machine(processors=2, load=0.4)
 
 
 @pytest.mark.parametrize(
@@ -37,18 +39,24 @@ def test_the_table_says_what_is_missing_and_what_was_missed() -> None:
         [
             Outcome(id="fast", target=3.0, seconds=(1.0,), how="from here to there"),
             Outcome(id="slow", target=0.4, seconds=(1.0,), rival="pg"),
-        ]
+        ],
+        QUIET,
     ).splitlines()
     assert lines[1].split() == ["fast", "1.00", "s", "(median)", "-", "-", "at", "most", "3", "s", "1", "holds"]
     assert lines[2].endswith("MISSED")
     assert "missing" in lines[2]
-    assert lines[-1] == "fast: from here to there"
+    assert lines[-2] == "fast: from here to there"
+    assert lines[-1] == "measured on 2 processors, load 0.4 before the start"
+
+
+def test_a_busy_machine_is_said_to_be_busy() -> None:
+    assert "busy with other work" in table([], Machine(processors=2, load=9.0))
 
 
 def test_results_of_what_did_not_run_stay(tmp_path: Path) -> None:
     file = tmp_path / "results" / "results.json"
-    write(file, document(7, [Outcome(id=i, target=3.0, seconds=(1.0,)) for i in ("a", "b")]))
-    write(file, document(8, [Outcome(id="b", target=3.0, seconds=(2.0,))]))
+    write(file, document(7, [Outcome(id=i, target=3.0, seconds=(1.0,)) for i in ("a", "b")], QUIET))
+    write(file, document(8, [Outcome(id="b", target=3.0, seconds=(2.0,))], QUIET))
     found = json.loads(file.read_text())
     assert found["rows"] == 8
     assert [(r["id"], r["ours_s"]) for r in found["results"]] == [("a", 1.0), ("b", 2.0)]
