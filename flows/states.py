@@ -6,10 +6,12 @@ An error becomes a named state that carries it, so that who called the flow in t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from logging import LogRecord, getLogger
 from typing import Any, Final
 
 from prefect import get_run_logger
 from prefect.client.schemas.objects import State, StateType
+from prefect.exceptions import CancelledRun
 from prefect.states import Completed
 
 NAMES: Final[Mapping[str, tuple[str, str]]] = {
@@ -94,7 +96,16 @@ def ended(error: Exception, *, begun: str | None = None) -> State[Any]:
     name, now = found
     message = " ".join(f"{sentence(error)} {now}{go_on(name, error, begun)}".split())
     kind = StateType.CANCELLED if name == "Rejected" else StateType.FAILED
+    getLogger("prefect.flow_runs").addFilter(told)
     return State(type=kind, name=name, message=message, data=error)
+
+
+def told(record: LogRecord) -> bool:
+    """Whether a line belongs in the run's log. In a process of its own, Prefect's engine raises the error of a final
+    state once more and logs where from: thirty lines about nothing new, above the sentence that says what to do."""
+    error = record.exc_info[1] if record.exc_info else None
+    known = error is not None and (isinstance(error, CancelledRun) or named(error) is not None)
+    return not (known and str(record.msg).startswith("Engine execution exited"))
 
 
 def named(error: BaseException) -> tuple[str, str] | None:

@@ -181,6 +181,7 @@ def test_a_plan_that_is_rejected_or_too_old_does_not_run(
         assert not run.can_resume()
         run.await_log("Ada Byron rejected its plan (I want to look at it by daylight)")
         run.await_log("the app stays paused and fenced: start `recover` for another plan")
+        assert "Traceback" not in run.log(newest_first=True)
         camera.shoot(prefect.page, "rejected")
         assert still_contained(home)
 
