@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incidents import record
@@ -153,6 +153,7 @@ BODIES = st.dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([*FOLDED, "other"]), BODIES), max_size=8))
 def test_any_entries_fold_to_an_incident(history: list[tuple[str, dict[str, Any]]]) -> None:
     entries = [

@@ -271,7 +271,7 @@ def test_a_person_can_accept_the_ledger_as_it_stands_on_record(written: Ledger, 
     assert (entry.kind, entry.body) == ("ledger.head_reset", {"by": "ann", "reason": "disk replaced"})
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.lists(DRAFTS, max_size=5))
 def test_what_is_appended_to_a_real_ledger_verifies(drafts: list[Draft]) -> None:
     import tempfile

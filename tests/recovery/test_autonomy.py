@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from catalog.models import App
@@ -125,6 +125,7 @@ def test_every_reason_is_named_at_once() -> None:
     assert found.why.count(";") == 4
 
 
+@settings(deadline=None)
 @given(
     rows=st.integers(0, 200), conflicts=st.integers(0, 3), suspects=st.integers(0, 3),
     policy=st.sampled_from(["refuse", "keep-later"]), limit=st.sampled_from(["critical", "high", "normal", "low"]),

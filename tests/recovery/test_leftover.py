@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from incidents import record
@@ -178,6 +178,7 @@ HISTORIES = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(HISTORIES, st.booleans())
 def test_nothing_is_announced_twice_in_a_row_and_nothing_living_or_ended_continued(
     history: list[tuple[Callable[[World], None], float]], may_contain: bool
@@ -213,6 +214,7 @@ def test_nothing_is_announced_twice_in_a_row_and_nothing_living_or_ended_continu
             assert streak <= leftover.CONTINUATIONS
 
 
+@settings(deadline=None)
 @given(HISTORIES)
 def test_a_plan_waits_until_it_is_decided_or_replaced(
     history: list[tuple[Callable[[World], None], float]],
