@@ -113,6 +113,7 @@ CREATE INDEX order_items_order ON desk.order_items (order_id);
 CREATE INDEX order_items_sku ON desk.order_items (sku);
 CREATE INDEX payments_order ON desk.payments (order_id);
 CREATE INDEX status_changes_order ON desk.status_changes (order_id);
+CREATE INDEX deliveries_sku ON desk.deliveries (sku);
 CREATE INDEX deliveries_open ON desk.deliveries (arrived_at) WHERE NOT applied;
 
 ANALYZE desk.customers, desk.products, desk.orders, desk.order_items, desk.payments, desk.status_changes,
