@@ -225,8 +225,6 @@ class Watcher:
         if not self.wait_s:
             self.say(f"{one_line(error)}; trying again until it answers")
         self.wait_s = min(max(self.wait_s * 2, FIRST_WAIT_S), LONGEST_WAIT_S)
-        if self.retry_at is None:
-            self.retry_at = 0.0
 
     def tell(self, what: str, text: str) -> None:
         """Say it, unless it was said a moment ago."""
