@@ -57,7 +57,10 @@ class Event:
 
     @property
     def lane(self) -> tuple[str, str]:
-        """Events of one lane touch the same value and must happen one after the other."""
+        """Events of one lane touch the same value and must happen one after the other. What a tidy-up removes, the
+        next one of the region no longer finds."""
+        if self.kind is Kind.TIDY:
+            return str(self.body["region"]), "tidy-up"
         return self.row, LANES.get(self.kind, "order")
 
     @property
