@@ -27,6 +27,7 @@ PLAN_APPROVED: Final = "plan.approved"
 PLAN_REJECTED: Final = "plan.rejected"
 PLAN_SHOWN: Final = "plan.shown"
 PLAN_EXPIRED: Final = "plan.expired"
+PLAN_REFUSED: Final = "plan.refused"
 RECOVERY_REQUESTED: Final = "recovery.requested"
 RECOVERY_CONTINUED: Final = "recovery.continued"
 RECOVERY_STARTED: Final = "recovery.started"
@@ -72,6 +73,7 @@ BODY_FIELDS: Final[dict[str, str]] = {
     PLAN_REJECTED: "plan_hash, by, reason",
     PLAN_SHOWN: "plan_hash, flow_run, expires_at",
     PLAN_EXPIRED: "plan_hash, expires_at",
+    PLAN_REFUSED: "mode, reason",
     RECOVERY_REQUESTED: "flow_run, trigger (operator | event | steward | command), number n, mode, "
     "handled_by? (who had the incident in hand)",
     RECOVERY_CONTINUED: "flow_run, previous, why, attempt n",

@@ -244,6 +244,7 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.PLAN_REJECTED: _decided("rejected"),
     kinds.PLAN_SHOWN: _shown,
     kinds.PLAN_EXPIRED: _expired,
+    kinds.PLAN_REFUSED: lambda e: f"No plan could be made{_because(e.body)}",
     kinds.RECOVERY_REQUESTED: _requested,
     kinds.RECOVERY_CONTINUED: _continued,
     kinds.RECOVERY_STARTED: lambda e: f"Recovery {e.recovery} started ({e.body.get('mode', 'mode not recorded')})",
@@ -279,6 +280,7 @@ _BAD = frozenset(
         kinds.RECOVERY_STOPPED,
         kinds.RELAPSE,
         kinds.PLAN_EXPIRED,
+        kinds.PLAN_REFUSED,
         kinds.NOTICE_FAILED,
     }
 )

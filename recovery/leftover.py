@@ -34,7 +34,14 @@ CONTINUED_S: Final = 120.0
 CONTINUATIONS: Final = 3
 
 HANDLED = frozenset(
-    {kinds.PLAN_SHOWN, kinds.PLAN_APPROVED, kinds.PLAN_REJECTED, kinds.PLAN_EXPIRED, kinds.RECOVERY_STARTED}
+    {
+        kinds.PLAN_REFUSED,
+        kinds.PLAN_SHOWN,
+        kinds.PLAN_APPROVED,
+        kinds.PLAN_REJECTED,
+        kinds.PLAN_EXPIRED,
+        kinds.RECOVERY_STARTED,
+    }
 )
 """Any of these says that the announcement arrived, or that a person was quicker."""
 

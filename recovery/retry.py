@@ -36,6 +36,6 @@ def heals(error: BaseException) -> bool:
 
     if is_retryable(error) or isinstance(error, httpx.TransportError | httpx.HTTPStatusError):
         return True
-    # Prefect's own errors are told by their home: this room does not import Prefect. A cancelled run is a person's will.
+    # Prefect's own errors are told by their home: this room does not import it. A cancelled run is a person's will.
     kind = type(error)
     return kind.__module__.partition(".")[0] == "prefect" and kind.__name__ != "CancelledRun"

@@ -15,17 +15,19 @@ from typing import Any
 
 from checks.model import Diagnosis
 from incidents import record
+from ledger import kinds
 from ledger.errors import LeaseHeld
 from ledger.lease import Lease
 from recovery import approvals, autonomy, earlier, execute, planning, requests
 from recovery.containment import Say, quiet
 from recovery.context import AppContext, open_app
 from recovery.diagnosed import latest
-from recovery.errors import NothingToRecover, Refused, Superseded
+from recovery.errors import NothingToRecover, Refused, Superseded, one_line
 from recovery.leftover import Shown
 from recovery.offer import undiagnosed
 from recovery.plan import Approval, Mode, Plan
 from recovery.retry import heals
+from snapshots.errors import SnapshotError
 from snapshots.model import Policy
 
 LEASE_S = 30.0
@@ -84,12 +86,19 @@ def plan(
     resume: bool = False,
     say: Say = quiet,
 ) -> str:
-    """Make a plan and record it; with ``resume``, find the interrupted one. Returns its recovery id."""
+    """Make a plan and record it; with ``resume``, find the interrupted one. Returns its recovery id. That no plan may
+    be made is recorded too, with the reason, and raised."""
     with open_app(catalog, app) as ctx:
         chosen = incident_of(ctx, incident)
         if resume:
             return interrupted(ctx, chosen)
-        made = make(ctx, chosen, mode=mode, policy=policy, point=point, say=say)
+        try:
+            made = make(ctx, chosen, mode=mode, policy=policy, point=point, say=say)
+        except (Refused, SnapshotError) as error:
+            # Nobody may be looking: what started by itself must not end in silence.
+            body = {"mode": mode, "reason": one_line(error)}
+            ctx.ledger.append(kinds.PLAN_REFUSED, app=ctx.app.key, incident=chosen, body=body)
+            raise
         record_plan(ctx, made)
         return made.recovery_id
 

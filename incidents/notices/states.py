@@ -41,7 +41,8 @@ class State(StrEnum):
 class Change:
     """One state change. ``seq`` is that of the entry that made it, ``severity`` the worst until the next change.
 
-    ``why``, when held: ``stopped``, ``rejected``, ``expired``, ``abandoned`` or ``undiagnosed``. ``proven``: the
+    ``why``, when held: ``stopped``, ``rejected``, ``expired``, ``abandoned``, ``undiagnosed``
+    or ``unplanned``. ``proven``: the
     newest word on the pause was its proof. ``over``: what was asked for has been given (an approval)."""
 
     incident: str
@@ -131,6 +132,11 @@ def _undiagnosed(track: _Track, entry: Entry) -> None:
         track.to(State.HELD, entry, why="undiagnosed")
 
 
+def _unplanned(track: _Track, entry: Entry) -> None:
+    if track.state not in (State.HELD, State.WAITING, State.RECOVERING, State.RECOVERED):
+        track.to(State.HELD, entry, why="unplanned")
+
+
 def _shown(track: _Track, entry: Entry) -> None:
     plan_hash = _hash(entry)
     if track.state is not State.WAITING or plan_hash != track.shown:
@@ -214,6 +220,7 @@ _RULES: dict[str, Callable[[_Track, Entry], None]] = {
     kinds.PLAN_APPROVED: _approved,
     kinds.PLAN_REJECTED: _refused("rejected"),
     kinds.PLAN_EXPIRED: _refused("expired"),
+    kinds.PLAN_REFUSED: _unplanned,
     kinds.RECOVERY_STARTED: _started,
     kinds.RECOVERY_STOPPED: _stopped,
     kinds.RECOVERY_ABANDONED: _abandoned,

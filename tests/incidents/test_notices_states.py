@@ -35,6 +35,7 @@ STOPPED: Told = (kinds.RECOVERY_STOPPED, {"reason": "a suite failed"})
 ABANDONED: Told = (kinds.RECOVERY_ABANDONED, {"by": "reinstate", "reason": "planned again"})
 CLOSED: Told = (kinds.INCIDENT_CLOSED, {"resolution": "resolved"})
 JOINED: Told = (kinds.INCIDENT_JOINED, {"severity": "sev3", "title": "more"})
+UNPLANNED: Told = (kinds.PLAN_REFUSED, {"mode": "both", "reason": "a gap"})
 UNDIAGNOSED: Told = (kinds.INCIDENT_UNDIAGNOSED, {"why": "two versions fit"})
 
 
@@ -91,6 +92,8 @@ def test_why_it_is_held() -> None:
     assert changes(OPENED, PROVEN, SHOWN, EXPIRED)[-1].why == "expired"
     assert changes(OPENED, PROVEN, STARTED, STOPPED)[-1].why == "stopped"
     assert changes(OPENED, PROVEN, UNDIAGNOSED)[-1].why == "undiagnosed"
+    assert changes(OPENED, PROVEN, UNPLANNED)[-1].why == "unplanned"
+    assert changes(OPENED, PROVEN, SHOWN, UNPLANNED)[-1].state is State.WAITING
     assert changes(OPENED, PROVEN, STARTED, ABANDONED)[-1].why == "abandoned"
 
 

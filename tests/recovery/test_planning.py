@@ -103,6 +103,11 @@ def test_a_cap_is_refused_and_nothing_is_changed(kiosk: Kiosk, wrecked: str) -> 
     kiosk.configure(caps={"max_deleted_rows": 1})
     with pytest.raises(Refused, match="the cap is 1"):
         dry(kiosk, wrecked)
+    with pytest.raises(Refused, match="the cap is 1"):
+        kiosk.plan(wrecked)
+    with kiosk.opened() as ctx:
+        (told,) = ctx.ledger.entries(incident=wrecked, kinds=["plan.refused"])
+    assert "the cap is 1" in told.body["reason"], "whoever is not looking must be told"
 
 
 def test_a_pause_that_is_not_proven_is_no_ground_for_a_plan(kiosk: Kiosk, wrecked: str) -> None:
