@@ -173,7 +173,7 @@ class Prefect:
             return None  # the server is away
         return next((r for r in reversed(runs) if r["state_name"] in names), None)
 
-    def wait(self, *names: str, timeout_s: float = 120.0, flow: str = "recover") -> dict[str, Any]:
+    def wait(self, *names: str, timeout_s: float = 180.0, flow: str = "recover") -> dict[str, Any]:
         return dict(until(lambda: self.in_state(*names, flow=flow), timeout_s=timeout_s, what=f"{flow} {names}"))
 
     def start(self, flow: str = "recover", **parameters: Any) -> dict[str, Any]:

@@ -36,7 +36,7 @@ class Scene:
         """Approve what waits; return once the rows are undone, with most of the recovery still to come."""
         waiting = self.prefect.wait("Suspended")
         self.prefect.answer(waiting, decision="approve", by="ada", reason="", plan=service.plan_hash(self.home))
-        service.until(self.undone, timeout_s=120, what="the undo", every_s=0.05)
+        service.until(self.undone, timeout_s=180, what="the undo", every_s=0.05)
 
     def undone(self) -> bool:
         done = service.entries(self.home, "step.outcome")
@@ -54,7 +54,7 @@ class Scene:
 
     def ends_at_the_oracle(self) -> None:
         """The recovery has ended once, done everything once, and the judge finds nothing wrong."""
-        service.until(lambda: service.entries(self.home, "recovery.finished"), timeout_s=240, what="the end")
+        service.until(lambda: service.entries(self.home, "recovery.finished"), timeout_s=400, what="the end")
         found = service.verdict(self.driver)
         assert (found["wrong_fields_after"], found["legit_events_lost"], found["legit_edits_lost"]) == (0, 0, 0)
         done = [e.step for e in service.entries(self.home, "step.outcome") if e.body["status"] == "done"]
@@ -106,7 +106,7 @@ def serving_process_alone(scene: Scene) -> None:
     runs = scene.run_processes()
     kill(service.pid(scene.home, "server"))
     scene.up.wait("started", part="server")
-    service.until(lambda: service.entries(scene.home, "recovery.finished"), timeout_s=180, what="the end")
+    service.until(lambda: service.entries(scene.home, "recovery.finished"), timeout_s=400, what="the end")
     assert not service.entries(scene.home, "recovery.continued")
     service.until(lambda: not any(alive(r) for r in runs), timeout_s=60, what="the run's own end")
 

@@ -102,10 +102,10 @@ def test_a_worker_protects_and_recovers_and_the_next_one_goes_on_after_a_kill(
         assert waiting["work_pool_name"] == POOL
         assert waiting["parameters"]["trigger"] == "event"
         server.answer(waiting, decision="approve", by="ada", reason="", plan=service.plan_hash(wreck.home))
-        service.until(lambda: undone(wreck), timeout_s=120, what="the undo", every_s=0.05)
+        service.until(lambda: undone(wreck), timeout_s=180, what="the undo", every_s=0.05)
         kill(running.pid)
         with program(wreck, tmp_path, *worker):
-            service.until(lambda: ended(wreck), timeout_s=240, what="the end")
+            service.until(lambda: ended(wreck), timeout_s=400, what="the end")
             service.until(lambda: not server.in_state("Running", "Pending"), timeout_s=60, what="no run looks alive")
     assert len(service.entries(wreck.home, "recovery.continued")) == 1
     assert wreck.judge().wrong == {}
