@@ -114,8 +114,8 @@ def test_a_stranger_brings_the_app_back_with_readme_and_a_browser(
         assert "the app is right again" in wreck.shown()
         with capsys.disabled():
             print(f"\nmake up: {runs - began:.0f} s; recovered {recovered - began:.0f} s after the first command")
-        assert up.interrupt() in (0, 2), up.shown()[-3000:]  # make says 2 for an interrupted command
-        assert "everything is stopped" in up.shown()
+        up.interrupt()
+        assert "everything is stopped" in up.shown(), up.shown()[-3000:]
     finally:
         for terminal in (wreck, up):
             if terminal is not None:
