@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,8 @@ from playwright.sync_api import Error, Locator, Page, expect
 
 OPTIONAL: Final = r"( \(Optional\))?"
 TICK_S: Final = 0.5
+SUBMITS: Final = 3
+SUBMIT_MS: Final = 15_000
 
 
 class NotSeenError(AssertionError):
@@ -310,9 +312,16 @@ class Prefect:
         return Fields(root=self._main())
 
     def submit(self) -> Run:
-        """Start the run of the form, and open its page from the notice."""
-        self._main().get_by_role("button", name="Submit", exact=True).click()
-        self.page.get_by_role("link", name="View run").first.click()
+        """Start the run of the form, and open its page from the notice. A busy server that answered nothing is asked
+        once more, as a person would."""
+        button = self._main().get_by_role("button", name="Submit", exact=True)
+        notice = self.page.get_by_role("link", name="View run").first
+        for _ in range(SUBMITS):
+            button.click()
+            with suppress(AssertionError):
+                expect(notice).to_be_visible(timeout=SUBMIT_MS)
+                break
+        notice.click()
         self.page.wait_for_url(re.compile(r"/runs/flow-run/"))
         return self._here()
 
