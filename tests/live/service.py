@@ -25,7 +25,7 @@ from estate.process import read_record
 from ledger import Ledger
 
 APP = "order-desk"
-START_S = 150.0
+START_S = 300.0
 STOP_S = 60.0
 
 
@@ -175,6 +175,15 @@ class Prefect:
 
     def wait(self, *names: str, timeout_s: float = 180.0, flow: str = "recover") -> dict[str, Any]:
         return dict(until(lambda: self.in_state(*names, flow=flow), timeout_s=timeout_s, what=f"{flow} {names}"))
+
+    def ended(self, run: dict[str, Any], *, timeout_s: float) -> dict[str, Any]:
+        """A run, once it has ended, however."""
+
+        def look() -> dict[str, Any] | None:
+            found: dict[str, Any] = self.get(f"/flow_runs/{run['id']}")
+            return found if found["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+        return dict(until(look, timeout_s=timeout_s, what=f"the end of {run['name']}"))
 
     def start(self, flow: str = "recover", **parameters: Any) -> dict[str, Any]:
         """Start a run as the form does."""
