@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
@@ -42,6 +42,7 @@ def words(page: str) -> str:
     return " ".join(" ".join(c.content for c in inline(page)).split())
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 @example(HOSTILE)
 @example("1. one")
@@ -65,6 +66,7 @@ def test_any_text_stays_one_line_of_text_wherever_it_stands(value: str) -> None:
         assert opened.count("paragraph_open") + opened.count("heading_open") <= 2
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.text(max_size=40))
 @example("a|b", HOSTILE)
 def test_any_text_fits_into_one_cell(one: str, two: str) -> None:
