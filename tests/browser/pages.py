@@ -146,14 +146,18 @@ class Run:
             order.click()
             self.page.get_by_role("option", name=wanted, exact=True).click()
             expect(order).to_have_text(wanted)
-        expect(panel.get_by_role("log")).to_be_visible()
+        expect(panel.get_by_role("log").get_by_role("listitem").first).to_be_visible()
         return panel.get_by_role("log").inner_text()
 
-    def await_log(self, words: str, *, seconds: float = 30.0) -> None:
-        """Until the newest part of its log says this; lines arrive some seconds after the state."""
+    def await_log(self, words: str, *, seconds: float = 60.0) -> None:
+        """Until the newest part of its log says this. Lines arrive some seconds after the state, and the page of a
+        run that has ended does not look for more: it is loaded again."""
 
         def look() -> bool:
-            return words in " ".join(self.log(newest_first=True).split())
+            if words in " ".join(self.log(newest_first=True).split()):
+                return True
+            self.open()
+            return False
 
         until(f"log: {words}", look, seconds=seconds, instead=lambda: self.log(newest_first=True))
 
