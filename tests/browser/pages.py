@@ -291,10 +291,10 @@ class Prefect:
     def deployments(self) -> list[tuple[str, str]]:
         """The list of deployments: flow and name."""
         self.page.get_by_role("link", name="Deployments", exact=True).first.click()
-        rows = self._main().get_by_role("row")
-        expect(rows.nth(1)).to_be_visible()
+        rows = self._main().get_by_role("row").filter(has=self.page.get_by_role("link"))
+        expect(rows.first).to_be_visible()
         found = []
-        for row in rows.all()[1:]:
+        for row in rows.all():
             name, flow = row.get_by_role("link").all_inner_texts()[:2]
             found.append((flow.strip(), name.strip()))
         return found
