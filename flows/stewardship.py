@@ -13,7 +13,7 @@ from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.events import Event, Resource
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import PREFECT_UI_URL
+from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, PREFECT_UI_URL, temporary_settings
 from prefect.states import Crashed
 
 from catalog import secrets
@@ -71,7 +71,8 @@ def expire(ctx: AppContext, say: Say) -> None:
 def go_on(ctx: AppContext, say: Say) -> None:
     """Continue recoveries that nobody works on any more: free their place, then start a run that goes on."""
     for dead in keeping.dead(ctx):
-        with get_client(sync_client=True) as client:
+        # What follows belongs together: a server that is only busy is asked again.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 5}), get_client(sync_client=True) as client:
             run = known_run(client, dead.flow_run)
             if run is not None and awaited(run):
                 continue

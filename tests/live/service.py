@@ -152,13 +152,21 @@ class Prefect:
     def __exit__(self, *_: object) -> None:
         self.http.close()
 
-    def post(self, path: str, body: Any) -> Any:
-        answer = self.http.post(path, json=body)
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """A busy server says 503, and is asked again, as Prefect's own clients do."""
+        for _ in range(20):
+            answer = self.http.request(method, path, json=body)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            time.sleep(1.0)
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
+    def post(self, path: str, body: Any) -> Any:
+        return self.ask("POST", path, body)
+
     def get(self, path: str) -> Any:
-        return self.http.get(path).raise_for_status().json()
+        return self.ask("GET", path)
 
     def runs(self, flow: str = "recover") -> list[dict[str, Any]]:
         """Its runs, oldest first."""

@@ -39,7 +39,7 @@ def test_every_deployment_deploys(estate: RunningEstate, tmp_path: Path) -> None
     with Prefect(estate.home) as server:
         found = server.post("/deployments/filter", {})
         for deployment in found:
-            server.http.delete(f"/deployments/{deployment['id']}").raise_for_status()
+            server.ask("DELETE", f"/deployments/{deployment['id']}")
         automations = server.post("/automations/filter", {})
     assert {d["entrypoint"] for d in found} == {f"flows.{name}.{name}" for name in deployments.NAMES}
     assert all(d["name"] == "order-desk" and d["description"] and "reinstate" in d["tags"] for d in found)

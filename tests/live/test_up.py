@@ -86,7 +86,7 @@ def pause_a_schedule(prefect: service.Prefect, slug: str) -> None:
     found = prefect.get(f"/deployments/name/{slug}/{service.APP}")
     for schedule in found["schedules"]:
         path = f"/deployments/{found['id']}/schedules/{schedule['id']}"
-        prefect.http.patch(path, json={"active": False}).raise_for_status()
+        prefect.ask("PATCH", path, {"active": False})
 
 
 def first_took(up: service.Up, home: Path) -> float:

@@ -83,8 +83,8 @@ def server(wreck: Wreck, tmp_path: Path) -> Iterator[Prefect]:
     with Prefect(wreck.home) as made:
         yield made
         for deployment in made.post("/deployments/filter", {}):
-            made.http.delete(f"/deployments/{deployment['id']}").raise_for_status()
-        made.http.delete(f"/work_pools/{POOL}").raise_for_status()
+            made.ask("DELETE", f"/deployments/{deployment['id']}")
+        made.ask("DELETE", f"/work_pools/{POOL}")
 
 
 def test_a_worker_protects_and_recovers_and_the_next_one_goes_on_after_a_kill(
