@@ -18,6 +18,7 @@ from playwright.sync_api import Error, Locator, Page, expect
 
 OPTIONAL: Final = r"( \(Optional\))?"
 TICK_S: Final = 0.5
+SETTLE_MS: Final = 3_000
 SUBMITS: Final = 3
 SUBMIT_MS: Final = 15_000
 
@@ -196,6 +197,13 @@ class Run:
         base = self.page.url.partition("/v2/")[0]
         self.page.goto(f"{base}/v2/runs/flow-run/{self.id}")
         expect(self._main().get_by_role("tab", name="Logs", exact=True)).to_be_visible()
+
+    def settle(self) -> None:
+        """Load the page again until graph and log are drawn, for a picture."""
+        self.open()
+        expect(self._main().locator("canvas")).to_be_visible()
+        self.log()
+        self.page.wait_for_timeout(SETTLE_MS)
 
     def can_resume(self) -> bool:
         """Whether its menu offers Resume."""

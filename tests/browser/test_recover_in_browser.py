@@ -144,7 +144,7 @@ def test_an_operator_recovers_the_app(home: Path, prefect: Prefect, camera: Came
         camera.shoot(page, "progress")
         run.await_state("Recovered", seconds=RECOVER_S)
         run.await_log("Logic and data agree")
-        run.open()
+        run.settle()
         camera.shoot(page, "recovered")
         with run.artifact(f"{APP}-report") as report:
             expect(report).to_contain_text("Recovered")
