@@ -70,15 +70,14 @@ DETAIL = frozenset(
 
 
 def title(data: ReportData) -> str:
-    """What it meant to the business, else how it was noticed."""
-    return data.incident.impact.rstrip(".") or noticed(data)
+    """What it meant to the business, its first sentence; else how it was noticed."""
+    return data.incident.impact.partition(". ")[0].rstrip(".") or noticed(data)
 
 
 def noticed(data: ReportData) -> str:
     """The recorded title without the impact that detectors repeat in it, and without a rule's SQL."""
     found = data.incident
-    said, _, repeated = found.title.rpartition(" (")
-    kept = said if said and repeated.removesuffix(")") in found.impact else found.title
+    kept = re.sub(r" \(([^()]*)\)", lambda m: "" if m[1] in found.impact else m[0], found.title)
     return RULE.sub(" a rule of the catalogue", kept) or found.id
 
 
