@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -40,10 +42,7 @@ def watch(
     from recovery import watch as watching
     from recovery.errors import PauseNotProven
 
-    stopping: list[int] = []
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _: stopping.append(number))
-    with opened(catalog, app) as ctx:
+    with opened(catalog, app) as ctx, stopped_by_signal() as stopping:
         if json_lines:
             output.line({"event": "watching", "app": ctx.app.key})
         output.progress(f"watching {ctx.app.key}")
@@ -60,6 +59,18 @@ def watch(
                 raise PauseNotProven(caught.unproven)
             if until_incident:
                 return
+
+
+@contextmanager
+def stopped_by_signal() -> Iterator[list[int]]:
+    """What asked this process to stop, while it lasts: the signals are handled as before afterwards."""
+    asked: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: asked.append(number)) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def news(caught: Caught) -> dict[str, object]:

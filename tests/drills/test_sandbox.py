@@ -138,9 +138,11 @@ def test_a_sandbox_is_torn_down_however_it_ends(
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from drills import sandbox
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
 
 with sandbox.sandbox(Path(sys.argv[1]), "DRILL-20261121-0001") as folder:
     print(folder, flush=True)

@@ -1,6 +1,6 @@
 """Approval on a real Prefect server: the run's process is gone while it waits, and the answer is bound to the plan.
 
-The flow is the real one over a real ledger; what a plan holds and what a step does is a stand-in (`approval_flow`).
+The flow is the real one over a real ledger; what a plan holds and what a step does is a stand-in (`approval_stand_in`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from incidents import record
 from ledger import Ledger, kinds
 from recovery import approvals, session
 from recovery.plan import Plan
-from tests.live import approval_flow
+from tests.live import approval_stand_in
 
 pytestmark = pytest.mark.live
 
@@ -110,7 +110,7 @@ class Served:
         self.until(run, "PAUSED", *FINAL)
         assert self.state(run)["name"] == "Suspended", self.state(run)
         shown = [e for e in self.entries(kinds.PLAN_SHOWN) if e.body["flow_run"] == run]
-        with approval_flow.opened() as ctx:
+        with approval_stand_in.opened() as ctx:
             return run, session.load_plan(ctx, str(shown[-1].recovery))
 
     def answer(self, run: str, decision: str, plan_hash: str, reason: str = "read it") -> str:
@@ -201,7 +201,7 @@ def test_a_waiting_run_survives_the_kill_of_its_server_and_runs_once_approved(se
     assert served.answer(run, "approve", plan.hash) == "ACCEPT"
     ended = served.until(run, *FINAL)
     assert (ended["type"], ended["name"]) == ("COMPLETED", "Recovered")
-    assert served.steps(plan) == list(approval_flow.STEPS)
+    assert served.steps(plan) == list(approval_stand_in.STEPS)
     assert len(served.entries(kinds.PLAN_MADE)) == 1
     [approved] = served.entries(kinds.PLAN_APPROVED)
     assert (approved.body["by"], approved.body["plan_hash"]) == ("ada", plan.hash)
@@ -238,7 +238,7 @@ def test_a_run_that_nobody_answers_ends_by_the_stewards_hand(served: Served) -> 
     time.sleep(1)
     address = {PREFECT_API_URL: served.environment["PREFECT_API_URL"]}
     login = {PREFECT_API_AUTH_STRING: served.environment["PREFECT_API_AUTH_STRING"]}
-    with approval_flow.opened() as ctx, temporary_settings({**address, **login}):
+    with approval_stand_in.opened() as ctx, temporary_settings({**address, **login}):
         stewardship.expire(ctx, print)
     ended = served.state(run)
     assert (ended["type"], ended["name"]) == ("FAILED", "Expired")
@@ -272,7 +272,7 @@ def test_an_event_that_comes_three_times_makes_one_plan_and_a_waiting_run_holds_
 
 
 def test_an_approval_by_command_wakes_the_run(served: Served, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    monkeypatch.setattr("console.commands.approve.opened", approval_flow.opened)
+    monkeypatch.setattr("console.commands.approve.opened", approval_stand_in.opened)
     run, plan = served.waiting(trigger="operator")
     assert reinstate(["approvals"]) == exits.OK
     assert plan.recovery_id in capsys.readouterr().out
@@ -295,7 +295,7 @@ def test_a_killed_run_that_is_started_again_goes_on_with_what_it_had(served: Ser
     assert served.until(run, "COMPLETED", "FAILED")["name"] == "Recovered"
     assert len(served.entries(kinds.PLAN_MADE)) == 1
     assert len(served.entries(kinds.RECOVERY_STARTED)) == 2
-    with approval_flow.opened() as ctx:
+    with approval_stand_in.opened() as ctx:
         assert approvals.of(ctx, plan).by == "ada"
 
 
