@@ -19,6 +19,7 @@ from prefect.artifacts import (
     create_progress_artifact,
     update_progress_artifact,
 )
+from prefect.settings import PREFECT_UI_URL
 
 if TYPE_CHECKING:
     from recovery.plan import Plan
@@ -33,21 +34,31 @@ def key(app: str, what: str) -> str:
     return f"{app}-{what}".lower().replace("_", "-")
 
 
-def plan(catalog: Path, app: str, made: Plan) -> str:
-    """Publish the plan. Returns its text, which the form of the approval shows as well."""
-    text = quietly("the plan", lambda: plan_text(catalog, app, made)) or short(made)
-    markdown(
-        key(app, "plan"), text, f"Plan {made.hash[:12]} of {made.recovery_id}: what will happen, and what will not"
-    )
-    return text
+def plan(catalog: Path, app: str, made: Plan, *, publish: bool) -> str:
+    """Publish the plan, and log where it can be read. Returns what the form of the approval says about it."""
+    where = ""
+    if publish:
+        text = quietly("the plan", lambda: plan_text(catalog, app, made)) or short(made)
+        said = f"Plan {made.hash[:12]} of {made.recovery_id}: what will happen, and what will not"
+        where = address(markdown(key(app, "plan"), text, said))
+    if where:
+        get_run_logger().info("read the plan: %s", where)
+    return quietly("the plan in short", lambda: plan_text(catalog, app, made, whole=where)) or short(made)
 
 
-def plan_text(catalog: Path, app: str, made: Plan) -> str:
+def plan_text(catalog: Path, app: str, made: Plan, *, whole: str | None = None) -> str:
+    """The plan's page; with ``whole``, the address of that page, the few lines for the form."""
     from recovery import plan_page
     from recovery.context import open_app
 
     with open_app(catalog, app) as ctx:
-        return plan_page.markdown(made, ctx.app)
+        return plan_page.markdown(made, ctx.app) if whole is None else plan_page.brief(made, ctx.app, whole=whole)
+
+
+def address(artifact: UUID | None) -> str:
+    """Where Prefect's UI shows an artifact; empty when it was not published, or the server's address is not known."""
+    base = (PREFECT_UI_URL.value() or "").rstrip("/")
+    return f"{base}/v2/artifacts/artifact/{artifact}" if artifact and base else ""
 
 
 def short(made: Plan) -> str:
@@ -103,8 +114,9 @@ def told(catalog: Path, app: str, which: str, names: list[str]) -> dict[str, str
     return {name: make[name](data) for name in names}
 
 
-def markdown(name: str, text: str, description: str) -> None:
-    quietly(name, lambda: create_markdown_artifact(text, key=name, description=description))
+def markdown(name: str, text: str, description: str) -> UUID | None:
+    """Publish one page; its id, when that worked."""
+    return cast("UUID | None", quietly(name, lambda: create_markdown_artifact(text, key=name, description=description)))
 
 
 def progress(app: str, made: Plan) -> UUID | None:

@@ -108,7 +108,7 @@ def deployment(
         schedules=list(schedules(name, app, known)),
         parameters=given(flow, app, catalog),
         description=flow.description,
-        tags=["reinstate", name, app.key],
+        tags=[name, app.key, "reinstate"],
         concurrency_limit=1,
         entrypoint_type=EntrypointType.MODULE_PATH,
     )

@@ -38,7 +38,7 @@ def retryable(task: Task[Any, Any], run: TaskRun, state: State[Any]) -> bool:  #
     return False
 
 
-@task(name="plan", persist_result=False)
+@task(name="plan", task_run_name="make the plan", persist_result=False)
 def make_plan(catalog: str, app: str, incident: str, mode: Mode, policy: ConflictPolicy, point: str | None) -> str:
     """Make the plan and record it. Returns its recovery id."""
     from recovery import session
@@ -150,8 +150,10 @@ def bring_back(
         log.info("recovery %s has reached its end already", made)
         return states.recovered(result)
     log.info("plan %s of %s: %s rows, %s events", plan.hash[:12], made, plan.rows, len(plan.events))
-    text = artifacts.plan(catalog, app, plan)
-    if not decided(catalog, app, plan, trigger, text):
+    # A run that comes back with its answer has published its plan and said that it waits.
+    again = bool(request.plan_hash)
+    text = artifacts.plan(catalog, app, plan, publish=not again)
+    if not decided(catalog, app, plan, trigger, text, again=again):
         log.info("plan %s waits for approval: `reinstate approve %s`", plan.hash[:12], made)
         return states.waiting(made, plan.hash)
     with session.exclusive(catalog, app, patience_s=patience(trigger), say=log.info):
@@ -174,9 +176,9 @@ def refuse_another(plan: Plan, request: Request) -> None:
         )
 
 
-def decided(catalog: Path, app: str, plan: Plan, trigger: Trigger, text: str) -> bool:
+def decided(catalog: Path, app: str, plan: Plan, trigger: Trigger, text: str, *, again: bool) -> bool:
     """Whether the plan is approved: on record, by the catalogue's limits, or by the person for whom the run suspends
-    here. False when it can only wait. Raises ``Rejected``, ``Expired`` or ``Superseded``."""
+    here (``again``: a second time). False when it can only wait. Raises ``Rejected``, ``Expired`` or ``Superseded``."""
     from recovery import session
     from recovery.errors import Expired
 
@@ -204,8 +206,12 @@ def decided(catalog: Path, app: str, plan: Plan, trigger: Trigger, text: str) ->
     artifacts.incident(catalog, app, plan.incident_id)
     if not approval.deployed():
         return False
-    log.info("waiting for approval of plan %s until %s UTC", plan.hash[:12], f"{shown.expires_at:%Y-%m-%d %H:%M:%S}")
-    log.info("to decide, open this run and choose Resume, or `reinstate approve %s`", plan.recovery_id)
+    if not again:
+        until = f"{shown.expires_at:%Y-%m-%d %H:%M:%S}"
+        log.info("waiting for approval of plan %s until %s UTC", plan.hash[:12], until)
+        log.info(
+            "to decide: menu (three dots, top right) of this run, Resume; or `reinstate approve %s`", plan.recovery_id
+        )
     answer = approval.wait(plan.hash, text, expires_s=session.expires_s(catalog, app))
     return answered(catalog, app, plan, answer)
 

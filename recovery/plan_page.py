@@ -64,6 +64,30 @@ def markdown(plan: Plan, app: App) -> str:
     return page(lines)
 
 
+def brief(plan: Plan, app: App, *, whole: str = "") -> str:
+    """The plan in a few lines, for the form that asks for a decision: the fields below must not be out of sight.
+    ``whole`` is the address of the whole page."""
+    others = [w.key for w in app.workflows if w.key not in plan.contained]
+    lines = [
+        f"**Decide below about the plan to bring back {text(app.title)}: {HALVES[plan.mode]}.** Nothing has been "
+        f"changed yet. {OUTCOMES[plan.mode]}",
+        "",
+        *table(["#Rows to change", "#Events sent again", "#Conflicts", "#Suspects", "Plan"], [_glance(plan)]),
+        "",
+    ]
+    lines += [f"- Publish version {code(p.to_version[:12])} of {text(p.workflow)}" for p in plan.publications]
+    lines += [
+        f"- {code(e.table)}: {e.delete:,} removed, {e.update:,} corrected, {e.insert:,} brought back"
+        for e in plan.effects
+        if e.delete or e.update or e.insert
+    ]
+    if others:
+        lines.append(f"- Untouched: {text(', '.join(others))}")
+    if whole:
+        lines += ["", f"[The whole plan]({whole}), with conflicts, limits and what it will not do."]
+    return page(lines)
+
+
 def _glance(plan: Plan) -> list[str]:
     conflicts = sum(plan.conflicts.values())
     return [f"{plan.rows:,}", f"{len(plan.events):,}", f"{conflicts:,}", f"{plan.suspects:,}", code(plan.hash[:12])]

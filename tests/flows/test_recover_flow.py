@@ -109,7 +109,9 @@ def stage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
         monkeypatch.setattr(approval, "deployed", lambda: made.deployed)
         monkeypatch.setattr(approval, "wait", made.wait)
         monkeypatch.setattr(approval, "end_waiting", lambda run, *, name, **_: made.ended_runs.append((run, name)))
-        monkeypatch.setattr(artifacts, "plan", lambda *_: made.pages.append("plan") or "the plan")
+        monkeypatch.setattr(
+            artifacts, "plan", lambda *_, publish: (publish and made.pages.append("plan")) or "the plan"
+        )
         for page in ("incident", "outcome"):
             monkeypatch.setattr(artifacts, page, lambda *_, page=page: made.pages.append(page))
         monkeypatch.setattr(artifacts, "progress", lambda *_: None)

@@ -172,3 +172,15 @@ def test_no_name_in_a_plan_breaks_the_page() -> None:
     assert strong == []
     headings = [after.content for t, after in pairwise(tokens) if t.type == "heading_open"]
     assert "Approved" not in headings
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_the_short_form_fits_above_the_decision(mode: Mode) -> None:
+    made = plan(mode)
+    said = plan_page.brief(made, app(), whole="http://127.0.0.1/plan")
+    assert len(said.splitlines()) <= 16
+    assert "Nothing has been changed yet" in said
+    assert made.hash[:12] in said
+    assert "[The whole plan](http://127.0.0.1/plan)" in said
+    assert not re.search(r"^#", said, re.MULTILINE)
+    assert all(e.table in said for e in made.effects if e.delete or e.update or e.insert)
