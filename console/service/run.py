@@ -79,6 +79,7 @@ class Up:
                 self._end()
 
     def _start(self) -> None:
+        self._clear()
         if self.is_example:
             addresses = self._estate()
             needs_point = example.prepare(self.home, addresses, fresh=self.fresh, say=self._say)
@@ -95,6 +96,14 @@ class Up:
             checks.app(catalog, app.key, self.home, self._say)
         url = self._estate().prefect_api_url if self.wanted else os.environ["PREFECT_API_URL"]
         self.service = self._service(catalog, tuple(a.key for a in found.apps), url)
+
+    def _clear(self) -> None:
+        """What a killed drill left behind is in nobody's way, but costs memory."""
+        from drills import sandbox
+        from drills.errors import DrillHeld
+
+        with suppress(DrillHeld):
+            sandbox.clear_abandoned(self.home, say=self._say)
 
     def _estate(self) -> Addresses:
         if self.port and self.estate.prefect().process() is None:
