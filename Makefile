@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test test-live bench check docs estate-up estate-down browser pictures
+.PHONY: help install demo up down test test-live test-live-one test-live-two bench check docs estate-up estate-down browser pictures
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,8 +39,22 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
+# Live tests wait more than they compute: two lanes side by side, each with estates of its own. The first is what a
+# person starts and sees, the second everything else.
+LANE_ONE := tests/browser $(addprefix tests/live/test_,up.py up_kills.py approval.py deploy.py wheel.py)
+
 test-live: browser ## Controls, kills and faults on live parts
+ifeq ($(strip $(ARGS)),)
+	@$(MAKE) --no-print-directory -j2 --output-sync=target test-live-one test-live-two
+else
 	$(BIN)/python -m pytest -m "live and not loop" $(ARGS)
+endif
+
+test-live-one:
+	$(BIN)/python -m pytest -m "live and not loop" --durations=15 $(LANE_ONE)
+
+test-live-two:
+	$(BIN)/python -m pytest -m "live and not loop" --durations=15 $(addprefix --ignore=,$(LANE_ONE))
 
 check: $(STAMP) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
