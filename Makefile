@@ -45,7 +45,7 @@ LANE_ONE := tests/browser $(addprefix tests/live/test_,up.py up_kills.py approva
 
 test-live: browser ## Controls, kills and faults on live parts
 ifeq ($(strip $(ARGS)),)
-	@$(MAKE) --no-print-directory -j2 --output-sync=target test-live-one test-live-two
+	@$(MAKE) --no-print-directory -j2 --output-sync=line test-live-one test-live-two
 else
 	$(BIN)/python -m pytest -m "live and not loop" $(ARGS)
 endif
