@@ -192,7 +192,7 @@ def test_a_waiting_run_survives_the_kill_of_its_server_and_runs_once_approved(se
     assert served.state(run)["run_name"].startswith("recover kiosk both #")
     assert "# Plan to bring back Kiosk" in served.artifact("plan")
     inputs = served.api.post(f"/flow_runs/{run}/input/filter", json={"prefix": "suspended", "limit": 9}).json()
-    assert any("Plan to bring back" in str(i["value"]) for i in inputs)
+    assert any("the plan to bring back Kiosk" in str(i["value"]) for i in inputs)
     served.kill()
     time.sleep(1)
     assert served.state(run)["name"] == "Suspended"
