@@ -74,6 +74,8 @@ class Driver:
         self.story = Story(self.world, self.senders)
         self.bad_version: str | None = None
         self.paused = False
+        self.recovered = False
+        """Somebody let new traffic through, or wants the verdict: no further pause is waited for."""
         self.pairs: int | None = None
         self.before: tuple[dumps.Dump, dumps.Dump] | None = None
         self.background: set[asyncio.Task[None]] = set()
@@ -138,15 +140,25 @@ class Driver:
                 self.story.halt()
             say("exposure-over")
             return
-        say("paused", held=len(self.traffic.held))
         self._phase("incident")
         self.story.begin(mode.incident)
+        while self.paused and not self.recovered:
+            # A publish may refuse for a while too: then the pause that counts is the next one.
+            await self._paused()
+            self.paused = await until(self._out_again, timeout_s=PATIENCE_S, pause_s=0.05)
+
+    async def _paused(self) -> None:
+        """From a pause to its end, both said."""
         refused = time.monotonic()
-        if mode.workflow == INTAKE:
-            await until(lambda: self.traffic.last_taken > refused, timeout_s=PATIENCE_S)
+        say("paused", held=len(self.traffic.held))
+        if self.mode.workflow == INTAKE:
+            await until(lambda: self.traffic.taken_asked > refused, timeout_s=PATIENCE_S)
         else:
             await until(self._active, timeout_s=PATIENCE_S, pause_s=LOOK_S)
         say("resumed", held=len(self.traffic.held))
+
+    async def _out_again(self) -> bool:
+        return self.recovered or await self._out()
 
     async def _out(self) -> bool:
         """Whether the changed workflow is out of production: order intake by its answers, which are what a sender
@@ -183,6 +195,7 @@ class Driver:
         say("dumped", which="before", rows_wrong=len(compare(live, oracle).wrong), pairs=self.pairs)
 
     async def _fresh(self, seconds: float) -> None:
+        self.recovered = True
         self._phase("fresh")
         self.story.begin(NORMAL)
         await asyncio.sleep(seconds)
@@ -190,6 +203,7 @@ class Driver:
         say("fresh-over")
 
     async def _finish(self, patience_s: float) -> None:
+        self.recovered = True
         self._phase("finish")
         without_effect = await self.story.finish(patience_s)
         await self.senders.quiet_staff()

@@ -56,6 +56,9 @@ class Traffic:
     phase: str = "start"
     last_taken: float = 0.0
     """Monotonic time of the last 200 of order intake."""
+    taken_asked: float = 0.0
+    """Monotonic time at which the newest order that was taken had been sent: an answer may come long after the app
+    stopped taking orders, from a run that was under way."""
     refusals: int = 0
     """404 answers of order intake since its last 200."""
 
@@ -125,6 +128,7 @@ class Senders:
         counts = event.kind is Kind.ORDER
         while not until():
             self._posting += 1
+            asked = time.monotonic()
             try:
                 answer = await self._http.post(f"/{PATHS[event.kind]}", json=event.body)
                 code = answer.status_code
@@ -138,6 +142,7 @@ class Senders:
                 self._taken(event)
                 if counts:
                     self.traffic.last_taken, self.traffic.refusals = time.monotonic(), 0
+                    self.traffic.taken_asked = max(self.traffic.taken_asked, asked)
                 return True
             if code not in (httpx.codes.NOT_FOUND, httpx.codes.SERVICE_UNAVAILABLE):
                 self.traffic.ambiguous.append(f"{event.key}: HTTP {code}")
