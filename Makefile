@@ -51,10 +51,10 @@ else
 endif
 
 test-live-one:
-	$(BIN)/python -m pytest -m "live and not loop" --durations=15 $(LANE_ONE)
+	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(LANE_ONE)
 
 test-live-two:
-	$(BIN)/python -m pytest -m "live and not loop" --durations=15 $(addprefix --ignore=,$(LANE_ONE))
+	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(addprefix --ignore=,$(LANE_ONE))
 
 check: $(STAMP) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .
