@@ -7,7 +7,6 @@ operator paused stays paused; everything else is as the catalogue says.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -25,6 +24,7 @@ from prefect.types.entrypoint import EntrypointType
 from prefect.utilities.callables import ParameterSchema
 
 from catalog.models import App
+from flows import forms
 from recovery.context import default_home
 from recovery.keeping import CONTAINED
 
@@ -38,12 +38,8 @@ TRIGGERED: Final = {
 
 
 def flows() -> dict[str, Flow[Any, Any]]:
-    """Every flow that there is, by name."""
-    found = {}
-    for name in NAMES:
-        if importlib.util.find_spec(f"flows.{name}") is not None:
-            found[name] = getattr(importlib.import_module(f"flows.{name}"), name)
-    return found
+    """Every flow, by name."""
+    return {name: getattr(importlib.import_module(f"flows.{name}"), name) for name in NAMES}
 
 
 def resource(app: str) -> str:
@@ -70,11 +66,8 @@ def given(flow: Flow[Any, Any], app: App, catalog: Path) -> dict[str, Any]:
 
 def form(flow: Flow[Any, Any], app: App, apps: Sequence[str], points: Sequence[str]) -> dict[str, Any]:
     """The flow's form: dropdowns where the choice is known, and the app filled in."""
-    schema = flow.parameters.model_dump()
-    if importlib.util.find_spec("flows.forms") is not None:
-        schema = importlib.import_module("flows.forms").schema(
-            schema, apps=apps, points=points, workflows=[w.key for w in app.workflows]
-        )
+    workflows = [w.key for w in app.workflows]
+    schema = forms.schema(flow.parameters.model_dump(), apps=apps, points=points, workflows=workflows)
     properties = {**schema["properties"]}
     if "app" in properties:
         properties["app"] = {**properties["app"], "default": app.key}

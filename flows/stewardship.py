@@ -57,13 +57,11 @@ def announce(ctx: AppContext, say: Say) -> None:
 def expire(ctx: AppContext, say: Say) -> None:
     """Record the plans that nobody decided about in time, and end the runs that still wait with their forms."""
     for shown in keeping.overdue(ctx):
-        until = f"{shown.expires_at:%Y-%m-%d %H:%M:%S} UTC"
-        message = (
-            f"Plan {shown.plan_hash[:12]} could be approved until {until}; nothing was changed and {approvals.NEXT}."
-        )
-        approval.end_waiting(shown.flow_run, name="Expired", message=message)
-        if approvals.expire(ctx, shown):
-            message = f"nobody approved plan {shown.plan_hash[:12]} in time; {approvals.NEXT}"
+        if approvals.expire(ctx, shown):  # first: who answered at the last moment must not find the run ended
+            message = (
+                f"Plan {shown.plan_hash[:12]} could be approved until {shown.expires_at:%Y-%m-%d %H:%M:%S} UTC; "
+                f"nothing was changed and {approvals.NEXT}."
+            )
             approval.end_waiting(shown.flow_run, name="Expired", message=message)
             say(f"plan {shown.plan_hash[:12]} of {shown.recovery} expired; {ctx.app.key} stays contained")
 

@@ -83,15 +83,12 @@ def plan(
     mode: str,
     policy: str,
     point: str | None,
-    resume: bool = False,
     say: Say = quiet,
 ) -> str:
-    """Make a plan and record it; with ``resume``, find the interrupted one. Returns its recovery id. That no plan may
-    be made is recorded too, with the reason, and raised."""
+    """Make a plan and record it. Returns its recovery id. That no plan may be made is recorded too, with the reason,
+    and raised."""
     with open_app(catalog, app) as ctx:
         chosen = incident_of(ctx, incident)
-        if resume:
-            return interrupted(ctx, chosen)
         try:
             made = make(ctx, chosen, mode=mode, policy=policy, point=point, say=say)
         except (Refused, SnapshotError) as error:

@@ -271,9 +271,8 @@ class Kiosk:
 
     def go_on(self, incident: str) -> dict[str, Any]:
         """A new process continues the interrupted recovery."""
-        recovery = session.plan(
-            self.home, "kiosk", incident=incident, mode="both", policy="refuse", point=None, resume=True
-        )
+        with self.opened() as ctx:
+            recovery = session.interrupted(ctx, incident)
         plan = session.load(self.home, "kiosk", recovery)
         session.started(self.home, "kiosk", plan)
         self.run(plan)
