@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -35,3 +36,20 @@ def journal_off(connection: psycopg.Connection[Any], schema: str, table: str) ->
                 connection.execute(
                     sql.SQL("ALTER TABLE {} ENABLE ALWAYS TRIGGER {}").format(relation, sql.Identifier(name))
                 )
+
+
+def await_inserts(
+    connection: psycopg.Connection[Any], schema: str, table: str, *, rows: int, timeout_s: float, poll_s: float = 0.05
+) -> int:
+    """Wait until others have inserted ``rows`` more rows, or ``timeout_s`` is over. How many came."""
+    count = sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(schema, table))
+
+    def counted() -> int:
+        row = connection.execute(count).fetchone()
+        connection.commit()
+        return int(row[0]) if row else 0
+
+    before, deadline = counted(), time.monotonic() + timeout_s
+    while (came := counted() - before) < rows and time.monotonic() < deadline:
+        time.sleep(poll_s)
+    return came
