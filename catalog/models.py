@@ -118,6 +118,8 @@ class Table(Model):
     """Tables that the suppressed triggers maintain."""
     event_time: str | None = None
     """Column with the business time of a row."""
+    subject: str | None = None
+    """Column that names the person a row is about (an address, a number): `reinstate erase` finds their rows by it."""
 
 
 class Detector(Model):
@@ -228,6 +230,39 @@ class JournalPolicy(Model):
     size_cap_mb: int = 1024
 
 
+class Keep(Model):
+    """How many recovery points stay: the newest ones, and the newest of each hour, day, week and month (UTC)."""
+
+    last: int = Field(default=24, ge=1)
+    hourly: int = Field(default=24, ge=0)
+    daily: int = Field(default=14, ge=0)
+    weekly: int = Field(default=8, ge=0)
+    monthly: int = Field(default=12, ge=0)
+
+
+class StorePolicy(Model):
+    """Where recovery points live. ``url`` is a folder or an fsspec address; beside the ledger when omitted."""
+
+    url: SecretRef | None = None
+    options: dict[str, SecretRef] = {}
+    """Credentials and endpoints, as fsspec's backend names them."""
+    keys: tuple[SecretRef, ...] = ()
+    """Encryption keys (32 bytes, base64), the one for new objects first; old ones stay readable. None: not
+    encrypted."""
+    keep: Keep = Keep()
+
+
+class CapturePolicy(Model):
+    """How points are captured. Without a usable base, or after ``full_after`` increments, a point is full."""
+
+    method: Literal["auto", "full", "journal", "scan"] = "auto"
+    workers: int = Field(default=2, ge=1, le=64)
+    runner: Literal["threads", "dask"] = "threads"
+    full_after: int = Field(default=24, ge=0)
+    fingerprint: bool = False
+    """Whether each point carries fingerprints for the audit of the journal; they cost a scan of the tables."""
+
+
 class Playbook(Model):
     key: Key
     title: str
@@ -269,6 +304,8 @@ class App(Owned):
     containment: Containment = Containment()
     caps: Caps = Caps()
     journal: JournalPolicy = JournalPolicy()
+    capture: CapturePolicy = CapturePolicy()
+    store: StorePolicy = StorePolicy()
     approvals: Approvals = Approvals()
     channels: tuple[Channel, ...] = ()
     schedules: Schedules = Schedules()

@@ -13,7 +13,22 @@ from typing import Annotated, Final
 import typer
 
 from console import exits
-from console.commands import approve, data, demo, drill, estate, incident, look, notify, recover, up, wreck
+from console.commands import (
+    approve,
+    demo,
+    drill,
+    estate,
+    incident,
+    journal,
+    look,
+    notify,
+    points,
+    protect,
+    recover,
+    roles,
+    up,
+    wreck,
+)
 
 HELP = """Bring a no-code app back: its workflows and its data, in agreement, proven, then resumed.
 
@@ -55,7 +70,22 @@ def options(
     """Options of `reinstate` itself."""
 
 
-for module in (demo, drill, up, estate, data, incident, recover, approve, look, notify, wreck):
+for module in (
+    demo,
+    drill,
+    up,
+    estate,
+    roles,
+    journal,
+    protect,
+    points,
+    incident,
+    recover,
+    approve,
+    look,
+    notify,
+    wreck,
+):
     module.register(app)
 
 

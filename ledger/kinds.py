@@ -51,8 +51,12 @@ NOTICE_BEGUN: Final = "notice.begun"
 NOTICE_SENT: Final = "notice.sent"
 NOTICE_FAILED: Final = "notice.failed"
 DRILL_SCORED: Final = "drill.scored"
+DATA_PLANNED: Final = "data.planned"
+DATA_APPLIED: Final = "data.applied"
 
 BODY_FIELDS: Final[dict[str, str]] = {
+    DATA_PLANNED: "operation (undo|restore|erase|prune|rotate|...), plan_hash, summary [sentence], by, reason?",
+    DATA_APPLIED: "operation, plan_hash, summary [sentence], by, reason?, counts? {table: {...}}",
     INCIDENT_DETECTED: "findings [{detector, table, rows, message, ...}], detected_at?, by?",
     INCIDENT_OPENED: "severity, title, impact, workflows [key], findings [...], detected_at?, first_bad_at?, by?, "
     "objectives? {rto_s, rpo_s}, playbook? {key, title, owner, steps [sentence]}",

@@ -268,6 +268,8 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.NOTICE_SENT: _notice,
     kinds.NOTICE_FAILED: _notice_failed,
     kinds.DRILL_SCORED: _scored,
+    kinds.DATA_PLANNED: lambda e: f"{_by(e.body)} asked for: {_names(e.body.get('summary'))}",
+    kinds.DATA_APPLIED: lambda e: f"{_by(e.body)} did: {_names(e.body.get('summary'))}{_because(e.body)}",
 }
 
 _GOOD = frozenset({*kinds.CONTAINED, kinds.VERIFY_PASSED, kinds.RECOVERY_FINISHED, kinds.INCIDENT_CLOSED})

@@ -106,10 +106,17 @@ def open_app(catalog_path: Path, app_key: str | None = None, home: Path | None =
             app=app,
             platform=platform,
             ledger=Ledger(home / "ledger.sqlite", secrets=[api_key]),
-            store=Store(str(home / "store")),
+            store=open_store(app, home, env_file),
         )
     finally:
         platform.close()
+
+
+def open_store(app: App, home: Path, env_file: Path) -> Store:
+    """The store that the catalogue names, else the one beside the ledger."""
+    policy = app.store
+    url = secrets.resolve(policy.url, env_file) if policy.url else str(home / "store")
+    return Store(url, options={name: secrets.resolve(ref, env_file) for name, ref in policy.options.items()})
 
 
 def select(apps: tuple[App, ...], key: str | None) -> App:

@@ -184,11 +184,35 @@ class ColumnInfo:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableManifest:
+    """One table of a point: its ``chunks`` with the ``deltas`` applied over them, in order, by key. ``rows`` counts the
+    result. Read it with :mod:`snapshots.reading`, which knows how."""
+
     name: str
     columns: tuple[ColumnInfo, ...]
     key: tuple[str, ...]
     rows: int
     chunks: tuple[Chunk, ...]
+    deltas: tuple[Chunk, ...] = ()
+    """Changes since the chunks were written: Parquet with the stored columns and, first, ``rj_gone`` (bool): the row
+    of this key is gone. A later delta wins over an earlier one. Only for tables with a key."""
+    method: Literal["full", "journal", "scan"] = "full"
+    """How this point found what changed."""
+    leaves: tuple[int, ...] = ()
+    """Object ids of the relations that held the rows: what was attached later cannot be trusted to be unchanged."""
+    fingerprint: tuple[str, ...] = ()
+    """Sums of row hashes by bucket at the point's position, where they were asked for; see ``fingerprint.py``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Segment:
+    """A piece of the journal of one table, exported with a point: every row image after ``since`` that the point's
+    position saw committed, as Parquet with the twin's columns."""
+
+    table: str
+    sha256: str
+    rows: int
+    bytes: int
+    since: Position
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -215,6 +239,9 @@ class RecoveryPoint:
     tables: tuple[TableManifest, ...]
     sequences: dict[str, int]
     verification: dict[str, Any] | None = None
+    base: str | None = None
+    """Id of the point whose chunks this one leans on; each point is complete in itself all the same."""
+    segments: tuple[Segment, ...] = ()
 
     @property
     def verified(self) -> bool:

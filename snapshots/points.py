@@ -16,7 +16,7 @@ from typing import Any
 from psycopg import Connection
 
 from .errors import Refused
-from .model import Chunk, ColumnInfo, Position, RecoveryPoint, TableManifest, WorkflowState
+from .model import Chunk, ColumnInfo, Position, RecoveryPoint, Segment, TableManifest, WorkflowState
 from .point_errors import Damaged, UnknownFormat
 from .position import require_same_server
 from .store import Store
@@ -130,6 +130,8 @@ def encode(point: RecoveryPoint) -> dict[str, Any]:
     values = dataclasses.asdict(point)
     values["taken_at"] = point.taken_at.isoformat()
     values["position"]["at"] = point.position.at.isoformat()
+    for segment in values["segments"]:
+        segment["since"]["at"] = segment["since"]["at"].isoformat()
     return _plain(values)  # type: ignore[no-any-return]
 
 
@@ -145,6 +147,7 @@ def decode(values: Mapping[str, Any], *, where: str) -> RecoveryPoint:
                 "workflows": tuple(WorkflowState(**w) for w in values["workflows"]),
                 "in_flight": tuple(values["in_flight"]),
                 "tables": tuple(_table(t) for t in values["tables"]),
+                "segments": tuple(_segment(s) for s in values.get("segments", ())),
             }
         )
     except (KeyError, TypeError, ValueError) as error:
@@ -158,8 +161,16 @@ def _table(values: Mapping[str, Any]) -> TableManifest:
             "columns": tuple(ColumnInfo(**c) for c in values["columns"]),
             "key": tuple(values["key"]),
             "chunks": tuple(Chunk(**c) for c in values["chunks"]),
+            "deltas": tuple(Chunk(**c) for c in values.get("deltas", ())),
+            "leaves": tuple(values.get("leaves", ())),
+            "fingerprint": tuple(values.get("fingerprint", ())),
         }
     )
+
+
+def _segment(values: Mapping[str, Any]) -> Segment:
+    since = values["since"]
+    return Segment(**{**values, "since": Position(**{**since, "at": datetime.fromisoformat(since["at"])})})
 
 
 def _plain(value: Any) -> Any:

@@ -34,8 +34,8 @@ from fsspec.implementations.local import LocalFileSystem
 from .errors import SnapshotError
 from .point_errors import BadName, Damaged, PointMissing, StoreUnreachable, UnknownFormat
 
-FORMAT = 1
-READABLE = frozenset({1})
+FORMAT = 2
+READABLE = frozenset({1, 2})
 """Manifest formats this version reads; old ones stay readable."""
 ORPHAN_AGE_S = 24 * 3600.0
 _PERMANENT = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)

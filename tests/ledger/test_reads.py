@@ -125,6 +125,11 @@ def test_a_sentence_copes_with_an_empty_and_with_a_strange_body(kind: str) -> No
             "plain",
         ),
         (entry(kinds.FENCE_LOWERED, workflows=["intake"]), "intake may write, for the recovery alone", "plain"),
+        (
+            entry(kinds.DATA_APPLIED, operation="undo", by="ann", summary=["undo of run 7"], reason="wrong prices"),
+            "ann did: undo of run 7: wrong prices",
+            "plain",
+        ),
         (entry("custom.kind-of_thing"), "Custom kind of thing (undo)", "plain"),
     ],
 )

@@ -1,4 +1,4 @@
-"""`reinstate roles | journal | protect | points`: what must be in place before anything goes wrong."""
+"""`reinstate journal install | status | prune | remove`: who changed which row, kept inside the app's database."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Json, open
 
 
 def register(app: typer.Typer) -> None:
-    app.command()(roles)
     journal = typer.Typer(
         help="The change journal inside the app's database.\n\nExamples: `reinstate journal install --dry-run`, "
         "`reinstate journal status`.",
@@ -24,25 +23,6 @@ def register(app: typer.Typer) -> None:
     journal.command("prune")(journal_prune)
     journal.command("remove")(journal_remove)
     app.add_typer(journal, name="journal")
-    app.command()(protect)
-    app.command()(points)
-
-
-def roles(
-    catalog: Catalog = DEFAULT_CATALOG,
-    app: AppKey = None,
-    print_sql: Annotated[bool, typer.Option("--print-sql", help="Print the SQL; nothing is ever run.")] = True,  # noqa: ARG001
-    as_json: Json = False,
-) -> None:
-    """Print the SQL that gives the three least-privilege roles what they need. An administrator runs it once.
-
-    Example: `reinstate roles --print-sql | psql "$ADMIN_DSN"`.
-    """
-    from recovery import setup
-
-    with opened(catalog, app) as ctx:
-        text = setup.roles_sql(ctx)
-    output.emit({"sql": text}, as_json=as_json, text=text)
 
 
 def journal_install(
@@ -112,54 +92,3 @@ def journal_remove(
         removed = journal.remove(connection)
         connection.commit()
     output.emit({"removed": removed}, as_json=as_json, text=f"journal removed: {len(removed)} objects")
-
-
-def protect(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json = False) -> None:
-    """Take a recovery point: logic and data together, proven by the suites on the same snapshot.
-
-    Example: `reinstate protect -c examples/order-desk`. Exit code 6 when the suites did not pass.
-    """
-    from recovery.protect import protect as take
-
-    with opened(catalog, app) as ctx:
-        point = take(ctx, say=output.progress)
-    shown = {"point": point.id, "verified": point.verified, "taken_at": point.taken_at}
-    output.emit(shown, as_json=as_json, text=f"point {point.id}: {'verified' if point.verified else 'NOT verified'}")
-    if not point.verified:
-        raise typer.Exit(exits.NOT_PROVEN)
-
-
-def points(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json = False) -> None:
-    """List the recovery points, newest first.
-
-    Example: `reinstate points --json`.
-    """
-    from snapshots import points as listing
-
-    with opened(catalog, app) as ctx:
-        found = listing.listing(ctx.store, ctx.app.key).points
-    if not found and not as_json:
-        output.say("no recovery point yet: run `reinstate protect`")
-        return
-    if as_json:
-        rows = [
-            {"id": p.id, "taken_at": p.taken_at, "verified": p.verified, "rows": sum(t.rows for t in p.tables)}
-            for p in found
-        ]
-        output.emit(rows, as_json=True)
-        return
-    output.table(
-        "Recovery points",
-        ["id", "taken", "verified", "rows", "workflows", "in flight"],
-        [
-            (
-                p.id,
-                f"{p.taken_at:%Y-%m-%d %H:%M:%S}",
-                "yes" if p.verified else "no",
-                sum(t.rows for t in p.tables),
-                len(p.workflows),
-                len(p.in_flight),
-            )
-            for p in found
-        ],
-    )
