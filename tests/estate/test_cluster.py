@@ -50,6 +50,23 @@ def test_start_stop_and_start_again_keep_port_and_data(cluster: Cluster) -> None
         assert connection.execute("SELECT n FROM kept").fetchone() == (7,)
 
 
+def test_the_version_asked_for_is_the_version_that_runs(tmp_path: Path) -> None:
+    made = Cluster(tmp_path / "pg", superuser_password=SECRET, settings=FAST_AND_UNSAFE, version=16)
+    try:
+        made.start()
+        with psycopg.connect(made.dsn()) as connection:
+            assert connection.info.server_version // 10000 == 16
+    finally:
+        made.stop()
+
+
+def test_an_unknown_version_or_one_without_a_place_to_keep_it_is_refused(tmp_path: Path) -> None:
+    for version, why in ((9, "choose one of 15, 16, 18"), (15, "give a cache directory")):
+        made = Cluster(tmp_path / "pg", superuser_password=SECRET, version=version)
+        with pytest.raises(StartFailed, match=why):
+            made.start()
+
+
 def test_starting_twice_changes_nothing(cluster: Cluster) -> None:
     cluster.start()
     first = cluster.process()
