@@ -179,6 +179,6 @@ def _table(conn: Connection[Any], spec: TableSpec, store: Store) -> TableManifes
         copy.set_types(chunks.copy_types(stored))
         places = [i for i, c in enumerate(stored) if c.name in key]
         for rows in chunks.split(copy.rows(), places):
-            data = chunks.encode(rows, stored)
+            data = chunks.encode(chunks.from_rows(rows, stored))
             kept.append(Chunk(sha256=store.put_chunk(data), rows=len(rows), bytes=len(data)))
     return TableManifest(name=spec.name, columns=columns, key=key, rows=sum(c.rows for c in kept), chunks=tuple(kept))

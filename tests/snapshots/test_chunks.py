@@ -38,11 +38,11 @@ def _same(a: Any, b: Any) -> bool:
 
 @given(st.lists(ROW, max_size=20))
 def test_rows_come_back_exactly(rows: list[tuple[Any, ...]]) -> None:
-    data = chunks.encode(rows, TYPES)
+    data = chunks.encode(chunks.from_rows(rows, TYPES))
     again = list(chunks.decode(data, TYPES))
     assert len(again) == len(rows)
     assert all(_same(a, b) for x, y in zip(rows, again, strict=True) for a, b in zip(x, y, strict=True))
-    assert chunks.encode(rows, TYPES) == data
+    assert chunks.encode(chunks.from_rows(rows, TYPES)) == data
 
 
 def test_only_exact_types_travel_natively() -> None:
@@ -71,7 +71,7 @@ def test_wide_rows_end_a_chunk_early() -> None:
 
 
 def test_a_file_that_is_not_the_tables_is_refused() -> None:
-    data = chunks.encode([(1,)], _columns("integer"))
+    data = chunks.encode(chunks.from_rows([(1,)], _columns("integer")))
     with pytest.raises(ValueError, match="columns"):
         list(chunks.decode(data, _columns("text")))
     with pytest.raises(ValueError, match="Parquet"):
