@@ -13,6 +13,7 @@ from typing import Literal
 import psycopg
 
 from catalog import secrets
+from catalog.errors import SecretMissing
 from catalog.load import load
 from catalog.models import App
 from ledger import Ledger
@@ -20,7 +21,7 @@ from platforms.base import Platform, WorkflowInfo
 from platforms.registry import open_platform
 from platforms.retrying import Retrying
 from recovery.errors import RecoveryError
-from snapshots import database
+from snapshots import database, erasure
 from snapshots.model import TableSpec
 from snapshots.store import Store
 
@@ -116,7 +117,19 @@ def open_store(app: App, home: Path, env_file: Path) -> Store:
     """The store that the catalogue names, else the one beside the ledger."""
     policy = app.store
     url = secrets.resolve(policy.url, env_file) if policy.url else str(home / "store")
-    return Store(url, options={name: secrets.resolve(ref, env_file) for name, ref in policy.options.items()})
+    store = Store(url, options={name: secrets.resolve(ref, env_file) for name, ref in policy.options.items()})
+    store.guard = erasure_guard(home, env_file)
+    return store
+
+
+def erasure_guard(home: Path, env_file: Path) -> erasure.Guard:
+    """What keeps erased people out of whatever store is opened: the secret of the hashes, and the list beside the
+    ledger. There is no secret before the first erasure."""
+    try:
+        secret: bytes | None = secrets.resolve(f"env:{erasure.SECRET}", env_file).encode()
+    except SecretMissing:
+        secret = None
+    return erasure.Guard(secret=secret, beside=home / "erased")
 
 
 def select(apps: tuple[App, ...], key: str | None) -> App:

@@ -201,6 +201,8 @@ class TableManifest:
     """Object ids of the relations that held the rows: what was attached later cannot be trusted to be unchanged."""
     fingerprint: tuple[str, ...] = ()
     """Sums of row hashes by bucket at the point's position, where they were asked for; see ``fingerprint.py``."""
+    erased: str = ""
+    """Up to which erasure its rows are honest, as :func:`erasure.honoured` says; later ones hide rows of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,8 +9,7 @@ Keys are compared as PostgreSQL compares them wherever its text or Arrow's value
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from .model import Chunk, ColumnInfo, TableManifest
@@ -42,6 +41,9 @@ class Hides(Protocol):
     def __call__(self, table: pa.Table, /) -> Column:
         """For a table with at least these columns: booleans, true for rows to leave out."""
 
+    def settled(self, table: pa.Table) -> pa.Table:
+        """The table with nulls where a row that stays named an erased one."""
+
 
 def batches(
     store: Store,
@@ -64,7 +66,7 @@ def batches(
 
     stored = chunks.stored(manifest.columns)
     wanted = _wanted(manifest, stored, columns)
-    hidden = _hides(store, app, manifest.name)
+    hidden = _hides(store, app, manifest)
     needed = set(wanted) | set(hidden.columns if hidden else ())
     if keys is not None or manifest.deltas:
         needed |= set(manifest.key)
@@ -90,7 +92,7 @@ def identity(table: pa.Table, manifest: TableManifest) -> Column:
     import pyarrow.compute as pc
 
     parts: list[Column] = [
-        _canonical(table.column(c.name), c) for name in manifest.key for c in manifest.columns if c.name == name
+        canonical(table.column(c.name), c.type) for name in manifest.key for c in manifest.columns if c.name == name
     ]
     if len(parts) == 1:
         return parts[0]
@@ -115,7 +117,7 @@ def comparable(manifest_columns: Sequence[ColumnInfo], key: Sequence[str]) -> bo
     )
 
 
-def _canonical(column: Column, info: ColumnInfo) -> Column:
+def canonical(column: Column, type_name: str) -> Column:
     """One form for all forms of a value that PostgreSQL calls equal."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -123,7 +125,7 @@ def _canonical(column: Column, info: ColumnInfo) -> Column:
     if pa.types.is_floating(column.type):
         zero: Any = pa.scalar(0.0, column.type)
         return pc.add(column, zero)  # -0 becomes 0
-    kind = info.type.partition("(")[0]
+    kind = type_name.partition("(")[0]
     if kind == "numeric":
         return pc.replace_substring_regex(column, pattern=r"\.0+$|(\.[0-9]*[1-9])0+$", replacement=r"\1")
     if kind in {"character", "bpchar"}:
@@ -206,6 +208,8 @@ def _filtered(
         seen: Column = pc.invert(pc.fill_null(hidden(table), False))
         keep = seen if keep is None else pc.and_(keep, seen)
     chosen = table if keep is None else table.filter(keep)
+    if hidden is not None:
+        chosen = hidden.settled(chosen)
     for batch in chosen.select(schema.names).cast(schema).to_batches():
         if batch.num_rows:
             yield batch
@@ -243,11 +247,9 @@ def _open(
         ) from error
 
 
-def _hides(store: Store, app: str | None, table: str) -> Hides | None:
+def _hides(store: Store, app: str | None, manifest: TableManifest) -> Hides | None:
     if app is None:
         return None
-    try:
-        hides: Callable[[Store, str, str], Hides | None] = importlib.import_module("snapshots.erasure").hides
-    except ModuleNotFoundError:
-        return None
-    return hides(store, app, table)
+    from . import erasure
+
+    return erasure.hides(store, app, manifest.name, manifest.erased)

@@ -58,6 +58,8 @@ class Store:
         except Exception as error:  # noqa: BLE001 - some backends connect at once, each with errors of its own
             raise StoreUnreachable(f"Cannot open the store ({type(error).__name__}); check its address.") from None
         self._local = isinstance(self._fs, LocalFileSystem)
+        self.guard: object = None
+        """What keeps erased rows out: an ``erasure.Guard``, set by who opens the store."""
         self.name = self._root if self._local else f"{_protocol(self._fs)}://{self._root}"
 
     def __repr__(self) -> str:
@@ -130,6 +132,21 @@ class Store:
                 return []
         return sorted(n.removesuffix(".json") for n in names if n.endswith(".json"))
 
+    def read_object(self, path: str) -> bytes | None:
+        """A small object that changes, as it is now (no chunk, no manifest); ``None`` when it is not there."""
+        with self._reaching(path):
+            self._fs.invalidate_cache()
+        return self._read(path)
+
+    def replace_object(self, path: str, data: bytes) -> None:
+        """Put a whole object in the place of another, or of none: readers see the old one or the new one."""
+        with self._reaching(path):
+            if self._local:
+                _create_local(Path(self._root), path, data, replace=True)
+                return
+            self._fs.makedirs(self._at(path).rsplit("/", 1)[0], exist_ok=True)
+            self._fs.pipe_file(self._at(path), data)
+
     def clean(self) -> int:
         """Remove what crashed writers left in ``tmp/`` and return the count. Files of writers that may live stay."""
         removed = 0
@@ -186,9 +203,9 @@ class Store:
             ) from error
 
 
-def _create_local(root: Path, path: str, data: bytes) -> bool:
+def _create_local(root: Path, path: str, data: bytes, *, replace: bool = False) -> bool:
     target = root / path
-    if target.exists():
+    if target.exists() and not replace:
         return False
     for folder in (root, root / "tmp", *reversed(target.relative_to(root).parents[:-1])):
         _make_private(root / folder)
@@ -199,7 +216,9 @@ def _create_local(root: Path, path: str, data: bytes) -> bool:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        created = _link(temporary, target)
+        if replace:
+            temporary.replace(target)
+        created = replace or _link(temporary, target)
         _sync_folder(target.parent)
         return created
     finally:

@@ -202,6 +202,9 @@ def test_hidden_rows_are_left_out_of_chunks_and_deltas(tmp_path: Path, monkeypat
         def __call__(self, table: pa.Table) -> Any:
             return pa.compute.equal(table.column("b"), "gone")
 
+        def settled(self, table: pa.Table) -> pa.Table:
+            return table
+
     monkeypatch.setattr(reading, "_hides", lambda *named: Person() if named[1] else None)
     store = Store(str(tmp_path))
     base = [{"a": n, "b": b, "v": "x"} for n, b in enumerate(["gone", "stays", None])]

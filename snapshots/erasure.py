@@ -1,0 +1,325 @@
+"""Who was erased, without saying who: keyed hashes of the rows of a person, and the filter that keeps them out.
+
+The list of an app lies in its store as ``erased/<app>.json``, and once more beside the ledger, so that a copy of the
+store from before the erasure does not bring anybody back. It grows by whole entries and holds no value of a person: an
+HMAC-SHA256 per row, over table, columns and the exact text of the key, under a secret that is kept apart from it
+(``ERASURE_SECRET`` in ``secrets.env``). Without the secret nobody can test a guess; with entries but without the secret
+(or with another one) nothing of that table is read at all: :class:`Refused`.
+
+An entry is about everything that was captured *before* it: a manifest says with ``erased`` up to which entry its rows
+are honest, so that somebody who comes back later under the same number is kept like anybody else, and so that points
+that were rewritten or taken since cost nothing to read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from .errors import Refused
+from .point_errors import Damaged
+from .store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+FORMAT = 1
+SECRET = "ERASURE_SECRET"  # noqa: S105 - the name of a secret, not one
+"""Name of the secret in ``secrets.env``."""
+
+Column = Any
+"""An Arrow array, chunked or not."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """Rows of one table by the text of some columns. ``hide``: the row is gone. ``unlink``: the row stays and these
+    columns, which named an erased row, read as null."""
+
+    table: str
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    """Of the columns, as the manifest has them: they decide which texts are one value."""
+    action: Literal["hide", "unlink"]
+    hashes: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One erasure. ``replaced`` names the objects whose rewritten successors lack the rows: they are to be removed, by
+    whoever runs next if need be."""
+
+    id: str
+    at: datetime
+    by: str
+    reason: str
+    rules: tuple[Rule, ...]
+    replaced: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Guard:
+    """What a store needs to honour erasures: the secret, and the folder of the second copy of the list."""
+
+    secret: bytes | None = field(repr=False)
+    beside: Path | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hidden:
+    """Which rows of one table are erased, for tables of Arrow columns as :func:`chunks.schema` lays them out."""
+
+    app: str
+    rules: tuple[Rule, ...]
+    secret: bytes = field(repr=False)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns it must see. One that a table does not have (older shape) hides nothing there."""
+        return tuple(dict.fromkeys(c for r in self.rules for c in r.columns))
+
+    def __call__(self, table: pa.Table, /) -> Column:
+        """One boolean per row, true for rows to leave out."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        out: Column = pa.repeat(pa.scalar(False), table.num_rows)
+        for rule in self.rules:
+            if rule.action == "hide" and (hit := self._matches(rule, table)) is not None:
+                out = pc.or_(out, hit)
+        return out
+
+    def settled(self, table: pa.Table) -> pa.Table:
+        """The table with nulls for links to erased rows."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        for rule in self.rules:
+            if rule.action == "unlink" and (hit := self._matches(rule, table)) is not None and pc.any(hit).as_py():
+                for name in rule.columns:
+                    place = table.schema.get_field_index(name)
+                    kept: Column = pc.if_else(hit, pa.scalar(None, table.schema.field(place).type), table.column(place))
+                    table = table.set_column(place, table.schema.field(place), kept)
+        return table
+
+    def _matches(self, rule: Rule, table: pa.Table) -> Column | None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        if not set(rule.columns) <= set(table.schema.names):
+            return None
+        found = texts(table, rule.columns, rule.types).dictionary_encode()
+        wanted = frozenset(rule.hashes)
+        head = _head(self.app, rule)
+        hits: list[Column] = []
+        for chunk in found.chunks:
+            known = [
+                value is not None and hashed(self.secret, head, value) in wanted
+                for value in chunk.dictionary.to_pylist()
+            ]
+            answers = pa.array(known, pa.bool_()).take(chunk.indices)
+            hits.append(pc.fill_null(answers, False))
+        return pa.chunked_array(hits, pa.bool_())
+
+
+def hides(store: Store, app: str, table: str, since: str = "") -> Hidden | None:
+    """The filter for rows of ``table`` that were erased after ``since`` (a manifest's ``erased``); ``None``: none were.
+
+    Raises :class:`Refused` when there are some and the secret is missing or another one, and :class:`Damaged` when the
+    list is not sound: better nothing than somebody who was erased.
+    """
+    rules = tuple(r for e in entries(store, app) if e.at.isoformat() > since for r in e.rules if r.table == table)
+    if not rules:
+        return None
+    secret = guard(store).secret
+    assert secret is not None  # noqa: S101 - reading the entries has checked it
+    return Hidden(app=app, rules=rules, secret=secret)
+
+
+def blocked_keys(store: Store, app: str, table: str, keys: pa.Table) -> Column:
+    """For rows by their key's columns (types as in :func:`chunks.schema`): true where the row was erased. For whoever
+    is about to insert a row again, or to delete one because a point lacks it: leave those alone, and say so."""
+    import pyarrow as pa
+
+    found = hides(store, app, table)
+    return pa.repeat(pa.scalar(False), keys.num_rows) if found is None else found(keys)
+
+
+def honoured(store: Store, app: str) -> str:
+    """For ``TableManifest.erased`` of rows read from the live database now: the newest entry; empty without any. Ask
+    before reading."""
+    known = entries(store, app)
+    return known[-1].at.isoformat() if known else ""
+
+
+def entries(store: Store, app: str) -> tuple[Entry, ...]:
+    """The list, oldest first: what the store holds and what lies beside the ledger, as one. Errors as :func:`hides`."""
+    known = guard(store)
+    merged: dict[str, Entry] = {}
+    for where, data in _copies(store, app):
+        for entry in _decode(data, known.secret, where):
+            merged[entry.id] = entry
+    return tuple(sorted(merged.values(), key=lambda e: (e.at, e.id)))
+
+
+def append(
+    store: Store, app: str, *, rules: Iterable[Rule], by: str, reason: str, replaced: Sequence[str], now: datetime
+) -> Entry:
+    """Add one erasure to both copies of the list, each replaced as a whole. From then on no reader sees the rows.
+
+    The caller holds the app's lease. Raises :class:`Refused` without a secret.
+    """
+    secret = guard(store).secret
+    if secret is None:
+        raise Refused(f"store {store.name}: there is no {SECRET} to erase with; run `reinstate erase`, which makes it")
+    known = entries(store, app)
+    # Entries are told apart by their time, so two of them never share one, whatever the clock does.
+    at = max(now.astimezone(UTC), known[-1].at + timedelta(microseconds=1)) if known else now.astimezone(UTC)
+    made = Entry(
+        id=f"E-{at:%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}",
+        at=at,
+        by=by,
+        reason=reason,
+        rules=tuple(rules),
+        replaced=tuple(replaced),
+    )
+    _write(store, app, (*known, made), secret)
+    return made
+
+
+def mirror(store: Store, app: str) -> None:
+    """Bring both copies of the list to all that either of them has."""
+    known = guard(store)
+    if known.secret is not None and (found := entries(store, app)):
+        text = _encode(app, found, known.secret)
+        if any(data != text for _, data in _copies(store, app)) or len(list(_copies(store, app))) < 2:
+            _write(store, app, found, known.secret)
+
+
+def rule(
+    secret: bytes,
+    app: str,
+    *,
+    table: str,
+    columns: Sequence[str],
+    types: Sequence[str],
+    action: Literal["hide", "unlink"],
+    values: Iterable[str],
+) -> Rule:
+    """A rule over ``values`` as :func:`texts` gives them."""
+    bare = Rule(table=table, columns=tuple(columns), types=tuple(types), action=action, hashes=())
+    head = _head(app, bare)
+    hashes = tuple(sorted({hashed(secret, head, v) for v in values}))
+    return Rule(table=bare.table, columns=bare.columns, types=bare.types, action=action, hashes=hashes)
+
+
+def texts(table: pa.Table, columns: Sequence[str], types: Sequence[str]) -> Column:
+    """One exact text per row for these columns, equal where PostgreSQL calls the values equal; null if one is null."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    from .reading import canonical
+
+    parts: list[Column] = []
+    for name, kind in zip(columns, types, strict=True):
+        column = canonical(table.column(name), kind)
+        if pa.types.is_large_binary(column.type):
+            column = pa.chunked_array(
+                [pa.array([None if v is None else v.hex() for v in column.to_pylist()], pa.large_string())]
+            )
+        parts.append(column.cast(pa.large_string()))
+    if len(parts) == 1:
+        return parts[0]
+    pieces: list[Column] = []
+    for part in parts:
+        pieces += [pc.binary_length(part).cast(pa.large_string()), part]
+    joined: Column = pc.binary_join_element_wise(*pieces, pa.scalar(":", pa.large_string()))
+    return joined
+
+
+def hashed(secret: bytes, head: bytes, text: str) -> str:
+    return hmac.digest(secret, head + text.encode(), "sha256").hex()
+
+
+def guard(store: Store) -> Guard:
+    """What the store was opened with; nothing when it was opened by its address alone."""
+    return store.guard if isinstance(store.guard, Guard) else Guard(secret=None, beside=None)
+
+
+def _head(app: str, rule: Rule) -> bytes:
+    return json.dumps([app, rule.table, *rule.columns]).encode()
+
+
+def _place(app: str) -> str:
+    return f"erased/{app}.json"
+
+
+def _copies(store: Store, app: str) -> Iterable[tuple[str, bytes]]:
+    where = guard(store).beside
+    if (data := store.read_object(_place(app))) is not None:
+        yield f"{_place(app)} in {store.name}", data
+    if where is not None:
+        try:
+            yield str(where / f"{app}.json"), (where / f"{app}.json").read_bytes()
+        except FileNotFoundError:
+            return
+
+
+def _write(store: Store, app: str, known: Sequence[Entry], secret: bytes) -> None:
+    text = _encode(app, known, secret)
+    beside = guard(store).beside
+    if beside is not None:
+        # First the copy that no copying of the store can lose.
+        Store(str(beside)).replace_object(f"{app}.json", text)
+    store.replace_object(_place(app), text)
+
+
+def _encode(app: str, known: Sequence[Entry], secret: bytes) -> bytes:
+    body = [{**asdict(e), "at": e.at.isoformat()} for e in known]
+    seal = _seal(secret, app, body)
+    return json.dumps({"format": FORMAT, "app": app, "seal": seal, "entries": body}, sort_keys=True, indent=1).encode()
+
+
+def _seal(secret: bytes, app: str, body: Any) -> str:
+    text = json.dumps([app, body], sort_keys=True, separators=(",", ":"))
+    return hmac.digest(secret, hashlib.sha256(text.encode()).digest(), "sha256").hex()
+
+
+def _decode(data: bytes, secret: bytes | None, where: str) -> tuple[Entry, ...]:
+    try:
+        found = json.loads(data)
+        version, app, body, seal = found["format"], found["app"], found["entries"], found["seal"]
+        if version != FORMAT:
+            raise Refused(f"{where} has format {version!r}; upgrade reinstate to read it.")
+        made = tuple(_entry(values) for values in body)
+    except (ValueError, KeyError, TypeError) as error:
+        raise Damaged(
+            f"{where} is not a list of erasures; put its copy back, beside the ledger or in the store."
+        ) from error
+    if made and secret is None:
+        raise Refused(f"{where} holds erasures; without {SECRET} nothing is read: put it back into secrets.env.")
+    if made and not hmac.compare_digest(_seal(secret or b"", app, body), str(seal)):
+        raise Damaged(f"{where} was made with another {SECRET}, or was altered; put back the secret or the list.")
+    return made
+
+
+def _entry(values: Mapping[str, Any]) -> Entry:
+    rules = tuple(
+        Rule(
+            table=r["table"],
+            columns=tuple(r["columns"]),
+            types=tuple(r["types"]),
+            action=r["action"],
+            hashes=tuple(r["hashes"]),
+        )
+        for r in values["rules"]
+    )
+    at = datetime.fromisoformat(values["at"])
+    return Entry(**{**values, "at": at, "rules": rules, "replaced": tuple(values["replaced"])})
