@@ -181,7 +181,7 @@ def csv_blocks(batch: pa.RecordBatch, columns: Sequence[ColumnInfo]) -> bytes:
     return sink.getvalue()
 
 
-def from_csv(blocks: Iterable[bytes | memoryview], columns: Sequence[ColumnInfo]) -> Iterator[pa.RecordBatch]:
+def from_csv(blocks: Iterable[bytes | bytearray | memoryview], columns: Sequence[ColumnInfo]) -> Iterator[pa.RecordBatch]:
     """What ``COPY (SELECT <select_list>) TO STDOUT (FORMAT csv)`` gives, in batches of about ``CSV_BYTES``: for
     rows read on a connection whose transaction matters, where a second session is not wanted."""
     held: list[bytes] = []

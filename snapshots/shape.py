@@ -50,6 +50,32 @@ def source(conn: Connection[Any], table: str) -> sql.Composable:
     return database.qualified(table) if partitioned else sql.SQL("ONLY {}").format(database.qualified(table))
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Leaf:
+    """A relation that holds rows of a table: the table itself, or a partition without partitions."""
+
+    oid: int
+    name: str
+    """``schema.name``."""
+    pages: int
+    """Of 8 KB, now; a reader may find more, or rows of a later page only."""
+    heap: bool
+    """An ordinary table: rows have a place (``ctid``) and a transaction number (``xmin``) of their own."""
+
+
+def leaves(conn: Connection[Any], table: str) -> tuple[Leaf, ...]:
+    """The relations that hold the table's rows, by name; none for a partitioned table without partitions."""
+    rows = conn.execute(
+        "SELECT c.oid, n.nspname || '.' || c.relname, (coalesce(pg_relation_size(c.oid), 0)"
+        "  / current_setting('block_size')::int)::bigint, c.relkind = 'r' AND coalesce(a.amname = 'heap', false)"
+        " FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_am a ON a.oid = c.relam"
+        " WHERE c.oid = %(oid)s AND c.relkind <> 'p' OR c.oid IN (SELECT relid FROM pg_partition_tree(%(oid)s)"
+        "  WHERE isleaf AND relid <> %(oid)s) ORDER BY 2",
+        {"oid": _oid(conn, table)},
+    ).fetchall()
+    return tuple(Leaf(oid=int(oid), name=name, pages=pages, heap=heap) for oid, name, pages, heap in rows)
+
+
 def columns(conn: Connection[Any], table: str) -> tuple[ColumnInfo, ...]:
     """The table's columns in their order; types outside ``pg_catalog`` with their schema, whoever asks."""
     _oid(conn, table)
