@@ -1,4 +1,4 @@
-"""What differs between a recovery point and live, and what a restore to the point would overwrite.
+"""What differs between a recovery point, or an earlier position, and live, and what a restore would overwrite.
 
 A diff says nothing about who is right: later legitimate work differs from the point just as damage does. That is why
 a restore from a point is only ever offered, with :func:`would_lose` beside it, and never chosen automatically.
@@ -6,120 +6,111 @@ a restore from a point is only ever offered, with :func:`would_lose` beside it, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from psycopg import Connection, sql
 
-from . import journal, journal_shape, position, staging
-from .model import Gap, JournalTx, RecoveryPoint, TableManifest
+from . import journal, journal_shape, restore_journal, restore_scan, staging
+from .errors import Refused
+from .model import Gap, JournalTx, Position, RecoveryPoint, TableManifest, TableSpec
 from .point_errors import TableMissing, translated
+from .restore_frame import Frame, Target, counts, drop, frames, names, rows, target_of
+from .restore_model import ActorLoss, Key, Loss, Source, TableDiff
 from .store import Store
 
+__all__ = ["KEYS", "ActorLoss", "Loss", "TableDiff", "computed", "diff", "loss_of", "manifests", "would_lose"]
+
 KEYS = 100
-
-Key = tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TableDiff:
-    """Rows that differ, seen from the point: ``added`` are in live only, ``deleted`` in the point only. Of a table
-    without a usable key nothing counts as changed. Keys are text, at most as many per kind as were asked for."""
-
-    table: str
-    added: int
-    changed: int
-    deleted: int
-    point_rows: int
-    live_rows: int
-    added_keys: tuple[Key, ...] = ()
-    changed_keys: tuple[Key, ...] = ()
-    deleted_keys: tuple[Key, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        """Rows that a restore to the point would touch."""
-        return self.added + self.changed + self.deleted
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ActorLoss:
-    """Later work of one database role that a restore to the point would take back, as the journal saw it.
-    ``images`` counts old and new rows apart: an update is two."""
-
-    actor: str
-    transactions: int
-    images: int
-    tables: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Loss:
-    """What a restore to a point would overwrite. Without a journal (``journaled`` false) nobody can say whose work it
-    is; with ``gaps``, ``actors`` may miss some of it. The rows are exact in any case."""
-
-    point_id: str
-    tables: tuple[TableDiff, ...]
-    actors: tuple[ActorLoss, ...]
-    journaled: bool
-    gaps: tuple[Gap, ...] = ()
-
-    @property
-    def rows(self) -> int:
-        return sum(t.rows for t in self.tables)
-
-    def sentence(self) -> str:
-        """One line for a person: how many rows, of which tables, by whom."""
-        if not self.rows:
-            return f"A restore to point {self.point_id} would overwrite nothing."
-        rows = ", ".join(
-            f"{t.table} ({t.added} new, {t.changed} edited, {t.deleted} deleted)" for t in self.tables if t.rows
-        )
-        who = ", ".join(f"{a.actor} ({a.transactions} transactions)" for a in self.actors) or "nobody the journal saw"
-        known = f"written since by {who}" if self.journaled else "by whom is not known, there is no journal"
-        doubt = "; the journal has gaps, so this list of writers may be incomplete" if self.gaps else ""
-        return f"A restore to point {self.point_id} would overwrite {self.rows} rows: {rows}; {known}{doubt}."
 
 
 def diff(
     conn: Connection[Any],
-    point: RecoveryPoint,
-    store: Store,
-    tables: Sequence[str] | None = None,
+    target: RecoveryPoint | Position,
+    store: Store | None,
+    tables: Sequence[str | TableSpec] | None = None,
     *,
     keys: int = KEYS,
+    source: Source = "auto",
 ) -> tuple[TableDiff, ...]:
-    """Compare ``tables`` (default: all of the point) with live, exactly, on one snapshot of live.
+    """Compare ``tables`` (default: all of the point, or all journaled ones) with live, exactly, on one snapshot.
 
     ``conn`` is idle; its role reads the tables and may create temporary ones (capturer or recoverer). Nothing stays
-    behind. Raises :class:`ShapeChanged` when a table's columns are no longer those of the point.
+    behind. Raises :class:`ShapeChanged` when a table's columns are no longer those of the point, and :class:`Refused`
+    when a position is beyond the journal's reach.
     """
-    chosen = manifests(point, tables)
-    found: list[TableDiff] = []
+    goal = target_of(target)
     with translated(), staging.transaction(conn, repeatable=True):
-        for number, manifest in enumerate(chosen):
-            staged = staging.stage(conn, manifest, store, number=number)
-            found.append(describe(conn, staged, staging.compare(conn, staged), keys=keys))
-    return tuple(found)
+        made, _ = frames(conn, goal, tables, source)
+        found = computed(conn, made, goal, store, keys=keys)
+        drop(conn, made)
+    return found
 
 
-def would_lose(conn: Connection[Any], point: RecoveryPoint, store: Store, tables: Sequence[str] | None = None) -> Loss:
-    """What a restore to ``point`` would overwrite: rows by table and, where a journal exists, work by actor.
+def would_lose(
+    conn: Connection[Any],
+    target: RecoveryPoint | Position,
+    store: Store | None,
+    tables: Sequence[str | TableSpec] | None = None,
+    *,
+    source: Source = "auto",
+) -> Loss:
+    """What a restore would overwrite: rows by table and, where a journal exists, work by actor.
 
     Same role and errors as :func:`diff`.
     """
-    compared = diff(conn, point, store, tables, keys=0)
-    names = [t.table for t in compared]
-    with translated(), conn.transaction():
-        here = position.current(conn)
-        known = (here.system_id, here.timeline) == (point.position.system_id, point.position.timeline)
-        if not known or not journal_shape.exists(conn):
-            return Loss(point_id=point.id, tables=compared, actors=(), journaled=False)
-        gaps = journal.gaps(conn, since=point.position, tables=names)
-        by_actor: dict[str, list[JournalTx]] = {}
-        for transaction in journal.transactions(conn, since=point.position, tables=names):
+    goal = target_of(target)
+    with translated(), staging.transaction(conn, repeatable=True):
+        made, gaps = frames(conn, goal, tables, source)
+        found = computed(conn, made, goal, store)
+        loss = loss_of(conn, goal, found, gaps)
+        drop(conn, made)
+    return loss
+
+
+def computed(
+    conn: Connection[Any], made: Sequence[Frame], target: Target, store: Store | None, *, keys: int = 0
+) -> tuple[TableDiff, ...]:
+    """Fill ``want`` of each table, in the caller's transaction, and describe it. A chain that the journal broke sends a
+    table to the comparison with the point; without a point it is :class:`Refused`."""
+    found = []
+    for frame in made:
+        how = frame.how
+        if how == "journal":
+            restore_journal.compute(conn, frame, target.position)
+            if broken := counts(conn, frame)["X"]:
+                raise Refused(
+                    f"The journal missed changes of {broken} rows of {frame.name}: their images do not link up; "
+                    "compare with a recovery point (`--source scan`)."
+                )
+        else:
+            if store is None:
+                raise Refused(f"Table {frame.name} can only be compared with a recovery point; give its store.")
+            restore_scan.compute(conn, frame, store, app=target.point.app if target.point else None)
+        found.append(_described(conn, frame, counts(conn, frame), keys=keys))
+    return tuple(found)
+
+
+def tables_of(
+    conn: Connection[Any], made: Sequence[Frame], planned: Mapping[str, Mapping[str, int]]
+) -> tuple[TableDiff, ...]:
+    """The diffs of tables whose ``want`` was counted."""
+    return tuple(_described(conn, frame, planned[frame.name], keys=0) for frame in made)
+
+
+def loss_of(conn: Connection[Any], target: Target, found: Sequence[TableDiff], gaps: Sequence[Gap]) -> Loss:
+    """Whose work the rows of ``found`` are, as far as a journal of this server knows."""
+    if not journal_shape.exists(conn):
+        return Loss(point_id=target.title, tables=tuple(found), actors=(), journaled=False)
+    listed = [t.table for t in found]
+    by_actor: dict[str, list[JournalTx]] = {}
+    try:
+        gaps = gaps or journal.gaps(conn, since=target.position, tables=listed)
+        for transaction in journal.transactions(conn, since=target.position, tables=listed):
             by_actor.setdefault(transaction.actor, []).append(transaction)
+    except Refused:  # another server or timeline: its numbers mean nothing here
+        return Loss(point_id=target.title, tables=tuple(found), actors=(), journaled=False)
     actors = [
         ActorLoss(
             actor=actor,
@@ -129,7 +120,7 @@ def would_lose(conn: Connection[Any], point: RecoveryPoint, store: Store, tables
         )
         for actor, written in sorted(by_actor.items())
     ]
-    return Loss(point_id=point.id, tables=compared, actors=tuple(actors), journaled=True, gaps=tuple(gaps))
+    return Loss(point_id=target.title, tables=tuple(found), actors=tuple(actors), journaled=True, gaps=tuple(gaps))
 
 
 def manifests(point: RecoveryPoint, tables: Iterable[str] | None) -> tuple[TableManifest, ...]:
@@ -143,36 +134,32 @@ def manifests(point: RecoveryPoint, tables: Iterable[str] | None) -> tuple[Table
     return tuple(t for t in point.tables if t.name in wanted)
 
 
-def describe(conn: Connection[Any], staged: staging.Staged, counts: dict[str, int], *, keys: int) -> TableDiff:
-    """The diff of a compared table, with at most ``keys`` keys of each kind."""
-    row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(staged.live)).fetchone()
-    samples = {kind: _keys(conn, staged, kind, keys) if counts[kind] else () for kind in counts}
-    return TableDiff(
-        table=staged.manifest.name,
-        added=counts["added"],
-        changed=counts["changed"],
-        deleted=counts["deleted"],
-        point_rows=staged.manifest.rows,
-        live_rows=int(row[0]) if row else 0,
-        added_keys=samples["added"],
-        changed_keys=samples["changed"],
-        deleted_keys=samples["deleted"],
+def _described(conn: Connection[Any], frame: Frame, count: Mapping[str, int], *, keys: int) -> TableDiff:
+    live = rows(conn, frame)
+    made = TableDiff(
+        table=frame.name,
+        added=count["D"],
+        changed=count["U"],
+        deleted=count["I"],
+        point_rows=frame.manifest.rows if frame.manifest else live - count["D"] + count["I"],
+        live_rows=live,
+        how=frame.how,
+    )
+    if not keys or not frame.key:
+        return made
+    return replace(
+        made,
+        added_keys=_keys(conn, frame, "D", keys),
+        changed_keys=_keys(conn, frame, "U", keys),
+        deleted_keys=_keys(conn, frame, "I", keys),
     )
 
 
-def _keys(conn: Connection[Any], staged: staging.Staged, kind: str, limit: int) -> tuple[Key, ...]:
-    if not staged.key or not limit:
-        return ()
-    key = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("t", c)) for c in staged.key)
-    order = sql.SQL(", ").join(sql.Identifier("t", c) for c in staged.key)
-    match = (
-        sql.SQL("{} t ON t.ctid = c.point_row").format(staged.rows)
-        if kind == "deleted"
-        else sql.SQL("{} t ON t.ctid = c.live_row AND t.tableoid = c.live_table").format(staged.live)
-    )
-    rows = conn.execute(
-        sql.SQL("SELECT {} FROM {} c JOIN {} WHERE c.kind = {} ORDER BY {} LIMIT {}").format(
-            key, staged.changes, match, sql.Literal(kind), order, sql.Literal(limit)
-        ),
+def _keys(conn: Connection[Any], frame: Frame, kind: str, limit: int) -> tuple[Key, ...]:
+    texts = sql.SQL(", ").join(sql.SQL("{}::text").format(sql.Identifier("w", c)) for c in frame.key)
+    found = conn.execute(
+        sql.SQL("SELECT {} FROM {} w WHERE w.rj_do = {} ORDER BY {} LIMIT {}").format(
+            texts, frame.temp("want"), sql.Literal(kind), names(frame.key, "w"), sql.Literal(limit)
+        )
     ).fetchall()
-    return tuple(tuple(row) for row in rows)
+    return tuple(tuple(row) for row in found)

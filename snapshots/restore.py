@@ -1,92 +1,183 @@
-"""Bring live tables back to a recovery point, by difference. Everything written since is overwritten.
+"""Bring live tables back to a recovery point or to an earlier position. Everything written since is overwritten.
 
 This is the blunt tool: it cannot tell damage from later legitimate work. It is offered when the journal cannot vouch
-for an undo, always with what it would overwrite (:func:`snapshots.diff.would_lose`), and never chosen automatically.
+for an undo, always with what it would overwrite (:func:`plan`), and never chosen automatically.
+
+What differs is computed first, on one snapshot and without a lock. Then the tables are locked, what moved meanwhile is
+looked at again, and the rows are written, checked and proven. Both cost what differs, not what the tables hold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from psycopg import Connection, sql
-from psycopg.types.json import Jsonb
+from psycopg import Connection
 
-from . import database, restore_rows, shape, staging
-from .diff import TableDiff, describe, manifests
-from .model import Applied, RecoveryPoint, TableSpec
-from .point_errors import CapPassed, StepApplied, WouldBreak, translated
+from . import database, restore_checks, restore_journal, restore_rows, restore_scan, shape, staging
+from .diff import computed, loss_of, tables_of
+from .errors import Refused
+from .model import Applied, Position, RecoveryPoint, TableSpec
+from .point_errors import CapPassed, StepApplied, translated
+from .restore_frame import Frame, Target, counts, drop, frames, target_of
+from .restore_model import Caps, RestorePlan, Source, TableDiff
 from .store import Store
+from .undo_step import applied, record, tag
+
+__all__ = ["Caps", "RestorePlan", "apply", "forward", "plan"]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Caps:
-    """What a restore may change at most. ``drift_rows``: how far each count may be from the expected one."""
-
-    max_deleted_rows: int = 5_000
-    max_deleted_share: float = 0.2
-    """Of a table's live rows."""
-    max_changed_rows: int = 100_000
-    drift_rows: int = 200
-
-
-def apply_diff(
+def plan(
     conn: Connection[Any],
-    point: RecoveryPoint,
-    store: Store,
+    target: RecoveryPoint | Position,
+    store: Store | None,
+    tables: Sequence[TableSpec],
+    *,
+    source: Source = "auto",
+) -> RestorePlan:
+    """What :func:`apply` would do now: rows by table, whose later work it takes back, what stands against it.
+
+    ``conn`` is idle; its role is the capturer or the recoverer. Changes nothing and takes no lock. ``store`` is only
+    read where the journal does not reach. Raises :class:`Refused` and its kind where nothing can be compared.
+    """
+    goal = target_of(target)
+    with translated(), staging.transaction(conn, repeatable=True):
+        made, gaps = frames(conn, goal, tables, source)
+        found = computed(conn, made, goal, store)
+        problems = restore_checks.problems(conn, tables, made)
+        views = restore_checks.views(conn, made)
+        ahead = _behind(conn, goal, [f.name for f in made])
+        loss = loss_of(conn, goal, found, gaps)
+        drop(conn, made)
+    return RestorePlan(
+        point=goal.point.id if goal.point else None,
+        position=goal.position,
+        loss=loss,
+        sequences=ahead,
+        views=views,
+        problems=problems,
+    )
+
+
+def apply(
+    conn: Connection[Any],
+    target: RecoveryPoint | Position,
+    store: Store | None,
     tables: Sequence[TableSpec],
     *,
     recovery_id: str,
     step: str,
     plan_hash: str,
+    source: Source = "auto",
     caps: Caps | None = None,
     expected: Sequence[TableDiff] = (),
 ) -> Applied:
-    """Make ``tables`` equal to the point, in one transaction, and record it in ``reinstate.applied`` with the effect.
+    """Make ``tables`` equal to the target, in one transaction, and record it in ``reinstate.applied`` with the effect.
 
-    ``conn`` is idle; its role is the recoverer. The difference is computed again under lock and held against ``caps``
-    and, where given, the ``expected`` diff that was shown and approved. Rows keep their exact images; identity values
-    are kept; generated columns are computed by the database; sequences only move forward. Triggers in
-    ``TableSpec.suppress`` are off inside the transaction only. Calling again with the same recovery and step returns
-    what was recorded and changes nothing.
+    ``conn`` is idle; its role is the recoverer. What differs is held against ``caps`` and, where given, against the
+    ``expected`` diff that was shown and approved. Rows keep their exact images; identity values are kept; generated
+    columns are computed by the database; sequences only move forward. Triggers in ``TableSpec.suppress`` are off inside
+    the transaction only. Calling again with the same recovery and step returns what was recorded and changes nothing.
+
+    With the journal the tables are the target's at the moment of the lock. Without it they are so at the moment of the
+    look before it: what others write to other rows in between comes after the restore.
 
     Raises :class:`CapPassed`, :class:`WouldBreak`, :class:`ShapeChanged`, :class:`StepApplied`, :class:`Busy`
     (worth trying again) and the errors of the store; in each case nothing was changed.
     """
-    specs = {t.name: t for t in tables}
-    chosen = manifests(point, specs)
-    with translated(), staging.transaction(conn):
-        if done := _applied(conn, recovery_id, step, plan_hash):
-            return done
-        staged = {m.name: staging.stage(conn, m, store, number=i) for i, m in enumerate(chosen)}
-        foreign = shape.foreign_keys(conn, specs)
-        relations = (*foreign, *_declared(tables))
-        _lock(conn, staged)
-        if done := _applied(conn, recovery_id, step, plan_hash):
-            return done
-        orphans = {r: restore_rows.orphans(conn, r) for r in relations}
-        found = [describe(conn, s, staging.compare(conn, s), keys=0) for s in staged.values()]
-        _within_caps(found, caps or Caps(), expected)
-        restore_rows.refuse_erasing(conn, staged, foreign)
-        _triggers(conn, tables, enabled=False)
-        restore_rows.bring_back(conn, staged, shape.parents_first(staged, relations), relations)
-        _triggers(conn, tables, enabled=True)
-        for relation, before in orphans.items():
-            if restore_rows.orphans(conn, relation) > before:
-                raise WouldBreak(
-                    f"Rows of {relation.child} would lose their {relation.parent}; restore both tables together."
+    goal = target_of(target)
+    made: tuple[Frame, ...] = ()
+    try:
+        with translated():
+            with staging.transaction(conn, repeatable=True):
+                if done := _done(conn, recovery_id, step, plan_hash):
+                    return done
+                made, _ = frames(conn, goal, tables, source)
+                _refuse(restore_checks.problems(conn, tables, made))
+                computed(conn, made, goal, store)
+                seen = restore_checks.here(conn)
+            with staging.transaction(conn):
+                done = _write(
+                    conn,
+                    goal,
+                    tables,
+                    made,
+                    seen,
+                    recovery_id=recovery_id,
+                    step=step,
+                    plan_hash=plan_hash,
+                    caps=caps or Caps(),
+                    expected=expected,
                 )
-        moved = forward(conn, point.sequences, list(staged))
-        return _record(
-            conn,
-            recovery_id=recovery_id,
-            step=step,
-            plan_hash=plan_hash,
-            point=point,
-            found=found,
-            moved=moved,
-        )
+            restore_checks.refresh(conn, done.detail.get("views", []))
+    finally:
+        drop(conn, made)
+    return done
+
+
+def _write(
+    conn: Connection[Any],
+    goal: Target,
+    tables: Sequence[TableSpec],
+    made: Sequence[Frame],
+    seen: Position,
+    *,
+    recovery_id: str,
+    step: str,
+    plan_hash: str,
+    caps: Caps,
+    expected: Sequence[TableDiff],
+) -> Applied:
+    """The transaction under locks."""
+    by_name = {f.name: f for f in made}
+    foreign = shape.foreign_keys(conn, by_name)
+    relations = tuple(dict.fromkeys((*foreign, *_declared(tables, foreign))))
+    views = restore_checks.views(conn, made)
+    live = {f.name: f for f in made}
+    restore_checks.lock(conn, live, relations)
+    if done := _done(conn, recovery_id, step, plan_hash):
+        return done
+    _catch_up(conn, made, seen)
+    planned = restore_rows.tally(conn, by_name)
+    found = tables_of(conn, made, planned)
+    _within_caps(found, caps, expected)
+    restore_rows.refuse_erasing(conn, by_name, foreign)
+    restore_rows.note_vacated(conn, by_name, relations)
+    tag(conn, recovery_id)
+    _triggers(conn, tables, enabled=False)
+    restore_rows.bring_back(conn, by_name, planned, shape.parents_first(by_name, relations), relations)
+    _triggers(conn, tables, enabled=True)
+    restore_rows.refuse_orphans(conn, by_name, relations)
+    moved = forward(conn, goal.point.sequences, list(by_name)) if goal.point else []
+    detail = {
+        "kind": "restore",
+        "point": goal.point.id if goal.point else None,
+        "position": goal.position.snapshot,
+        "tables": {t.table: {"delete": t.added, "update": t.changed, "insert": t.deleted} for t in found},
+        "how": {t.table: t.how for t in found},
+        "sequences": list(moved),
+        "views": list(views),
+    }
+    return record(conn, recovery_id, step, plan_hash, detail)
+
+
+def _catch_up(conn: Connection[Any], made: Sequence[Frame], seen: Position) -> None:
+    """Under the lock: what moved since the look."""
+    through = [f for f in made if f.how == "journal"]
+    if through:
+        restore_checks.refuse_new_gaps(conn, seen, [f.name for f in through])
+    for frame in made:
+        if frame.how == "journal":
+            restore_journal.catch_up(conn, frame, seen)
+            if broken := counts(conn, frame)["X"]:
+                raise Refused(f"The journal missed changes of {broken} rows of {frame.name}; plan again.")
+        else:
+            restore_scan.catch_up(conn, frame)
+
+
+def _refuse(problems: Sequence[str]) -> None:
+    if problems:
+        raise Refused("; ".join(problems))
 
 
 def forward(conn: Connection[Any], recorded: dict[str, int], tables: Sequence[str]) -> list[str]:
@@ -99,33 +190,42 @@ def forward(conn: Connection[Any], recorded: dict[str, int], tables: Sequence[st
     return moved
 
 
-def _lock(conn: Connection[Any], staged: dict[str, staging.Staged]) -> None:
-    """Readers go on, writers wait. One statement and one order, so that two restores never wait for each other."""
-    names = sql.SQL(", ").join(database.qualified(name) for name in sorted(staged))
-    conn.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(names))
+def _behind(conn: Connection[Any], goal: Target, tables: Sequence[str]) -> tuple[str, ...]:
+    if goal.point is None:
+        return ()
+    known = goal.point.sequences
+    return tuple(n for n, c in shape.sequences(conn, tables).items() if n in known and c.behind(known[n]))
 
 
 def _within_caps(found: Sequence[TableDiff], caps: Caps, expected: Sequence[TableDiff]) -> None:
+    if crossed := cap_problem(found, caps):
+        raise CapPassed(crossed)
     planned = {e.table: e for e in expected}
     for now in found:
-        share = now.added / now.live_rows if now.live_rows else 0.0
-        if now.added > caps.max_deleted_rows or share > caps.max_deleted_share:
-            raise CapPassed(
-                f"The restore would delete {now.added} of {now.live_rows} rows of {now.table}, more than its cap "
-                f"({caps.max_deleted_rows} rows, {caps.max_deleted_share:.0%}); raise the cap or undo by run."
-            )
         then = planned.get(now.table)
         if then and any(
             abs(a - b) > caps.drift_rows
             for a, b in ((now.added, then.added), (now.changed, then.changed), (now.deleted, then.deleted))
         ):
             raise CapPassed(f"Table {now.table} has drifted from the plan by over {caps.drift_rows} rows; plan again.")
+
+
+def cap_problem(found: Sequence[TableDiff], caps: Caps) -> str | None:
+    """The first cap that these changes would pass, as a sentence."""
+    for now in found:
+        share = now.added / now.live_rows if now.live_rows else 0.0
+        if now.added > caps.max_deleted_rows or share > caps.max_deleted_share:
+            return (
+                f"The restore would delete {now.added} of {now.live_rows} rows of {now.table}, more than its cap "
+                f"({caps.max_deleted_rows} rows, {caps.max_deleted_share:.0%}); raise the cap or undo by run."
+            )
     changed = sum(t.rows for t in found)
     if changed > caps.max_changed_rows:
-        raise CapPassed(
+        return (
             f"The restore would change {changed} rows, more than its cap of {caps.max_changed_rows}; "
             "raise the cap on purpose or undo by run."
         )
+    return None
 
 
 def _triggers(conn: Connection[Any], tables: Sequence[TableSpec], *, enabled: bool) -> None:
@@ -134,46 +234,21 @@ def _triggers(conn: Connection[Any], tables: Sequence[TableSpec], *, enabled: bo
             conn.execute("SELECT reinstate.set_triggers(%s, %s, %s)", (table.name, list(table.suppress), enabled))
 
 
-def _declared(tables: Sequence[TableSpec]) -> tuple[shape.Relation, ...]:
-    return tuple(
+def _declared(tables: Sequence[TableSpec], foreign: Sequence[shape.Relation]) -> list[shape.Relation]:
+    known = {(r.child, r.columns, r.parent, r.to) for r in foreign}
+    return [
         shape.Relation(child=t.name, columns=columns, parent=parent, to=to)
         for t in tables
         for columns, parent, to in t.references
-    )
+        if (t.name, columns, parent, to) not in known
+    ]
 
 
-def _applied(conn: Connection[Any], recovery_id: str, step: str, plan_hash: str) -> Applied | None:
-    row = conn.execute(
-        "SELECT plan_hash, xid::text::bigint, at, detail FROM reinstate.applied WHERE recovery_id = %s AND step = %s",
-        (recovery_id, step),
-    ).fetchone()
-    if row is None:
-        return None
-    if row[0] != plan_hash:
+def _done(conn: Connection[Any], recovery_id: str, step: str, plan_hash: str) -> Applied | None:
+    done = applied(conn, recovery_id, step)
+    if done is not None and done.plan_hash != plan_hash:
         raise StepApplied(f"Step {step} of recovery {recovery_id} was applied by another plan; start a new recovery.")
-    return Applied(recovery_id=recovery_id, step=step, plan_hash=row[0], xid=row[1], at=row[2], detail=row[3])
-
-
-def _record(
-    conn: Connection[Any],
-    *,
-    recovery_id: str,
-    step: str,
-    plan_hash: str,
-    point: RecoveryPoint,
-    found: Sequence[TableDiff],
-    moved: Sequence[str],
-) -> Applied:
-    tables = {t.table: {"delete": t.added, "update": t.changed, "insert": t.deleted} for t in found}
-    detail = {"kind": "restore", "point": point.id, "tables": tables, "sequences": list(moved)}
-    row = conn.execute(
-        "INSERT INTO reinstate.applied (recovery_id, step, plan_hash, detail) VALUES (%s, %s, %s, %s)"
-        " RETURNING xid::text::bigint, at",
-        (recovery_id, step, plan_hash, Jsonb(detail)),
-    ).fetchone()
-    if row is None:
-        raise StepApplied(f"Step {step} of recovery {recovery_id} could not be recorded; check reinstate.applied.")
-    return Applied(recovery_id=recovery_id, step=step, plan_hash=plan_hash, xid=row[0], at=row[1], detail=detail)
+    return done
 
 
 def _text(conn: Connection[Any], name: str) -> str:

@@ -1,4 +1,7 @@
-"""The row changes that bring tables back to a point, and what must hold around them; all inside one transaction."""
+"""The row changes that bring tables back, and what must hold around them; all inside one transaction, under locks.
+
+Every statement costs what the planned rows cost. ``want`` of each table says what to do (see ``restore_frame``).
+"""
 
 from __future__ import annotations
 
@@ -7,58 +10,208 @@ from typing import Any
 
 from psycopg import Connection, errors, sql
 
-from . import database, staging
+from . import database, restore_journal
 from .point_errors import WouldBreak
+from .restore_frame import Frame, counts, matching, names
 from .shape import Relation
 
-Staged = Mapping[str, staging.Staged]
+Frames = Mapping[str, Frame]
+Counts = Mapping[str, Mapping[str, int]]
+
+_OURS = sql.SQL("w.rj_tid = l.ctid AND w.rj_rel = l.tableoid")
 
 
-def bring_back(conn: Connection[Any], staged: Staged, order: Sequence[str], relations: Sequence[Relation]) -> None:
-    """Delete, update and insert until the tables equal the point. ``order`` names parents before children.
+def bring_back(
+    conn: Connection[Any], frames: Frames, planned: Counts, order: Sequence[str], relations: Sequence[Relation]
+) -> None:
+    """Delete, update and insert until the tables are as wanted. ``order`` names parents before children.
 
-    Deleting first frees unique values that a row of the point needs; deleting last frees parents that a child names
-    until it is updated; replacing rows instead of updating them lets rows exchange unique values. Each way is tried
-    in a savepoint and judged by comparing again. Raises :class:`WouldBreak` when none leads to the point.
+    Deleting first frees unique values that a wanted row needs; deleting last frees parents that a child names until it
+    is updated; replacing rows instead of updating them lets rows exchange unique values; inserting without references
+    and setting them afterwards closes circles. Each way is tried in a savepoint and judged by what is there then.
+    Raises :class:`WouldBreak` when none leads to the goal.
     """
     causes: list[str] = []
     erasing = {r.parent for r in relations if r.erases}
-    for steps in ((_delete, _update, _insert), (_insert, _update, _delete), (_delete, _replace, _insert)):
+    hollow = _hollow(frames, relations)
+    ways = [(_delete, _update, _insert), (_insert, _update, _delete), (_delete, _replace, _insert)]
+    if hollow:
+        ways.append((_delete, _update, _insert))
+    for number, steps in enumerate(ways):
         try:
             with conn.transaction():
                 conn.execute("SET CONSTRAINTS ALL DEFERRED")
+                late = hollow if number == len(ways) - 1 else {}
                 for step in steps:
                     for table in reversed(order) if step is _delete else order:
                         # Replacing a row would erase what hangs on it where a foreign key says so.
-                        (_update if step is _replace and table in erasing else step)(conn, staged[table])
+                        chosen = _update if step is _replace and table in erasing else step
+                        chosen(conn, frames[table], planned[table], late.get(table, ()))
+                for table, columns in late.items():
+                    _fill(conn, frames[table], columns)
                 conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
-                _prove(conn, staged)
+                for frame in frames.values():
+                    if any(planned[frame.name].values()):
+                        _prove(conn, frame)
                 return
         except errors.IntegrityError as error:
             causes.append(error.diag.message_primary or type(error).__name__)
         except WouldBreak as error:
             causes.append(str(error))
     raise WouldBreak(
-        f"The point's rows do not fit the database ({'; another way: '.join(dict.fromkeys(causes))}); "
+        f"The wanted rows do not fit the database ({'; another way: '.join(dict.fromkeys(causes))}); "
         "restore the related tables together, or restore into a copy."
     )
 
 
-def refuse_erasing(conn: Connection[Any], staged: Staged, relations: Sequence[Relation]) -> None:
-    """Refuse to delete rows when a foreign key would delete or blank rows of a table that is not being restored."""
+def _hollow(frames: Frames, relations: Sequence[Relation]) -> dict[str, tuple[str, ...]]:
+    """Reference columns that may be null and lie on a circle of tables: set in a second pass if nothing else works."""
+    above: dict[str, set[str]] = {}
     for relation in relations:
-        parent = staged.get(relation.parent)
-        if parent is None or relation.child in staged or not relation.erases:
+        if relation.child in frames and relation.parent in frames and relation.child != relation.parent:
+            above.setdefault(relation.child, set()).add(relation.parent)
+
+    def reaches(start: str, end: str, seen: frozenset[str] = frozenset()) -> bool:
+        return end in above.get(start, ()) or any(
+            reaches(n, end, seen | {n}) for n in above.get(start, ()) if n not in seen
+        )
+
+    found: dict[str, tuple[str, ...]] = {}
+    for relation in relations:
+        if relation.child not in frames or not reaches(relation.parent, relation.child):
             continue
-        row = conn.execute(
+        frame = frames[relation.child]
+        free = {c.name for c in frame.columns if not c.not_null and c.identity != "a"} - set(frame.key)
+        if set(relation.columns) <= free:
+            found[relation.child] = (*found.get(relation.child, ()), *relation.columns)
+    return found
+
+
+def _expect(frame: Frame, what: str, done: int, wanted: int) -> None:
+    if done != wanted:
+        raise WouldBreak(
+            f"{done} rows of {frame.name} were {what} instead of {wanted}; a trigger or a rule stands in between, "
+            "declare it as suppressed"
+        )
+
+
+def _delete(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], _: Sequence[str]) -> None:
+    if planned["D"]:
+        done = conn.execute(
+            sql.SQL("DELETE FROM {} l USING {} w WHERE w.rj_do = 'D' AND {}").format(
+                frame.live, frame.temp("want"), _OURS
+            )
+        ).rowcount
+        _expect(frame, "deleted", done, planned["D"])
+
+
+def _update(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], _: Sequence[str]) -> None:
+    columns = [c.name for c in frame.columns if c.identity != "a"]
+    if planned["U"] and columns:
+        done = conn.execute(
+            sql.SQL("UPDATE {} l SET {} FROM {} w WHERE w.rj_do = 'U' AND {}").format(
+                frame.live, _assign(columns), frame.temp("want"), _OURS
+            )
+        ).rowcount
+        _expect(frame, "updated", done, planned["U"])
+
+
+def _replace(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], _: Sequence[str]) -> None:
+    """Delete and insert changed rows in one statement, so that foreign keys are checked when all are back. The count
+    makes PostgreSQL finish the deletion before it inserts."""
+    if planned["U"]:
+        conn.execute(
             sql.SQL(
-                "SELECT count(*) FROM {child} c JOIN {live} l ON {same} JOIN {changes} d"
-                " ON d.kind = 'added' AND d.live_row = l.ctid AND d.live_table = l.tableoid"
+                "WITH gone AS (DELETE FROM {live} l USING {want} w WHERE w.rj_do = 'U' AND {ours} RETURNING 1)"
+                " INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {want} w"
+                " WHERE w.rj_do = 'U' AND (SELECT count(*) FROM gone) > 0"
             ).format(
-                child=database.qualified(relation.child),
-                live=parent.live,
-                same=_matching(relation),
-                changes=parent.changes,
+                live=frame.live,
+                want=frame.temp("want"),
+                ours=_OURS,
+                table=database.qualified(frame.name),
+                columns=frame.values(),
+                values=frame.values("w"),
+            )
+        )
+
+
+def _insert(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], late: Sequence[str]) -> None:
+    if planned["I"]:
+        present = [c.name for c in frame.columns if c.name not in late]
+        done = conn.execute(
+            sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} w WHERE w.rj_do = 'I'").format(
+                database.qualified(frame.name), names(present), names(present, "w"), frame.temp("want")
+            )
+        ).rowcount
+        _expect(frame, "inserted", done, planned["I"])
+
+
+def _fill(conn: Connection[Any], frame: Frame, columns: Sequence[str]) -> None:
+    """The second pass of a circle: references of rows that were inserted without them."""
+    conn.execute(
+        sql.SQL("UPDATE {} l SET {} FROM {} w WHERE w.rj_do = 'I' AND {}").format(
+            frame.live, _assign(columns), frame.temp("want"), frame.same_key("l", "w")
+        )
+    )
+
+
+def _assign(columns: Sequence[str]) -> sql.Composed:
+    return sql.SQL(", ").join(sql.SQL("{0} = w.{0}").format(sql.Identifier(c)) for c in columns)
+
+
+def _prove(conn: Connection[Any], frame: Frame) -> None:
+    """Every planned row is now as wanted, bit by bit, and no other row of a journaled table was written."""
+    if frame.key:
+        wrong = sql.SQL(
+            "SELECT count(*) FROM {want} w LEFT JOIN {live} l ON {same} WHERE CASE WHEN w.rj_do = 'D'"
+            " THEN l.ctid IS NOT NULL ELSE l.ctid IS NULL OR record_image_ne({now}, {wanted}) END"
+        ).format(
+            want=frame.temp("want"),
+            live=frame.live,
+            same=frame.same_key("l", "w"),
+            now=frame.image("l"),
+            wanted=frame.image("w"),
+        )
+        row = conn.execute(wrong).fetchone()
+        if row and row[0]:
+            raise WouldBreak(
+                f"{row[0]} rows of {frame.name} still differ; a trigger of the app may have to be suppressed"
+            )
+    else:
+        _prove_bag(conn, frame)
+    if frame.how == "journal" and (beyond := restore_journal.beyond(conn, frame)):
+        raise WouldBreak(f"A trigger changed {beyond} other rows of {frame.name}; declare it as suppressed")
+
+
+def _prove_bag(conn: Connection[Any], frame: Frame) -> None:
+    """Of rows without a key, as many as were inserted are there with each image. Only looked for where a trigger of the
+    app could have changed them on their way in: it takes a scan."""
+    if not any(t.state in ("O", "A") for t in database.triggers(conn, frame.name)):
+        return
+    row = conn.execute(
+        sql.SQL(
+            "SELECT count(*) FROM (SELECT {w}::text AS rj_body, count(*) AS rj_n FROM {want} w WHERE w.rj_do = 'I'"
+            " GROUP BY 1) k LEFT JOIN (SELECT {l}::text AS rj_body, count(*) AS rj_n FROM {live} l GROUP BY 1) h"
+            " USING (rj_body) WHERE coalesce(h.rj_n, 0) < k.rj_n"
+        ).format(w=frame.image("w"), l=frame.image("l"), want=frame.temp("want"), live=frame.live)
+    ).fetchone()
+    if row and row[0]:
+        raise WouldBreak(f"{row[0]} rows of {frame.name} still differ; a trigger of the app may have to be suppressed")
+
+
+def refuse_erasing(conn: Connection[Any], frames: Frames, relations: Sequence[Relation]) -> None:
+    """Refuse to delete rows when a foreign key would delete or blank rows of a table that is not being restored. The
+    rows to be deleted are locked first, so that no reference to one appears after the look."""
+    for relation in relations:
+        parent = frames.get(relation.parent)
+        if parent is None or relation.child in frames or not relation.erases:
+            continue
+        doomed = sql.SQL("{} l JOIN {} w ON w.rj_do = 'D' AND {}").format(parent.live, parent.temp("want"), _OURS)
+        conn.execute(sql.SQL("SELECT FROM {} FOR UPDATE OF l").format(doomed))
+        row = conn.execute(
+            sql.SQL("SELECT count(*) FROM {} JOIN {} c ON {}").format(
+                doomed, database.qualified(relation.child), matching("l", relation.to, "c", relation.columns)
             )
         ).fetchone()
         if row and row[0]:
@@ -68,82 +221,66 @@ def refuse_erasing(conn: Connection[Any], staged: Staged, relations: Sequence[Re
             )
 
 
-def orphans(conn: Connection[Any], relation: Relation) -> int:
-    """Rows of the child whose parent does not exist (rows with a null in the reference have none to miss)."""
-    present = sql.SQL(" AND ").join(sql.SQL("c.{} IS NOT NULL").format(sql.Identifier(c)) for c in relation.columns)
-    row = conn.execute(
-        sql.SQL("SELECT count(*) FROM {} c WHERE {} AND NOT EXISTS (SELECT FROM {} l WHERE {})").format(
-            database.qualified(relation.child), present, database.qualified(relation.parent), _matching(relation)
+def note_vacated(conn: Connection[Any], frames: Frames, relations: Sequence[Relation]) -> None:
+    """Before anything is written, keep which referenced values go: of rows to be deleted, and of rows that change them.
+    Table ``gone`` of the parent."""
+    for name in {r.parent for r in relations if r.parent in frames}:
+        frame = frames[name]
+        columns = sorted({c for r in relations if r.parent == name for c in r.to})
+        changing = [c for c in columns if c not in frame.key]
+        conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(frame.temp("gone")))
+        conn.execute(
+            sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS SELECT {} FROM {} w JOIN {} l ON {} WHERE {}").format(
+                frame.temp("gone"),
+                names(columns, "l"),
+                frame.temp("want"),
+                frame.live,
+                _OURS,
+                sql.SQL("w.rj_do = 'D' OR (w.rj_do = 'U' AND ROW({}) IS DISTINCT FROM ROW({}))").format(
+                    names(changing, "l"), names(changing, "w")
+                )
+                if changing
+                else sql.SQL("w.rj_do = 'D'"),
+            )
         )
-    ).fetchone()
-    return int(row[0]) if row else 0
+        conn.execute(sql.SQL("ANALYZE {}").format(frame.temp("gone")))
 
 
-def _delete(conn: Connection[Any], staged: staging.Staged) -> None:
-    conn.execute(
-        sql.SQL(
-            "DELETE FROM {} l USING {} d WHERE d.kind = 'added' AND d.live_row = l.ctid AND d.live_table = l.tableoid"
-        ).format(staged.live, staged.changes)
-    )
-
-
-def _update(conn: Connection[Any], staged: staging.Staged) -> None:
-    columns = [c for c in staged.columns if c.identity != "a"]
-    if not staged.key or not columns:
-        return
-    assignments = sql.SQL(", ").join(sql.SQL("{0} = p.{0}").format(sql.Identifier(c.name)) for c in columns)
-    conn.execute(
-        sql.SQL(
-            "UPDATE {} l SET {} FROM {} d JOIN {} p ON p.ctid = d.point_row"
-            " WHERE d.kind = 'changed' AND d.live_row = l.ctid AND d.live_table = l.tableoid"
-        ).format(staged.live, assignments, staged.changes, staged.rows)
-    )
-
-
-def _replace(conn: Connection[Any], staged: staging.Staged) -> None:
-    """Delete and insert changed rows in one statement, so that foreign keys are checked when all are back. The count
-    makes PostgreSQL finish the deletion before it inserts."""
-    conn.execute(
-        sql.SQL(
-            "WITH gone AS (DELETE FROM {live} l USING {changes} d WHERE d.kind = 'changed' AND d.live_row = l.ctid"
-            " AND d.live_table = l.tableoid RETURNING 1) INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE"
-            " SELECT {values} FROM {changes} d JOIN {rows} p ON p.ctid = d.point_row"
-            " WHERE d.kind = 'changed' AND (SELECT count(*) FROM gone) > 0"
-        ).format(
-            live=staged.live,
-            changes=staged.changes,
-            table=database.qualified(staged.manifest.name),
-            columns=staging.names(staged.columns),
-            values=staging.names(staged.columns, "p"),
-            rows=staged.rows,
+def refuse_orphans(conn: Connection[Any], frames: Frames, relations: Sequence[Relation]) -> None:
+    """After the writes: no row names a parent that was taken away, and no written row names one that is not restored
+    with it and does not exist."""
+    for relation in relations:
+        parent, child = frames.get(relation.parent), frames.get(relation.child)
+        absent = sql.SQL("NOT EXISTS (SELECT FROM {} p WHERE {})").format(
+            database.qualified(relation.parent), matching("p", relation.to, "c", relation.columns)
         )
-    )
+        checks: list[sql.Composed] = []
+        if parent is not None:
+            checks.append(
+                sql.SQL("SELECT count(*) FROM {} g JOIN {} c ON {} WHERE {}").format(
+                    parent.temp("gone"),
+                    database.qualified(relation.child),
+                    matching("c", relation.columns, "g", relation.to),
+                    absent,
+                )
+            )
+        elif child is not None:
+            filled = sql.SQL(" AND ").join(
+                sql.SQL("{} IS NOT NULL").format(sql.Identifier("c", c)) for c in relation.columns
+            )
+            checks.append(
+                sql.SQL("SELECT count(*) FROM {} c WHERE c.rj_do <> 'D' AND {} AND {}").format(
+                    child.temp("want"), filled, absent
+                )
+            )
+        for check in checks:
+            row = conn.execute(check).fetchone()
+            if row and row[0]:
+                raise WouldBreak(
+                    f"{row[0]} rows of {relation.child} would lose their {relation.parent}; restore both together."
+                )
 
 
-def _insert(conn: Connection[Any], staged: staging.Staged) -> None:
-    conn.execute(
-        sql.SQL(
-            "INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} d JOIN {} p ON p.ctid = d.point_row"
-            " WHERE d.kind = 'deleted'"
-        ).format(
-            database.qualified(staged.manifest.name),
-            staging.names(staged.columns),
-            staging.names(staged.columns, "p"),
-            staged.changes,
-            staged.rows,
-        )
-    )
-
-
-def _prove(conn: Connection[Any], staged: Staged) -> None:
-    for name, table in staged.items():
-        left = sum(staging.compare(conn, table).values())
-        if left:
-            raise WouldBreak(f"{left} rows of {name} still differ; a trigger of the app may have to be suppressed")
-
-
-def _matching(relation: Relation) -> sql.Composable:
-    return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(sql.Identifier("l", parent), sql.Identifier("c", child))
-        for parent, child in zip(relation.to, relation.columns, strict=True)
-    )
+def tally(conn: Connection[Any], frames: Frames) -> dict[str, dict[str, int]]:
+    """What is planned, by table."""
+    return {name: counts(conn, frame) for name, frame in frames.items()}

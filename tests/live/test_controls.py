@@ -72,7 +72,7 @@ def test_restoring_a_whole_point_loses_legitimate_work(wreck: Wreck) -> None:
     with wreck.opened() as ctx, ctx.connect("recoverer", "control") as connection:
         point = points.load(ctx.store, APP, wreck.point)
         caps = restore.Caps(max_deleted_rows=10**6, max_deleted_share=1.0, max_changed_rows=10**6)
-        restore.apply_diff(
+        restore.apply(
             connection, point, ctx.store, ctx.tables, recovery_id="C", step="restore", plan_hash="0", caps=caps
         )
     red(wreck, "fields-wrong", "precision")

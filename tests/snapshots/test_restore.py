@@ -48,7 +48,7 @@ def _restore(
     **options: Any,
 ) -> Applied:
     with database.connect(app.recoverer, purpose="test", lock_timeout_s=0.5) as conn:
-        return restore.apply_diff(
+        return restore.apply(
             conn, point, store, tables, recovery_id="r1", step=step, plan_hash=plan_hash, **({"caps": WIDE} | options)
         )
 
@@ -316,4 +316,4 @@ def test_a_role_without_rights_is_told_what_to_do(app: Any, tmp_path: Path) -> N
     point, store = take(app, tmp_path)
     write(app, *WRECK)
     with database.connect(app.capturer, purpose="test") as conn, pytest.raises(Refused, match="reinstate roles"):
-        restore.apply_diff(conn, point, store, TABLES, recovery_id="r", step="s", plan_hash="h")
+        restore.apply(conn, point, store, TABLES, recovery_id="r", step="s", plan_hash="h")

@@ -169,7 +169,7 @@ def test_every_type_survives(zoo: Any, tmp_path: Path) -> None:
     assert _unlike(zoo)
     with database.connect(zoo.recoverer, purpose="test") as conn:
         caps = restore.Caps(max_deleted_share=1.0)
-        restore.apply_diff(conn, point, store, tables, recovery_id="r", step=point.id, plan_hash="h", caps=caps)
+        restore.apply(conn, point, store, tables, recovery_id="r", step=point.id, plan_hash="h", caps=caps)
     assert _unlike(zoo) == []
 
     write(zoo, "TRUNCATE zoo.animals, zoo.bag")

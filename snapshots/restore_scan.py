@@ -1,0 +1,124 @@
+"""What differs from a point where no journal can tell: the point's rows beside the live ones, compared exactly.
+
+The comparison is of row images (``record_image_eq``), so that 1.1 and 1.10, 0 and -0 or two spellings of a JSON value
+are different. Rows are matched by key; a table without a usable key is compared as a bag: the n-th copy of a row here
+against the n-th copy there (a multiset difference, as ``EXCEPT ALL``, which many types do not support).
+
+Where the database can name the rows that are newer than the point, only those are staged and compared.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from psycopg import Connection, sql
+
+from . import chunks, staging
+from .restore_frame import Frame, want
+from .store import Store
+
+
+def compute(conn: Connection[Any], frame: Frame, store: Store, *, app: str | None = None) -> None:
+    """Fill ``want`` with every difference between the point and live (role: reads the table, ``TEMP``)."""
+    want(conn, frame)
+    staging.stage(conn, frame, store, app=app)
+    conn.execute(_by_key(frame) if frame.key else _as_bag(frame))
+    conn.execute(sql.SQL("ANALYZE {} (rj_do)").format(frame.temp("want")))
+
+
+def catch_up(conn: Connection[Any], frame: Frame) -> int:
+    """Look again, under the lock, at each planned row that is no longer what it was; returns how many that are. What
+    others wrote meanwhile to rows that were not planned came after the restore."""
+    if not frame.key:
+        return _vanished(conn, frame)
+    moved = frame.temp("moved")
+    conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(moved))
+    made = conn.execute(
+        sql.SQL(
+            "CREATE TEMP TABLE {moved} AS SELECT {keys} FROM {want} w LEFT JOIN {live} l ON {same}"
+            " WHERE (w.rj_tid, w.rj_rel, w.rj_xmin::text) IS DISTINCT FROM (l.ctid, l.tableoid, l.xmin::text)"
+        ).format(
+            moved=moved, keys=frame.keys("w"), want=frame.temp("want"), live=frame.live, same=frame.same_key("l", "w")
+        )
+    ).rowcount
+    if not made:
+        return 0
+    among = sql.SQL("({}) IN (SELECT {} FROM {} m)").format(frame.keys("w"), frame.keys("m"), moved)
+    conn.execute(sql.SQL("DELETE FROM {} w WHERE {}").format(frame.temp("want"), among))
+    conn.execute(_insert(frame, moved))
+    return made
+
+
+def _vanished(conn: Connection[Any], frame: Frame) -> int:
+    """Rows without a key that were to be deleted and are gone already: nothing is left to do about them."""
+    return conn.execute(
+        sql.SQL(
+            "DELETE FROM {want} w WHERE w.rj_do = 'D' AND NOT EXISTS (SELECT FROM {live} l"
+            " WHERE l.ctid = w.rj_tid AND l.tableoid = w.rj_rel AND l.xmin = w.rj_xmin)"
+        ).format(want=frame.temp("want"), live=frame.live)
+    ).rowcount
+
+
+_DECIDED = (
+    "INSERT INTO {want} (rj_do, rj_rel, rj_tid, rj_xmin, {columns})"
+    " SELECT CASE WHEN p.ctid IS NULL THEN 'D' WHEN l.ctid IS NULL THEN 'I' ELSE 'U' END::\"char\","
+    " l.tableoid, l.ctid, l.xmin, {wanted} FROM {sides} WHERE {differing}"
+)
+
+
+def _wanted(frame: Frame) -> sql.Composed:
+    return sql.SQL(", ").join(
+        sql.SQL("CASE WHEN p.ctid IS NULL THEN l.{0} ELSE p.{0} END").format(sql.Identifier(c.name))
+        for c in frame.columns
+    )
+
+
+def _unlike(frame: Frame) -> sql.Composed:
+    return sql.SQL("(l.ctid IS NULL) <> (p.ctid IS NULL) OR (l.ctid IS NOT NULL AND record_image_ne({}, {}))").format(
+        frame.image("l"), frame.image("p")
+    )
+
+
+def _by_key(frame: Frame) -> sql.Composed:
+    """Every row of both sides."""
+    sides = sql.SQL("{} l FULL JOIN {} p ON {}").format(frame.live, frame.temp("point"), frame.same_key("l", "p"))
+    return sql.SQL(_DECIDED).format(
+        want=frame.temp("want"),
+        columns=frame.values(),
+        wanted=_wanted(frame),
+        sides=sides,
+        differing=_unlike(frame),
+    )
+
+
+def _insert(frame: Frame, keys: sql.Composable) -> sql.Composed:
+    """Only the rows with ``keys``."""
+    sides = sql.SQL("(SELECT DISTINCT {} FROM {} m) k LEFT JOIN {} l ON {} LEFT JOIN {} p ON {}").format(
+        frame.keys("m"), keys, frame.live, frame.same_key("l", "k"), frame.temp("point"), frame.same_key("p", "k")
+    )
+    return sql.SQL(_DECIDED).format(
+        want=frame.temp("want"),
+        columns=frame.values(),
+        wanted=_wanted(frame),
+        sides=sides,
+        differing=_unlike(frame),
+    )
+
+
+def _as_bag(frame: Frame) -> sql.Composed:
+    body = chunks.row_text(frame.columns, "t")
+    numbered = sql.SQL(
+        "(SELECT t.tableoid, t.ctid, t.xmin, {values}, {body} AS rj_body,"
+        " row_number() OVER (PARTITION BY {body}) AS rj_n FROM {side} t)"
+    )
+    sides = sql.SQL("{} l FULL JOIN {} p ON l.rj_body = p.rj_body AND l.rj_n = p.rj_n").format(
+        numbered.format(values=frame.values("t"), body=body, side=frame.live),
+        numbered.format(values=frame.values("t"), body=body, side=frame.temp("point")),
+    )
+    return sql.SQL(_DECIDED).format(
+        want=frame.temp("want"),
+        columns=frame.values(),
+        wanted=_wanted(frame),
+        sides=sides,
+        differing=sql.SQL("l.ctid IS NULL OR p.ctid IS NULL"),
+    )
