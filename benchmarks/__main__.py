@@ -11,13 +11,31 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from benchmarks import event_contained, event_running
-from benchmarks.outcome import Machine, Outcome, document, table, write
+import psycopg
+
+from benchmarks import (
+    capture_full,
+    capture_incr,
+    event_contained,
+    event_running,
+    repair_journal,
+    repair_scan,
+    scale,
+)
+from benchmarks.outcome import Growth, Machine, Outcome, document, table, write
 from benchmarks.service import BenchmarkError
-from benchmarks.stage import Stage
+from benchmarks.stage import LAPS, Stage
+from snapshots.errors import SnapshotError
 
 RESULTS: Final = Path(__file__).with_name("results.json")
-ALL: Final[Mapping[str, Callable[[Stage], Outcome]]] = {
+Benchmark = Callable[[Stage], Sequence[Outcome | Growth]]
+ALL: Final[Mapping[str, Benchmark]] = {
+    **repair_journal.ALL,
+    **repair_scan.ALL,
+    capture_incr.JOURNAL: capture_incr.by_journal,
+    capture_incr.SCAN: capture_incr.by_scan,
+    capture_full.FULL: capture_full.full,
+    capture_full.SIZE: capture_full.size,
     event_contained.ID: event_contained.run,
     event_running.ID: event_running.run,
 }
@@ -30,34 +48,48 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     wanted = options.only or list(ALL)
     outcomes: list[Outcome] = []
+    growth: list[Growth] = []
+    broken: list[str] = []
     machine = Machine(processors=os.cpu_count() or 1, load=os.getloadavg()[0])
-    try:
-        with Stage(say=say, number=options.rounds) as stage:
-            for name in wanted:
-                say(f"{name}: measuring")
-                outcomes.append(ALL[name](stage))
-            found = document(stage.rows(), outcomes, machine)
-    except BenchmarkError as error:
-        sys.stderr.write(f"benchmarks: {error}\n")
-        return MISSED
-    write(options.out, found)
-    sys.stdout.write(f"{json.dumps(found, indent=1) if options.json else table(outcomes, machine)}\n")
-    return 0 if all(o.holds for o in outcomes) else MISSED
+    with Stage(say=say, number=options.rounds, rows=options.scale) as stage:
+        for name in wanted:
+            say(f"{name}: measuring")
+            try:
+                for found in ALL[name](stage):
+                    (outcomes if isinstance(found, Outcome) else growth).append(found)  # type: ignore[arg-type]
+            except (BenchmarkError, SnapshotError, psycopg.Error) as error:
+                broken.append(f"{name}: {error}")
+                say(f"benchmarks: {broken[-1]}")
+        made = document(stage.measured(), outcomes, machine, growth)
+    if outcomes or growth:
+        write(options.out, made)
+    sys.stdout.write(f"{json.dumps(made, indent=1) if options.json else table(outcomes, machine, growth)}\n")
+    for text in broken:
+        sys.stderr.write(f"benchmarks: not measured: {text}\n")
+    return 0 if not broken and all(o.holds for o in outcomes) else MISSED
 
 
 def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure what is promised in numbers, on real parts. Example: python -m benchmarks --only "
-        "event-running --rounds 3",
+        description="Measure what is promised in numbers, on real parts and against rivals in the same run. "
+        "Example: SCALE=200k python -m benchmarks --only repair-journal-1 --rounds 3",
     )
-    parser.add_argument("--only", action="append", choices=list(ALL), help="only this one; may be repeated")
-    parser.add_argument("--rounds", type=int, default=5, help="how often what is measured repeatedly is (default 5)")
+    parser.add_argument("--only", nargs="+", action="extend", choices=list(ALL), metavar="ID", help="only these")
+    parser.add_argument("--rounds", type=int, help=f"how often each is measured (default {LAPS}; anomalies 5)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the results are kept")
     parser.add_argument("--json", action="store_true", help="print the results as JSON instead of a table")
+    parser.add_argument("--list", action="store_true", help="print the ids and end")
     options = parser.parse_args(arguments)
-    if options.rounds < 1:
+    if options.list:
+        sys.stdout.write("\n".join(ALL) + "\n")
+        sys.exit(0)
+    if options.rounds is not None and options.rounds < 1:
         parser.error("--rounds: at least 1")
+    try:
+        options.scale = scale.from_environment()
+    except ValueError as error:
+        parser.error(str(error))
     return options
 
 

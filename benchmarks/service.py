@@ -141,3 +141,19 @@ def _at_home(home: Path) -> Iterator[None]:
             del os.environ["REINSTATE_HOME"]
         else:
             os.environ["REINSTATE_HOME"] = before
+
+
+def rows(service: Service) -> int:
+    """Rows of the app."""
+    from psycopg import sql
+
+    from drills.order_desk import EXAMPLE
+    from recovery.context import open_app
+    from snapshots.database import qualified
+
+    with open_app(EXAMPLE, APP, service.home) as ctx, ctx.connect("capturer", "count") as conn:
+        total = 0
+        for table in ctx.app.tables:
+            row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(qualified(table.name))).fetchone()
+            total += int(row[0]) if row else 0
+        return total

@@ -42,7 +42,7 @@ def test_the_table_says_what_is_missing_and_what_was_missed() -> None:
         ],
         QUIET,
     ).splitlines()
-    assert lines[1].split() == ["fast", "1.00", "s", "(median)", "-", "-", "at", "most", "3", "s", "1", "holds"]
+    assert lines[1].split() == ["fast", "1.00", "s", "(median)", "-", "-", "at", "most", "3", "s", "-", "1", "holds"]
     assert lines[2].endswith("MISSED")
     assert "missing" in lines[2]
     assert lines[-2] == "fast: from here to there"
@@ -65,8 +65,8 @@ def test_results_of_what_did_not_run_stay(tmp_path: Path) -> None:
 def test_the_command_prints_writes_and_says_with_its_code_what_was_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def measured(stage: Stage) -> Outcome:
-        return Outcome(id="a", target=3.0, seconds=(float(stage.number),))
+    def measured(stage: Stage) -> tuple[Outcome, ...]:
+        return (Outcome(id="a", target=3.0, seconds=(float(stage.laps),)),)
 
     monkeypatch.setattr(command, "ALL", {"a": measured})
     out = tmp_path / "results.json"
@@ -74,7 +74,7 @@ def test_the_command_prints_writes_and_says_with_its_code_what_was_missed(
     assert json.loads(capsys.readouterr().out) == json.loads(out.read_text())
     assert command.main(["--rounds", "4", "--only", "a", "--out", str(out)]) == command.MISSED
 
-    def broken(stage: Stage) -> Outcome:
+    def broken(stage: Stage) -> tuple[Outcome, ...]:
         raise BenchmarkError("traffic: nothing was taken")
 
     monkeypatch.setattr(command, "ALL", {"a": broken})
