@@ -117,7 +117,11 @@ def open_store(app: App, home: Path, env_file: Path) -> Store:
     """The store that the catalogue names, else the one beside the ledger."""
     policy = app.store
     url = secrets.resolve(policy.url, env_file) if policy.url else str(home / "store")
-    store = Store(url, options={name: secrets.resolve(ref, env_file) for name, ref in policy.options.items()})
+    store = Store(
+        url,
+        options={name: secrets.resolve(ref, env_file) for name, ref in policy.options.items()},
+        keys=[secrets.resolve(ref, env_file) for ref in policy.keys],
+    )
     store.guard = erasure_guard(home, env_file)
     return store
 

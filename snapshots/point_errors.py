@@ -1,6 +1,7 @@
 """What can go wrong with recovery points. Each message names the object, the cause and the next step in one line.
 
-* worth trying again: :class:`StoreUnreachable` (if ``retryable``), :class:`LogicMoved`, :class:`Busy`;
+* worth trying again: :class:`StoreUnreachable` (if ``retryable``), :class:`StoreBusy`, :class:`LogicMoved`,
+  :class:`Busy`;
 * trying again cannot help: :class:`Damaged`, and everything that is a :class:`snapshots.errors.Refused`.
 """
 
@@ -19,6 +20,26 @@ class StoreUnreachable(Unreachable):
 
     def __init__(self, message: str, *, retryable: bool = True) -> None:
         super().__init__(message, retryable=retryable)
+
+
+class StoreFull(StoreUnreachable):
+    """No room for another object. Nothing half written is left."""
+
+
+class StoreBusy(SnapshotError):
+    """Somebody else is at work in the store who must not be disturbed. Nothing changed; try again later."""
+
+
+class BadKey(Refused):
+    """What was given as an encryption key cannot be one."""
+
+
+class KeyMissing(Refused):
+    """The store is encrypted, and the key that opens it is not among those given."""
+
+
+class NotEncrypted(Refused):
+    """The store holds objects that are not encrypted although a key is given: they could be anybody's."""
 
 
 class Damaged(SnapshotError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from psycopg import Connection
 
 from .errors import Refused
 from .model import Chunk, ColumnInfo, Position, RecoveryPoint, Segment, TableManifest, WorkflowState
-from .point_errors import Damaged, UnknownFormat
+from .point_errors import Damaged, PointMissing, UnknownFormat
 from .position import require_same_server
 from .store import Store
 
@@ -50,17 +50,20 @@ def publish(store: Store, point: RecoveryPoint) -> None:
 
 def load(store: Store, app: str, point_id: str) -> RecoveryPoint:
     """One point. Raises ``PointMissing``, ``Damaged`` or ``UnknownFormat``."""
-    return decode(store.read_manifest(app, point_id), where=f"points/{app}/{point_id}.json in {store.name}")
+    return decode(store.read_manifest(app, point_id), where=_where(store, app, point_id))
 
 
 def listing(store: Store, app: str) -> Listing:
     """All points of ``app``. A damaged manifest never hides the readable ones: it is named in ``problems``."""
     found: list[RecoveryPoint] = []
     problems: list[str] = []
-    for point_id in store.point_ids(app):
+    for point_id, values in store.read_manifests(app, store.point_ids(app)):
         try:
-            found.append(load(store, app, point_id))
-        except (Damaged, UnknownFormat) as error:
+            if not isinstance(values, Exception):
+                found.append(decode(values, where=_where(store, app, point_id)))
+            elif not isinstance(values, PointMissing):  # a point that was pruned since we looked is no problem
+                problems.append(str(values))
+        except Damaged as error:
             problems.append(str(error))
     found.sort(key=lambda p: (p.taken_at, p.id), reverse=True)
     return Listing(points=tuple(found), problems=tuple(problems))
@@ -74,8 +77,15 @@ def latest_verified(
     admits: Callable[[RecoveryPoint], bool] = lambda _: True,
 ) -> RecoveryPoint | None:
     """The newest verified point that ``admits`` accepts (say, "does not contain the first bad transaction and its
-    logic is the good version"), taken before ``before`` by the database's clock; ``None`` when there is none."""
-    for point in listing(store, app).points:
+    logic is the good version"), taken before ``before`` by the database's clock; ``None`` when there is none.
+
+    Reads manifests from the newest on, as many as it takes.
+    """
+    for point_id in reversed(store.point_ids(app)):
+        try:
+            point = load(store, app, point_id)
+        except (Damaged, UnknownFormat, PointMissing):
+            continue
         if point.verified and (before is None or point.taken_at < before) and admits(point):
             return point
     return None
@@ -113,15 +123,36 @@ def lacks(conn: Connection[Any], xid: int) -> Callable[[RecoveryPoint], bool]:
     return admits
 
 
-def audit(store: Store, point: RecoveryPoint) -> tuple[str, ...]:
-    """Read every chunk of the point; one sentence for each damaged or missing object, empty when all are sound."""
-    problems: list[str] = []
+def pieces(point: RecoveryPoint) -> dict[str, str]:
+    """Names of all objects the point needs, each with the table it is for."""
+    found: dict[str, str] = {}
     for table in point.tables:
-        for chunk in table.chunks:
+        found.update((c.sha256, table.name) for c in (*table.chunks, *table.deltas))
+    found.update((s.sha256, s.table) for s in point.segments)
+    return found
+
+
+def audit(
+    store: Store,
+    point: RecoveryPoint,
+    *,
+    known: MutableMapping[str, str] | None = None,
+    seen: Callable[[int], None] = lambda _: None,
+) -> tuple[str, ...]:
+    """Read every object of the point (chunks, deltas, segments); one sentence for each damaged or missing one, empty
+    when all are sound. ``known`` remembers what was read, so that points that share objects read them once; ``seen``
+    hears the bytes of each."""
+    read: MutableMapping[str, str] = {} if known is None else known
+    problems: list[str] = []
+    for name, table in pieces(point).items():
+        if name not in read:
             try:
-                store.read_chunk(chunk.sha256)
+                seen(len(store.read_chunk(name)))
+                read[name] = ""
             except Damaged as error:
-                problems.append(f"{table.name}: {error}")
+                read[name] = str(error)
+        if read[name]:
+            problems.append(f"{table}: {read[name]}")
     return tuple(problems)
 
 
@@ -152,6 +183,10 @@ def decode(values: Mapping[str, Any], *, where: str) -> RecoveryPoint:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise Damaged(f"{where} is not a recovery point ({error}); use another point.") from error
+
+
+def _where(store: Store, app: str, point_id: str) -> str:
+    return f"points/{app}/{point_id}.json in {store.name}"
 
 
 def _table(values: Mapping[str, Any]) -> TableManifest:

@@ -1,17 +1,22 @@
 """Where recovery points live: a folder or any fsspec address, content-addressed, readable after a crash at any instant.
 
-Layout under the store's root::
+Layout under the store's root (docs/format.md says it to other programs)::
 
-    chunks/ab/<sha256>.parquet     an immutable piece of a table, named by its content
+    chunks/ab/<name>.parquet       an immutable piece: of a table, of its changes, or of the journal
     points/<app>/<id>.json         a manifest, with its own checksum and format version
+    proofs/<app>/<id>.json         that a point was restored and checked
+    holds/<app>/<id>.json          that a point must not be pruned, and why
+    erased/<app>.json              keyed hashes of rows that must not come back
+    keys/<generation>.json         the keyring of an encrypted store
+    locks/<kind>-<random>.json     who is at work
     tmp/<host>-<pid>-<random>      an object being written (local stores only)
 
-Chunks are written before the manifest that names them, and every object appears under its name only when it is
-complete: locally by write, ``fsync``, link and ``fsync`` of the folder; on object stores by one whole-object put.
-Adding an object that exists leaves it as it is. Reads verify the checksum. Local stores are 0700, files 0600.
+A piece is named by the SHA-256 of its content, in an encrypted store by an HMAC of it. Pieces are written before the
+manifest that names them, and every object appears under its name only when it is complete. Adding an object that exists
+leaves it as it is. Reads verify: the checksum, and in an encrypted store the seal too.
 
-Errors: :class:`StoreUnreachable` (worth trying again), :class:`PointMissing`, :class:`Damaged`,
-:class:`UnknownFormat`, :class:`BadName` (trying again cannot help).
+Errors: :class:`StoreUnreachable` (worth trying again), :class:`StoreFull`, :class:`StoreBusy`, :class:`PointMissing`,
+:class:`Damaged`, :class:`UnknownFormat`, :class:`KeyMissing`, :class:`NotEncrypted`, :class:`BadName`.
 """
 
 from __future__ import annotations
@@ -19,26 +24,28 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import re
-import socket
-import time
-import uuid
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
-from .errors import SnapshotError
-from .point_errors import BadName, Damaged, PointMissing, StoreUnreachable, UnknownFormat
+from . import encryption, store_lock
+from .encryption import MasterKey, Sealer
+from .point_errors import (
+    BadName,
+    Damaged,
+    KeyMissing,
+    NotEncrypted,
+    PointMissing,
+    StoreBusy,
+    StoreUnreachable,
+    UnknownFormat,
+)
+from .store_backend import Backend, Stat, open_backend
 
 FORMAT = 2
 READABLE = frozenset({1, 2})
 """Manifest formats this version reads; old ones stay readable."""
-ORPHAN_AGE_S = 24 * 3600.0
-_PERMANENT = (PermissionError, NotADirectoryError, IsADirectoryError, FileExistsError)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA = re.compile(r"[0-9a-f]{64}")
 
@@ -46,70 +53,247 @@ _SHA = re.compile(r"[0-9a-f]{64}")
 class Store:
     """A store of recovery points at ``url`` (a path, ``file://``, ``memory://``, ``s3://`` ...).
 
-    ``options`` go to fsspec (credentials, endpoints) and never appear in errors or reprs. Nothing is created before
-    the first write. Safe to use from several processes at once.
+    ``options`` go to fsspec (credentials, endpoints) and never appear in errors or reprs, nor do ``keys``: base64 of 32
+    bytes each, of which one opens the store's keyring. With keys a store is encrypted from its first object on, and
+    nothing that is not encrypted is believed. Nothing is created before the first write. Safe to use from several
+    threads and processes at once.
     """
 
-    def __init__(self, url: str, *, options: Mapping[str, Any] | None = None) -> None:
-        try:
-            self._fs, self._root = fsspec.url_to_fs(url, **dict(options or {}))
-        except (ValueError, ImportError) as error:
-            raise BadName(f"The store address is not usable ({error}); give a folder or an fsspec address.") from error
-        except Exception as error:  # noqa: BLE001 - some backends connect at once, each with errors of its own
-            raise StoreUnreachable(f"Cannot open the store ({type(error).__name__}); check its address.") from None
-        self._local = isinstance(self._fs, LocalFileSystem)
+    def __init__(self, url: str, *, options: Mapping[str, Any] | None = None, keys: Sequence[str] = ()) -> None:
+        self.masters: tuple[MasterKey, ...] = encryption.master_keys(keys)
+        self.backend: Backend = open_backend(url, options or {})
+        self.name = self.backend.name
         self.guard: object = None
         """What keeps erased rows out: an ``erasure.Guard``, set by who opens the store."""
-        self.name = self._root if self._local else f"{_protocol(self._fs)}://{self._root}"
+        self._opened: Sealer | None = None
+        self._known_plain = False
+        self._opening = threading.Lock()
+        self._alone: store_lock.Presence | None = None
 
     def __repr__(self) -> str:
         return f"Store({self.name!r})"
 
+    # Pieces
+
     def put_chunk(self, data: bytes) -> str:
-        """Keep ``data`` and return its SHA-256. Writing the same content again changes nothing.
+        """Keep ``data`` and return its name (64 hex digits). Writing the same content again changes nothing.
 
         Raises :class:`Damaged` if the object exists and is not what its name says (locally by its checksum, elsewhere
-        by its size): a new point must not lean on a rotten chunk.
+        by its size): a new point must not lean on a rotten piece.
         """
-        sha256 = hashlib.sha256(data).hexdigest()
-        path = self._chunk(sha256)
-        with self._reaching(path):
-            if self._create(path, data):
-                return sha256
-            sound = self._read(path) == data if self._local else int(self._fs.size(self._at(path))) == len(data)
-        if not sound:
-            raise Damaged(f"{path} in {self.name} is damaged; move it away, capture again, and audit the points.")
-        return sha256
+        sealer = self.sealer(create=True)
+        name = sealer.name(data) if sealer else hashlib.sha256(data).hexdigest()
+        path = chunk_path(name)
+        sealed = sealer.seal(path, data) if sealer else data
+        if self.backend.create(path, sealed):
+            return name
+        if self.backend.local:
+            with contextlib.suppress(Damaged):
+                if self._get(path) == data:
+                    return name
+        elif self.backend.size(path) == len(sealed):
+            return name
+        raise Damaged(f"{path} in {self.name} is damaged; move it away, capture again, and audit the points.")
 
-    def read_chunk(self, sha256: str) -> bytes:
-        """The chunk's bytes. Raises :class:`Damaged` when it is missing or its content does not match its name."""
-        path = self._chunk(sha256)
-        data = self._read(path)
-        if data is None:
+    def read_chunk(self, name: str) -> bytes:
+        """The piece's bytes. Raises :class:`Damaged` when it is missing or its content does not match its name."""
+        path = chunk_path(name)
+        raw = self.backend.read(path)
+        data = self.opened(path, raw)
+        if raw is None or data is None:
             raise Damaged(f"{path} is missing in {self.name}; use another point, or restore the store from its copy.")
-        if hashlib.sha256(data).hexdigest() != sha256:
+        # The seal vouches for content and name; without one the name must be the content's checksum.
+        if not encryption.is_sealed(raw) and hashlib.sha256(data).hexdigest() != name:
             raise Damaged(f"{path} in {self.name} fails its checksum; use another point, or restore its copy.")
         return data
 
+    def missing(self, names: Iterable[str]) -> set[str]:
+        """Which of these pieces the store does not hold (their content is not looked at)."""
+        paths = {chunk_path(name): name for name in names}
+        return {paths[path] for path in self.backend.missing(paths)}
+
+    # Points
+
     def publish(self, app: str, point_id: str, point: Mapping[str, Any]) -> None:
-        """Make a point exist: the last write of a capture. Raises :class:`Damaged` if another point has the id."""
-        path = self._manifest(app, point_id)
-        text = json.dumps({"checksum": _checksum(point), "format": FORMAT, "point": point}, sort_keys=True, indent=1)
-        with self._reaching(path):
-            created = self._create(path, text.encode())
+        """Make a point exist: the last write of a capture.
+
+        Raises :class:`Damaged` if another point has the id, or if an object that the point names is not there (any
+        more): pruning is kept out meanwhile, so what is there now stays.
+        """
+        path = manifest_path(app, point_id)
+        text = _manifest_text(point)
+        with self.writing("publishing of a point"):
+            if missing := self.missing(pieces(point)):
+                raise Damaged(
+                    f"Point {point_id} of {app} names {len(missing)} objects that {self.name} does not hold "
+                    f"({min(missing)}); capture again."
+                )
+            created = self.backend.create(path, self._sealed(path, text))
         if not created and self.read_manifest(app, point_id) != point:
             raise Damaged(f"{path} in {self.name} already holds another point; capture again to get a new id.")
 
+    def republish(self, app: str, point_id: str, point: Mapping[str, Any]) -> None:
+        """Put another manifest in the place of a point's: only for what rewrites its objects, inside
+        :meth:`exclusively`."""
+        path = manifest_path(app, point_id)
+        self.backend.replace(path, self._sealed(path, _manifest_text(point)))
+
     def read_manifest(self, app: str, point_id: str) -> dict[str, Any]:
         """The point as published. Raises :class:`PointMissing`, :class:`Damaged` or :class:`UnknownFormat`."""
-        path = self._manifest(app, point_id)
-        data = self._read(path)
+        path = manifest_path(app, point_id)
+        return self._manifest(app, point_id, self.backend.read(path))
+
+    def read_manifests(self, app: str, point_ids: Iterable[str]) -> Iterator[tuple[str, dict[str, Any] | Exception]]:
+        """Many manifests, as fast as the store allows: each as published, or the error that reading it gave."""
+        paths = {manifest_path(app, point_id): point_id for point_id in point_ids}
+        for path, data in self.backend.read_all(paths).items():
+            point_id = paths[path]
+            try:
+                yield point_id, self._manifest(app, point_id, data)
+            except (Damaged, UnknownFormat, PointMissing) as error:
+                yield point_id, error
+
+    def point_ids(self, app: str) -> list[str]:
+        """Ids of the app's points, in the order of their names (which is that of time); empty for an unknown app."""
+        names = self.backend.names(f"points/{_named(app)}")
+        return sorted(n.removesuffix(".json") for n in names if n.endswith(".json"))
+
+    def apps(self) -> list[str]:
+        """Every app with points in the store."""
+        return sorted(n for n in self.backend.names("points") if _NAME.fullmatch(n))
+
+    # Other objects
+
+    def read_object(self, path: str) -> bytes | None:
+        """A small object that changes, as it is now (no piece, no manifest); ``None`` when it is not there."""
+        return self._get(path)
+
+    def replace_object(self, path: str, data: bytes) -> None:
+        """Put a whole object in the place of another, or of none: readers see the old one or the new one."""
+        self.backend.replace(path, self._sealed(path, data))
+
+    def remove_object(self, path: str) -> bool:
+        """Remove any object; false when it was not there. Pieces and manifests: only inside :meth:`exclusively`."""
+        return self.backend.remove(path)
+
+    def object_names(self, folder: str) -> list[str]:
+        """Names of what lies directly in ``folder``."""
+        return sorted(self.backend.names(folder))
+
+    def walk(self, folder: str = "") -> Iterator[Stat]:
+        """All objects below ``folder`` with their sizes."""
+        return self.backend.walk(folder)
+
+    # At work
+
+    @contextlib.contextmanager
+    def writing(self, purpose: str = "capture") -> Iterator[None]:
+        """Keep whoever would remove objects out meanwhile (for :data:`store_lock.LEASE_S` seconds at least). Raises
+        :class:`StoreBusy` when such a one does not finish. Inside :meth:`exclusively` it is nothing."""
+        if self._alone is not None:
+            yield
+            return
+        presence = store_lock.Presence(self.backend, "writer", purpose)
+        presence.enter()
+        try:
+            if self._known_plain and self.reopened() is not None:
+                raise StoreBusy(f"The store {self.name} was encrypted meanwhile; start this {purpose} again.")
+            self.sealer(create=True)
+            yield
+        finally:
+            presence.leave()
+
+    @contextlib.contextmanager
+    def exclusively(self, purpose: str) -> Iterator[store_lock.Presence]:
+        """Be the only one who writes or removes. Call ``renew`` of what this gives while at work. Raises
+        :class:`StoreBusy` naming who else is there."""
+        presence = store_lock.Presence(self.backend, "alone", purpose)
+        presence.enter()
+        self._alone = presence
+        try:
+            yield presence
+        finally:
+            self._alone = None
+            presence.leave()
+
+    def clean(self) -> int:
+        """Remove what crashed writers left in ``tmp/`` and return the count. Files of writers that may live stay."""
+        return self.backend.clean()
+
+    # Encryption
+
+    def sealer(self, *, create: bool = False) -> Sealer | None:
+        """What seals and opens the objects; ``None`` when the store is not encrypted. ``create``: something is about to
+        be written, so a new store with keys gets its keyring now. Raises :class:`KeyMissing` when it is encrypted and
+        not with one of our keys, and :class:`NotEncrypted` when we have keys and it is not encrypted."""
+        with self._opening:
+            if self._opened is None and not self._known_plain:
+                self._opened = self._open_keyring(create=create)
+                self._known_plain = self._opened is None and not self.masters
+            return self._opened
+
+    def reopened(self) -> Sealer | None:
+        """The same, with the keyring read again: it may have a new generation."""
+        with self._opening:
+            self._opened, self._known_plain = None, False
+        return self.sealer()
+
+    def _open_keyring(self, *, create: bool) -> Sealer | None:
+        rings = sorted(n for n in self.backend.names(encryption.FOLDER) if n.endswith(".json"))
+        if not rings and not self.masters:
+            return None
+        if not rings:
+            if self.apps() or self.backend.names("chunks"):
+                raise NotEncrypted(
+                    f"The store {self.name} is not encrypted although a key is given; run `reinstate store rotate` to "
+                    "encrypt it, or take the key out of the catalogue to read it as it is."
+                )
+            if not create:
+                return None
+            ring = encryption.new_keyring()
+            path = encryption.keyring_path(ring.generation)
+            self.backend.create(path, encryption.encode_keyring(ring, self.masters[0]))
+            rings = [path.rsplit("/", 1)[-1]]  # ours, or that of who was first
+        path = f"{encryption.FOLDER}/{rings[-1]}"
+        data = self.backend.read(path)
         if data is None:
+            raise StoreUnreachable(f"{path} in {self.name} has just been replaced; try again.")
+        return Sealer(encryption.decode_keyring(data, self.masters, f"{path} in {self.name}"))
+
+    def _sealed(self, path: str, data: bytes) -> bytes:
+        sealer = self.sealer(create=True)
+        return sealer.seal(path, data) if sealer else data
+
+    def _get(self, path: str) -> bytes | None:
+        return self.opened(path, self.backend.read(path))
+
+    def opened(self, path: str, data: bytes | None) -> bytes | None:
+        """The content of an object as it lies in the store. Raises :class:`Damaged` when it is not sound."""
+        if data is None:
+            return None
+        sealer = self.sealer()
+        if not encryption.is_sealed(data):
+            if _plain(sealer):
+                return data
+            raise Damaged(f"{path} in {self.name} is not encrypted although the store is; restore its copy.")
+        if sealer is None or not sealer.knows(data):
+            sealer = self.reopened()
+        if sealer is None:
+            raise KeyMissing(f"{path} in {self.name} is encrypted, and the store has no keyring; restore its copy.")
+        try:
+            return sealer.open(path, data)
+        except ValueError as error:
+            raise Damaged(f"{path} in {self.name} is damaged ({error}); use another point, or its copy.") from error
+
+    def _manifest(self, app: str, point_id: str, data: bytes | None) -> dict[str, Any]:
+        path = manifest_path(app, point_id)
+        content = self.opened(path, data)
+        if content is None:
             raise PointMissing(
                 f"No recovery point {point_id} of {app} in {self.name}; list them with `reinstate points`."
             )
         try:
-            manifest = json.loads(data)
+            manifest = json.loads(content)
             version, point, checksum = manifest["format"], manifest.get("point"), manifest.get("checksum")
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Damaged(
@@ -121,154 +305,38 @@ class Store:
             raise Damaged(f"{path} in {self.name} fails its checksum; use another point, or restore its copy.")
         return point
 
-    def point_ids(self, app: str) -> list[str]:
-        """Ids of the app's points, in the order of their names (which is that of time); empty for an unknown app."""
-        folder = f"points/{_named(app)}"
-        with self._reaching(folder):
-            self._fs.invalidate_cache()
-            try:
-                names = [str(n).rsplit("/", 1)[-1] for n in self._fs.ls(self._at(folder), detail=False)]
-            except FileNotFoundError:
-                return []
-        return sorted(n.removesuffix(".json") for n in names if n.endswith(".json"))
 
-    def read_object(self, path: str) -> bytes | None:
-        """A small object that changes, as it is now (no chunk, no manifest); ``None`` when it is not there."""
-        with self._reaching(path):
-            self._fs.invalidate_cache()
-        return self._read(path)
-
-    def replace_object(self, path: str, data: bytes) -> None:
-        """Put a whole object in the place of another, or of none: readers see the old one or the new one."""
-        with self._reaching(path):
-            if self._local:
-                _create_local(Path(self._root), path, data, replace=True)
-                return
-            self._fs.makedirs(self._at(path).rsplit("/", 1)[0], exist_ok=True)
-            self._fs.pipe_file(self._at(path), data)
-
-    def clean(self) -> int:
-        """Remove what crashed writers left in ``tmp/`` and return the count. Files of writers that may live stay."""
-        removed = 0
-        folder = Path(self._root) / "tmp"
-        if self._local and folder.is_dir():
-            for path in folder.iterdir():
-                with self._reaching("tmp"), contextlib.suppress(FileNotFoundError):
-                    if _orphaned(path):
-                        path.unlink()
-                        removed += 1
-        return removed
-
-    def _at(self, path: str) -> str:
-        return f"{self._root.rstrip('/')}/{path}"
-
-    def _chunk(self, sha256: str) -> str:
-        if not _SHA.fullmatch(sha256):
-            raise BadName(f"{sha256!r} is not a chunk name; it must be 64 hex digits.")
-        return f"chunks/{sha256[:2]}/{sha256}.parquet"
-
-    def _manifest(self, app: str, point_id: str) -> str:
-        return f"points/{_named(app)}/{_named(point_id)}.json"
-
-    def _read(self, path: str) -> bytes | None:
-        with self._reaching(path):
-            try:
-                return bytes(self._fs.cat_file(self._at(path)))
-            except (FileNotFoundError, KeyError):
-                return None
-
-    def _create(self, path: str, data: bytes) -> bool:
-        """Write a whole object unless it exists; true when it was written."""
-        if self._local:
-            return _create_local(Path(self._root), path, data)
-        self._fs.invalidate_cache()
-        if self._fs.exists(self._at(path)):
-            return False
-        self._fs.makedirs(self._at(path).rsplit("/", 1)[0], exist_ok=True)
-        self._fs.pipe_file(self._at(path), data)
-        return True
-
-    @contextlib.contextmanager
-    def _reaching(self, path: str) -> Iterator[None]:
-        """Turn whatever a backend raises on the way into one error that names the store and never its options."""
-        try:
-            yield
-        except SnapshotError:
-            raise
-        except Exception as error:
-            cause = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-            raise StoreUnreachable(
-                f"Cannot reach {path} in the store {self.name} ({cause}); check the address, rights and free space.",
-                retryable=not isinstance(error, _PERMANENT),
-            ) from error
+def chunk_path(name: str) -> str:
+    """Where a piece lies in its store."""
+    if not _SHA.fullmatch(name):
+        raise BadName(f"{name!r} is not a chunk name; it must be 64 hex digits.")
+    return f"chunks/{name[:2]}/{name}.parquet"
 
 
-def _create_local(root: Path, path: str, data: bytes, *, replace: bool = False) -> bool:
-    target = root / path
-    if target.exists() and not replace:
-        return False
-    for folder in (root, root / "tmp", *reversed(target.relative_to(root).parents[:-1])):
-        _make_private(root / folder)
-    temporary = root / "tmp" / f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        if replace:
-            temporary.replace(target)
-        created = replace or _link(temporary, target)
-        _sync_folder(target.parent)
-        return created
-    finally:
-        temporary.unlink(missing_ok=True)
+def manifest_path(app: str, point_id: str) -> str:
+    """Where the manifest of a point lies in its store."""
+    return f"points/{_named(app)}/{_named(point_id)}.json"
 
 
-def _link(temporary: Path, target: Path) -> bool:
-    """Give the finished file its name, never replacing another: a hard link, or a rename where links do not exist."""
-    try:
-        os.link(temporary, target)
-    except FileExistsError:
-        return False
-    except OSError:
-        if target.exists():
-            return False
-        temporary.rename(target)
-    return True
+def side_path(folder: str, app: str, point_id: str) -> str:
+    """Where something about a point lies: ``proofs`` or ``holds``."""
+    return f"{folder}/{_named(app)}/{_named(point_id)}.json"
 
 
-def _make_private(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir(mode=0o700)
-        _sync_folder(folder.parent)
+def pieces(point: Mapping[str, Any]) -> set[str]:
+    """Names of all objects that a point (as published) needs."""
+    tables = point.get("tables") or ()
+    lists = [t.get(part) or () for t in tables for part in ("chunks", "deltas")]
+    return {piece["sha256"] for found in (*lists, point.get("segments") or ()) for piece in found}
 
 
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _plain(sealer: Sealer | None) -> bool:
+    return sealer is None or sealer.ring.plain
 
 
-def _orphaned(path: Path) -> bool:
-    """A temporary file of a writer that is surely gone: its process on this host ended, or it is a day old."""
-    if time.time() - path.stat().st_mtime > ORPHAN_AGE_S:
-        return True
-    host, _, pid = path.name.rsplit("-", 1)[0].rpartition("-")
-    if host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+def _manifest_text(point: Mapping[str, Any]) -> bytes:
+    values = {"checksum": _checksum(point), "format": FORMAT, "point": point}
+    return json.dumps(values, sort_keys=True, indent=1).encode()
 
 
 def _checksum(point: Mapping[str, Any]) -> str:
@@ -280,7 +348,3 @@ def _named(part: str) -> str:
     if not _NAME.fullmatch(part):
         raise BadName(f"{part!r} cannot name an app or point; use letters, digits, dot, dash and underscore.")
     return part
-
-
-def _protocol(filesystem: Any) -> str:
-    return filesystem.protocol if isinstance(filesystem.protocol, str) else str(filesystem.protocol[0])

@@ -1,5 +1,6 @@
 """Points in a store: what is published comes back the same, and the good one is chosen by evidence."""
 
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -13,6 +14,7 @@ from snapshots.model import Chunk, ColumnInfo, Position, RecoveryPoint, TableMan
 from snapshots.point_errors import Damaged
 from snapshots.store import Store
 
+PIECE = hashlib.sha256(b"rows").hexdigest()
 T0 = datetime(2026, 11, 21, 12, tzinfo=UTC)
 POINT = RecoveryPoint(
     id="p0",
@@ -31,7 +33,7 @@ POINT = RecoveryPoint(
             columns=(ColumnInfo(name="id", type="integer", not_null=True, generated=False, identity="a"),),
             key=("id",),
             rows=3,
-            chunks=(Chunk(sha256="0" * 64, rows=3, bytes=99),),
+            chunks=(Chunk(sha256=PIECE, rows=3, bytes=4),),
         ),
     ),
     sequences={"shop.orders_id_seq": 9},
@@ -46,6 +48,7 @@ def _publish(store: Store, point_id: str, minutes: int, *, passed: bool | None) 
         taken_at=T0 + timedelta(minutes=minutes),
         verification=None if passed is None else {"passed": passed},
     )
+    store.put_chunk(b"rows")
     points.publish(store, point)
     return point
 
