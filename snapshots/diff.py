@@ -17,10 +17,21 @@ from .errors import Refused
 from .model import Gap, JournalTx, Position, RecoveryPoint, TableManifest, TableSpec
 from .point_errors import TableMissing, translated
 from .restore_frame import Frame, Target, counts, drop, frames, names, rows, target_of
-from .restore_model import ActorLoss, Key, Loss, Source, TableDiff
+from .restore_model import ActorLoss, How, Key, Loss, Source, TableDiff
 from .store import Store
 
-__all__ = ["KEYS", "ActorLoss", "Loss", "TableDiff", "computed", "diff", "loss_of", "manifests", "would_lose"]
+__all__ = [
+    "KEYS",
+    "ActorLoss",
+    "Loss",
+    "TableDiff",
+    "computed",
+    "diff",
+    "loss_of",
+    "manifests",
+    "recounted",
+    "would_lose",
+]
 
 KEYS = 100
 
@@ -76,8 +87,8 @@ def computed(
     table to the comparison with the point; without a point it is :class:`Refused`."""
     found = []
     for frame in made:
-        how = frame.how
-        if how == "journal":
+        how: How = "journal"
+        if frame.how == "journal":
             restore_journal.compute(conn, frame, target.position)
             if broken := counts(conn, frame)["X"]:
                 raise Refused(
@@ -87,16 +98,18 @@ def computed(
         else:
             if store is None:
                 raise Refused(f"Table {frame.name} can only be compared with a recovery point; give its store.")
-            restore_scan.compute(conn, frame, store, app=target.point.app if target.point else None)
-        found.append(_described(conn, frame, counts(conn, frame), keys=keys))
+            app = target.point.app if target.point else None
+            how = restore_scan.compute(conn, frame, store, target.position, app=app)
+        found.append(_described(conn, frame, counts(conn, frame), how=how, keys=keys))
     return tuple(found)
 
 
-def tables_of(
-    conn: Connection[Any], made: Sequence[Frame], planned: Mapping[str, Mapping[str, int]]
-) -> tuple[TableDiff, ...]:
-    """The diffs of tables whose ``want`` was counted."""
-    return tuple(_described(conn, frame, planned[frame.name], keys=0) for frame in made)
+def recounted(found: Sequence[TableDiff], planned: Mapping[str, Mapping[str, int]]) -> tuple[TableDiff, ...]:
+    """The diffs with what is planned for each table now."""
+    return tuple(
+        replace(t, added=planned[t.table]["D"], changed=planned[t.table]["U"], deleted=planned[t.table]["I"])
+        for t in found
+    )
 
 
 def loss_of(conn: Connection[Any], target: Target, found: Sequence[TableDiff], gaps: Sequence[Gap]) -> Loss:
@@ -134,7 +147,7 @@ def manifests(point: RecoveryPoint, tables: Iterable[str] | None) -> tuple[Table
     return tuple(t for t in point.tables if t.name in wanted)
 
 
-def _described(conn: Connection[Any], frame: Frame, count: Mapping[str, int], *, keys: int) -> TableDiff:
+def _described(conn: Connection[Any], frame: Frame, count: Mapping[str, int], *, how: How, keys: int) -> TableDiff:
     live = rows(conn, frame)
     made = TableDiff(
         table=frame.name,
@@ -143,7 +156,7 @@ def _described(conn: Connection[Any], frame: Frame, count: Mapping[str, int], *,
         deleted=count["I"],
         point_rows=frame.manifest.rows if frame.manifest else live - count["D"] + count["I"],
         live_rows=live,
-        how=frame.how,
+        how=how,
     )
     if not keys or not frame.key:
         return made

@@ -15,7 +15,7 @@ from typing import Any
 from psycopg import Connection
 
 from . import database, restore_checks, restore_journal, restore_rows, restore_scan, shape, staging
-from .diff import computed, loss_of, tables_of
+from .diff import computed, loss_of, recounted
 from .errors import Refused
 from .model import Applied, Position, RecoveryPoint, TableSpec
 from .point_errors import CapPassed, StepApplied, translated
@@ -94,7 +94,7 @@ def apply(
                     return done
                 made, _ = frames(conn, goal, tables, source)
                 _refuse(restore_checks.problems(conn, tables, made))
-                computed(conn, made, goal, store)
+                looked = computed(conn, made, goal, store)
                 seen = restore_checks.here(conn)
             with staging.transaction(conn):
                 done = _write(
@@ -103,6 +103,7 @@ def apply(
                     tables,
                     made,
                     seen,
+                    looked,
                     recovery_id=recovery_id,
                     step=step,
                     plan_hash=plan_hash,
@@ -121,6 +122,7 @@ def _write(
     tables: Sequence[TableSpec],
     made: Sequence[Frame],
     seen: Position,
+    looked: Sequence[TableDiff],
     *,
     recovery_id: str,
     step: str,
@@ -139,7 +141,7 @@ def _write(
         return done
     _catch_up(conn, made, seen)
     planned = restore_rows.tally(conn, by_name)
-    found = tables_of(conn, made, planned)
+    found = recounted(looked, planned)
     _within_caps(found, caps, expected)
     restore_rows.refuse_erasing(conn, by_name, foreign)
     restore_rows.note_vacated(conn, by_name, relations)

@@ -31,11 +31,11 @@ def catch_up(conn: Connection[Any], frame: Frame, since: Position) -> int:
     """Take in what was journaled after ``since``, the position of :func:`compute`; returns the images there were.
 
     Call it under the lock: nothing more can come then."""
+    if not _any(conn, frame, since):
+        return 0
     moved = frame.temp("moved")
     conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(moved))
     made = conn.execute(sql.SQL("CREATE TEMP TABLE {} AS {}").format(moved, _images(frame, since))).rowcount
-    if not made:
-        return 0
     conn.execute(sql.SQL("INSERT INTO {} SELECT * FROM {}").format(frame.temp("img"), moved))
     among = sql.SQL("({}) IN (SELECT {} FROM {} m)")
     conn.execute(
@@ -56,6 +56,15 @@ def beyond(conn: Connection[Any], frame: Frame) -> int:
         ).format(keys=frame.keys("t"), twin=frame.twin, want=frame.temp("want"), same=frame.same_key("w", "t"))
     ).fetchone()
     return int(row[0]) if row else 0
+
+
+def _any(conn: Connection[Any], frame: Frame, since: Position) -> bool:
+    row = conn.execute(
+        sql.SQL("SELECT EXISTS (SELECT FROM {} t WHERE {})").format(
+            frame.twin, after(since, sql.Identifier("t", "rj_xid"))
+        )
+    ).fetchone()
+    return bool(row and row[0])
 
 
 def _images(frame: Frame, since: Position) -> sql.Composed:

@@ -9,21 +9,78 @@ Where the database can name the rows that are newer than the point, only those a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import Connection, sql
 
-from . import chunks, staging
+from . import chunks, reading, staging, touched
+from .model import Position, TableManifest
 from .restore_frame import Frame, want
 from .store import Store
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-def compute(conn: Connection[Any], frame: Frame, store: Store, *, app: str | None = None) -> None:
-    """Fill ``want`` with every difference between the point and live (role: reads the table, ``TEMP``)."""
+MANY = 0.5
+"""Of the point's rows: when more may differ, all of them are compared."""
+
+
+def compute(
+    conn: Connection[Any], frame: Frame, store: Store, since: Position, *, app: str | None = None
+) -> Literal["scan", "compare"]:
+    """Fill ``want`` with every difference between the point, taken at ``since``, and live (role: reads the table,
+    ``TEMP``). Returns which way it took."""
     want(conn, frame)
-    staging.stage(conn, frame, store, app=app)
-    conn.execute(_by_key(frame) if frame.key else _as_bag(frame))
+    how: Literal["scan", "compare"] = "compare"
+    keys = _named(conn, frame, store, since, app)
+    if keys is None:
+        staging.stage(conn, frame, store, app=app)
+        conn.execute(_by_key(frame) if frame.key else _as_bag(frame))
+    else:
+        how = "scan"
+        if keys.num_rows:
+            staging.stage(conn, frame, store, keys=keys, app=app)
+            conn.execute(_insert(frame, frame.temp("key")))
     conn.execute(sql.SQL("ANALYZE {} (rj_do)").format(frame.temp("want")))
+    return how
+
+
+def _named(conn: Connection[Any], frame: Frame, store: Store, since: Position, app: str | None) -> pa.Table | None:
+    """The keys of rows that may differ, also in the temporary table ``key``; ``None`` where the database cannot name
+    them, or names so many that reading all is cheaper."""
+    manifest = frame.manifest
+    if manifest is None or not frame.key or set(frame.key) != set(manifest.key):
+        return None
+    if not reading.comparable(manifest.columns, manifest.key):
+        return None
+    touch, gone = frame.temp("moved"), frame.temp("gone")
+    try:
+        with conn.transaction():
+            fresh = touched.by_rows(conn, manifest, since, into=touch)
+            if fresh > MANY * manifest.rows:
+                return None
+            lost = touched.gone(conn, store, manifest, touched=touch, into=gone, app=app)
+    except touched.NotComparable:
+        return None
+    if fresh + lost > MANY * manifest.rows:
+        return None
+    both = sql.SQL("SELECT {} FROM {} t UNION ALL SELECT {} FROM {} g").format(
+        frame.keys("t"), touch, frame.keys("g"), gone
+    )
+    conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(frame.temp("key")))
+    conn.execute(sql.SQL("CREATE TEMP TABLE {} AS {}").format(frame.temp("key"), both))
+    conn.execute(sql.SQL("ANALYZE {}").format(frame.temp("key")))
+    return _fetched(conn, manifest, frame.temp("key"))
+
+
+def _fetched(conn: Connection[Any], manifest: TableManifest, table: sql.Identifier) -> pa.Table:
+    import pyarrow as pa
+
+    columns = touched.key_columns(manifest)
+    query = sql.SQL("COPY (SELECT {} FROM {} t) TO STDOUT (FORMAT csv)").format(chunks.select_list(columns, "t"), table)
+    with conn.cursor() as cursor, cursor.copy(query) as copy:
+        found = list(chunks.from_csv(copy, columns))
+    return pa.Table.from_batches(found, schema=chunks.schema(columns))
 
 
 def catch_up(conn: Connection[Any], frame: Frame) -> int:
