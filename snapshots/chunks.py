@@ -59,7 +59,7 @@ _NATIVE: dict[str, tuple[pa.DataType, str]] = {
 }
 """``character`` is native because ``::text`` strips its trailing blanks."""
 
-_SETTINGS = {
+SETTINGS = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
@@ -79,7 +79,7 @@ def settle(conn: Connection[Any]) -> None:
     """Fix, for this transaction, every setting that changes how a value prints or parses. Any role."""
     conn.execute(
         "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
-        (list(_SETTINGS), list(_SETTINGS.values())),
+        (list(SETTINGS), list(SETTINGS.values())),
     )
 
 
@@ -90,11 +90,13 @@ def stored(columns: Sequence[ColumnInfo]) -> tuple[ColumnInfo, ...]:
 
 def select_list(columns: Sequence[ColumnInfo], alias: str) -> sql.Composable:
     """What to select so that each value arrives in a type that Arrow holds exactly."""
-    parts = []
-    for column in columns:
-        name = sql.SQL("{}.{}").format(sql.Identifier(alias), sql.Identifier(column.name))
-        parts.append(name if _native(column) else sql.SQL("{}::text").format(name))
-    return sql.SQL(", ").join(parts)
+    return sql.SQL(", ").join(value(column, alias) for column in columns)
+
+
+def value(column: ColumnInfo, alias: str) -> sql.Composable:
+    """One column of :func:`select_list`."""
+    name = sql.Identifier(alias, column.name)
+    return name if _native(column) else sql.SQL("{}::text").format(name)
 
 
 def row_text(columns: Sequence[ColumnInfo], alias: str) -> sql.Composable:
