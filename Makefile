@@ -58,7 +58,7 @@ test-live-two:
 	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(addprefix --ignore=,$(LANE_ONE))
 
 test-soak: $(STAMP) ## The data engine against its model, 20,000 steps
-	$(BIN)/python -m pytest -vv -m soak --durations=5 tests/snapshots tests/stateful tests/crash
+	$(BIN)/python -m pytest -vv -m soak --durations=5
 
 test-postgres-15: $(STAMP) ## Everything that needs only PostgreSQL, on PostgreSQL 15
 	REINSTATE_TEST_POSTGRES=15 $(BIN)/python -m pytest -m "not live and not soak" --durations=5 tests/snapshots tests/stateful tests/crash
