@@ -21,7 +21,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from psycopg import Connection
 
 from .errors import Refused
 from .point_errors import Damaged
@@ -40,15 +42,15 @@ Column = Any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """Rows of one table by the text of some columns. ``hide``: the row is gone. ``unlink``: the row stays and these
-    columns, which named an erased row, read as null."""
+    """Rows of one table by the text of some columns. They are gone; or, with ``clears``, they stay, and these columns,
+    which named an erased row, read as null."""
 
     table: str
     columns: tuple[str, ...]
     types: tuple[str, ...]
     """Of the columns, as the manifest has them: they decide which texts are one value."""
-    action: Literal["hide", "unlink"]
     hashes: tuple[str, ...] = field(repr=False)
+    clears: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +94,7 @@ class Hidden:
 
         out: Column = pa.repeat(pa.scalar(False), table.num_rows)
         for rule in self.rules:
-            if rule.action == "hide" and (hit := self._matches(rule, table)) is not None:
+            if not rule.clears and (hit := self._matches(rule, table)) is not None:
                 out = pc.or_(out, hit)
         return out
 
@@ -102,8 +104,8 @@ class Hidden:
         import pyarrow.compute as pc
 
         for rule in self.rules:
-            if rule.action == "unlink" and (hit := self._matches(rule, table)) is not None and pc.any(hit).as_py():
-                for name in rule.columns:
+            if rule.clears and (hit := self._matches(rule, table)) is not None and pc.any(hit).as_py():
+                for name in rule.clears:
                     place = table.schema.get_field_index(name)
                     kept: Column = pc.if_else(hit, pa.scalar(None, table.schema.field(place).type), table.column(place))
                     table = table.set_column(place, table.schema.field(place), kept)
@@ -150,6 +152,20 @@ def blocked_keys(store: Store, app: str, table: str, keys: pa.Table) -> Column:
 
     found = hides(store, app, table)
     return pa.repeat(pa.scalar(False), keys.num_rows) if found is None else found(keys)
+
+
+def images_gone(conn: Connection[Any], xids: Sequence[int]) -> dict[str, int]:
+    """How many row images of these transactions were erased from the journal, by table (any of our roles). Undoing them
+    leaves those rows alone, and says so with this."""
+    row = conn.execute("SELECT to_regclass('reinstate.erased') IS NOT NULL").fetchone()
+    if not xids or row is None or not row[0]:
+        return {}
+    rows = conn.execute(
+        """SELECT table_name, sum(images)::bigint FROM reinstate.erased WHERE xid = ANY (%s::text[]::xid8[])
+           GROUP BY table_name ORDER BY table_name""",
+        ([str(x) for x in xids],),
+    ).fetchall()
+    return {r[0]: r[1] for r in rows}
 
 
 def honoured(store: Store, app: str) -> str:
@@ -210,14 +226,14 @@ def rule(
     table: str,
     columns: Sequence[str],
     types: Sequence[str],
-    action: Literal["hide", "unlink"],
     values: Iterable[str],
+    clears: Sequence[str] = (),
 ) -> Rule:
     """A rule over ``values`` as :func:`texts` gives them."""
-    bare = Rule(table=table, columns=tuple(columns), types=tuple(types), action=action, hashes=())
+    bare = Rule(table=table, columns=tuple(columns), types=tuple(types), hashes=())
     head = _head(app, bare)
     hashes = tuple(sorted({hashed(secret, head, v) for v in values}))
-    return Rule(table=bare.table, columns=bare.columns, types=bare.types, action=action, hashes=hashes)
+    return Rule(table=bare.table, columns=bare.columns, types=bare.types, hashes=hashes, clears=tuple(clears))
 
 
 def texts(table: pa.Table, columns: Sequence[str], types: Sequence[str]) -> Column:
@@ -316,8 +332,8 @@ def _entry(values: Mapping[str, Any]) -> Entry:
             table=r["table"],
             columns=tuple(r["columns"]),
             types=tuple(r["types"]),
-            action=r["action"],
             hashes=tuple(r["hashes"]),
+            clears=tuple(r["clears"]),
         )
         for r in values["rules"]
     )
