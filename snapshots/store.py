@@ -172,9 +172,9 @@ class Store:
         """Put a whole object in the place of another, or of none: readers see the old one or the new one."""
         self.backend.replace(path, self._sealed(path, data))
 
-    def remove_object(self, path: str) -> bool:
-        """Remove any object; false when it was not there. Pieces and manifests: only inside :meth:`exclusively`."""
-        return self.backend.remove(path)
+    def remove_object(self, path: str) -> None:
+        """Remove an object, if it is there. Pieces and manifests: only inside :meth:`exclusively`."""
+        self.backend.remove(path)
 
     def object_names(self, folder: str) -> list[str]:
         """Names of what lies directly in ``folder``."""
@@ -311,6 +311,11 @@ def chunk_path(name: str) -> str:
     if not _SHA.fullmatch(name):
         raise BadName(f"{name!r} is not a chunk name; it must be 64 hex digits.")
     return f"chunks/{name[:2]}/{name}.parquet"
+
+
+def piece_name(path: str) -> str:
+    """The name of the piece that lies there: the inverse of :func:`chunk_path`."""
+    return path.rsplit("/", 1)[-1].removesuffix(".parquet")
 
 
 def manifest_path(app: str, point_id: str) -> str:

@@ -33,6 +33,9 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _CONDITIONAL = frozenset({"s3", "s3a", "memory"})
 """Protocols whose ``pipe_file`` takes ``mode="create"``."""
 
+_FLAT = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs"})
+"""Protocols without folders: making one would at best do nothing, at worst make a bucket."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stat:
@@ -62,8 +65,8 @@ class Backend(Protocol):
     def read_all(self, paths: Iterable[str]) -> dict[str, bytes | None]:
         """Several small objects at once, as fast as the store allows."""
 
-    def remove(self, path: str) -> bool:
-        """Remove the object; false when it was not there."""
+    def remove(self, path: str) -> None:
+        """Remove the object, if it is there."""
 
     def missing(self, paths: Iterable[str]) -> set[str]:
         """Which of these are not there."""
@@ -125,6 +128,7 @@ class Remote:
         protocol = filesystem.protocol if isinstance(filesystem.protocol, str) else str(filesystem.protocol[0])
         self.name = f"{protocol}://{root}"
         self._conditional = protocol in _CONDITIONAL
+        self._folders = protocol not in _FLAT
 
     def create(self, path: str, data: bytes) -> bool:
         at = self._at(path)
@@ -190,15 +194,12 @@ class Remote:
 
         return self._calling(next(iter(wanted.values())), get)
 
-    def remove(self, path: str) -> bool:
-        def rm() -> bool:
-            try:
+    def remove(self, path: str) -> None:
+        def rm() -> None:
+            with contextlib.suppress(FileNotFoundError, KeyError):
                 self._fs.rm_file(self._at(path))
-            except (FileNotFoundError, KeyError):
-                return False
-            return True
 
-        return self._calling(path, rm)
+        self._calling(path, rm)
 
     def missing(self, paths: Iterable[str]) -> set[str]:
         wanted = set(paths)
@@ -248,7 +249,8 @@ class Remote:
 
     def _prepare(self, at: str) -> None:
         self._fs.invalidate_cache()
-        self._fs.makedirs(at.rsplit("/", 1)[0], exist_ok=True)
+        if self._folders:
+            self._fs.makedirs(at.rsplit("/", 1)[0], exist_ok=True)
 
     def _calling(self, path: str, call: Callable[[], T]) -> T:
         retrying = tenacity.Retrying(

@@ -46,13 +46,9 @@ class Folder:
     def read_all(self, paths: Iterable[str]) -> dict[str, bytes | None]:
         return {path: self.read(path) for path in paths}
 
-    def remove(self, path: str) -> bool:
+    def remove(self, path: str) -> None:
         with reaching(self.name, path):
-            try:
-                (self._root / path).unlink()
-            except FileNotFoundError:
-                return False
-            return True
+            (self._root / path).unlink(missing_ok=True)
 
     def missing(self, paths: Iterable[str]) -> set[str]:
         with reaching(self.name, "the objects"):
