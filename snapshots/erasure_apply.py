@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import Connection, sql
 
-from . import chunks, erasure, erasure_find, erasure_plan, erasure_scope, points, reading, retention
+from . import chunks, erasure, erasure_find, erasure_plan, erasure_scope, points, proof, reading
 from .erasure import Hidden
 from .erasure_find import Found, Piece
 from .erasure_plan import ErasePlan
@@ -24,7 +24,7 @@ from .erasure_scope import Condition, Scope
 from .errors import Refused
 from .model import Chunk, RecoveryPoint, Segment, TableManifest, TableSpec
 from .point_errors import translated
-from .store import Store, chunk_path
+from .store import Store, chunk_path, side_path
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,7 +77,7 @@ def apply(
         if plan.plan_hash != plan_hash:
             raise Refused("what there is to erase has changed since it was shown: look at the new plan, then run again")
         entry, images = "", dict[str, int]()
-        if not plan.empty:
+        if plan.tables or plan.objects:
             say("taking the rows out of the journal")
             entry, images = _journal(conn, store, app, found, plan, by=by, reason=reason)
         rewritten = []
@@ -89,10 +89,15 @@ def apply(
                 say(f"rewriting point {point.id}")
                 store.republish(app, point.id, points.encode(new))
                 if points.pieces(new) != points.pieces(point):
+                    # It was another point that was restored and checked.
+                    store.remove_object(side_path(proof.FOLDER, app, point.id))
                     rewritten.append(point.id)
         presence.renew()
-        removed = _sweep(store, app)
-    return Erased(entry=entry, images=images, points=tuple(rewritten), objects=removed)
+        old = erasure_plan.pending(store, app)
+        for name in old:
+            store.remove_object(chunk_path(name))
+        store.clean()
+    return Erased(entry=entry, images=images, points=tuple(rewritten), objects=len(old))
 
 
 def _journal(
@@ -310,14 +315,3 @@ def _scrubbed(value: Any, secret: str) -> Any:
     if isinstance(value, list | tuple):
         return [_scrubbed(v, secret) for v in value]
     return ERASED if not isinstance(value, bool) and str(value) == secret else value
-
-
-def _sweep(store: Store, app: str) -> int:
-    """Remove the objects that erasures replaced, as far as no point of any app needs them."""
-    replaced = {name for e in erasure.entries(store, app) for name in e.replaced}
-    replaced -= store.missing(replaced) if replaced else set()
-    named, _ = retention.needed_by_all(store)
-    needed = set[str]().union(*named.values())
-    removed = sum(store.remove_object(chunk_path(name)) for name in sorted(replaced - needed))
-    store.clean()
-    return removed

@@ -63,10 +63,12 @@ class ErasePlan:
     problems: tuple[str, ...]
     held: tuple[str, ...] = ()
     """Points under legal hold: they stay as they are."""
+    pending: tuple[str, ...] = ()
+    """Objects that an earlier, interrupted erasure left to be removed."""
 
     @property
     def empty(self) -> bool:
-        return not self.tables and not self.objects
+        return not self.tables and not self.objects and not self.pending
 
     @property
     def plan_hash(self) -> str:
@@ -112,7 +114,17 @@ def plan(conn: Connection[Any], store: Store, app: str, found: Found) -> ErasePl
         left=tuple(left),
         problems=tuple(problems),
         held=tuple(held),
+        pending=pending(store, app),
     )
+
+
+def pending(store: Store, app: str) -> tuple[str, ...]:
+    """Objects that erasures replaced, that are still there, and that no point of any app needs (any more)."""
+    replaced = {name for e in erasure.entries(store, app) for name in e.replaced}
+    if not replaced:
+        return ()
+    named, _ = retention.needed_by_all(store)
+    return tuple(sorted(replaced - store.missing(replaced) - set[str]().union(*named.values())))
 
 
 def still_live(found: Found) -> Iterator[str]:
