@@ -1,9 +1,11 @@
 """Take a recovery point: the logic and the data of one app, as they were at one moment.
 
-The data is one exported snapshot, read through once, table by table, in bounded memory; suites can run on the very
-same snapshot while it is held. The logic is read before and after the snapshot was taken and must be the same, else
-the capture starts over. The manifest is published last, once, with the verification or without it: a capture that
-dies at any instant leaves no point, and nothing that a reader would take for one.
+The data is one exported snapshot: in full, read by several sessions at once in bounded memory, or as what changed
+since an earlier point; suites can run on the very same snapshot while it is held. The tables are locked against
+changes of their shape before the snapshot is taken, so that nothing is rewritten or emptied under its readers. The
+logic is read before and after the snapshot was taken and must be the same, else the capture starts over. The manifest
+is published last, once, with the verification or without it: a capture that dies at any instant leaves no point, and
+nothing that a reader would take for one.
 
 All database work is done as the *capturer*, which only reads.
 """
@@ -13,26 +15,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Literal
 
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
 from platforms.base import Platform, RunState, WorkflowInfo
 
-from . import chunks, database, points, position, shape
-from .model import Chunk, Position, RecoveryPoint, TableManifest, TableSpec, WorkflowState
-from .point_errors import LogicMoved, WorkflowMissing, translated
+from . import chunks, database, increments, journal_shape, pieces, points, position, segments, shape
+from .model import Chunk, Position, RecoveryPoint, Segment, TableManifest, TableSpec, WorkflowState
+from .pieces import Readers, Runner, Work
+from .point_errors import LogicMoved, TableMissing, WorkflowMissing, translated
 from .store import Store
 
 Verify = Callable[[str], dict[str, Any]]
 """Runs suites on the exported snapshot of that id; ``passed`` in its result says whether the point is verified."""
 
+Method = Literal["auto", "full", "journal", "scan"]
+Say = Callable[[str], None]
 ATTEMPTS = 5
 _IN_FLIGHT = (RunState.NEW, RunState.RUNNING, RunState.WAITING)
 _CLOCK_GRAIN = timedelta(seconds=1)
 """Platforms may tell their time in whole seconds."""
+
+
+def quiet(_: str) -> None:
+    """Says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,28 +55,104 @@ class Snapshot:
 
 
 @contextmanager
-def open_snapshot(dsn: str) -> Iterator[Snapshot]:
-    """Hold one consistent view of the database as the capturer. It keeps vacuum back: do not hold it for long."""
+def open_snapshot(dsn: str, tables: Sequence[str] = ()) -> Iterator[Snapshot]:
+    """Hold one consistent view of the database as the capturer, with ``tables`` (and their journal) locked against
+    changes of their shape. It keeps vacuum back: do not hold it for long."""
     conn = database.connect(dsn, purpose="capture")
     try:
-        with translated(), conn.transaction():
-            conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            chunks.settle(conn)
-            # With nothing but pg_catalog in the path, names inside values (regclass and its like) print in full.
-            conn.execute("SELECT set_config('search_path', 'pg_catalog', true)")
-            row = conn.execute("SELECT pg_export_snapshot()").fetchone()
-            yield Snapshot(id=str(row[0] if row else ""), position=position.current(conn), conn=conn)
+        with translated():
+            twins = [f"reinstate.{t.twin}" for t in journal_shape.stored(conn).values() if t.name in tables]
+            conn.rollback()
+            with conn.transaction():
+                conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                _lock(conn, tables)
+                _lock(conn, twins)
+                chunks.settle(conn)
+                # With nothing but pg_catalog in the path, names inside values (regclass and its like) print in full.
+                conn.execute("SELECT set_config('search_path', 'pg_catalog', true)")
+                row = conn.execute("SELECT pg_export_snapshot()").fetchone()
+                yield Snapshot(id=str(row[0] if row else ""), position=position.current(conn), conn=conn)
     finally:
         conn.close()
 
 
-def tables(snapshot: Snapshot, specs: Sequence[TableSpec], store: Store) -> tuple[TableManifest, ...]:
-    """Copy the tables, as the snapshot shows them, into chunks ordered by key. Memory: one chunk at a time.
+def _lock(conn: Connection[Any], tables: Sequence[str]) -> None:
+    """The first statement of a repeatable read that sees nothing yet: what comes before the lock is in the snapshot."""
+    if not tables:
+        return
+    listed = sql.SQL(", ").join(database.qualified(name) for name in tables)
+    try:
+        conn.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(listed))
+    except (errors.UndefinedTable, errors.InvalidSchemaName, errors.WrongObjectType) as error:
+        raise TableMissing(
+            f"One of the tables cannot be captured ({error.diag.message_primary}; declared are {', '.join(tables)}); "
+            "correct its name in the catalogue or create it."
+        ) from error
 
-    Generated columns are listed in the manifest but not copied. A table without a usable key is ordered by the text
-    of all its columns. A policy that would hide rows from the capturer is an error.
+
+def tables(
+    snapshot: Snapshot,
+    dsn: str,
+    specs: Sequence[TableSpec],
+    store: Store,
+    *,
+    base: RecoveryPoint | None = None,
+    method: Method = "auto",
+    workers: int = 2,
+    run: Runner | None = None,
+    say: Say = quiet,
+) -> tuple[TableManifest, ...]:
+    """The tables as the snapshot shows them, their rows in the store. Memory: one chunk for each of ``workers``.
+
+    With ``base`` only what changed since it is read, where that can be told: by the journal (``auto``, ``journal``) or
+    by the rows' own transaction numbers (``auto``, ``scan``). Every other table is copied in full, as all are without
+    a base, in pieces that ``run`` stages (default: ``workers`` threads here). Generated columns are listed in the
+    manifest but not copied. A policy that would hide rows from the capturer is an error.
     """
-    return tuple(_table(snapshot.conn, spec, store) for spec in specs)
+    with translated(), Readers(dsn, snapshot.id, workers=workers) as readers:
+        work = Work(conn=snapshot.conn, readers=readers, store=store)
+        here = [increments.now(snapshot.conn, spec) for spec in specs]
+        made: dict[str, TableManifest] = {}
+        if base is not None and method != "full":
+            made = _changed(work, here, base, method)
+            for manifest in made.values():
+                say(f"{manifest.name}: {manifest.rows} rows, changes by {manifest.method}")
+        rest = [t for t in here if t.spec.name not in made]
+        parts = [part for t in rest for part in pieces.plan(snapshot.conn, t.spec.name, t.columns)]
+        stage = run or (lambda _, listed: readers.map(lambda reader, part: pieces.copy(reader, part, store), listed))
+        kept: dict[str, list[Chunk]] = {t.spec.name: [] for t in rest}
+        for part, found in zip(parts, stage(snapshot.id, parts) if parts else (), strict=True):
+            kept[part.table] += found
+        for t in rest:
+            copied = tuple(kept[t.spec.name])
+            made[t.spec.name] = TableManifest(
+                name=t.spec.name,
+                columns=t.columns,
+                key=t.key,
+                rows=sum(c.rows for c in copied),
+                chunks=copied,
+                leaves=t.leaves,
+            )
+            say(f"{t.spec.name}: {made[t.spec.name].rows} rows in full")
+    return tuple(made[spec.name] for spec in specs)
+
+
+def _changed(
+    work: Work, here: Sequence[increments.Now], base: RecoveryPoint, method: Method
+) -> dict[str, TableManifest]:
+    """Tables whose changes since ``base`` can be told."""
+    then = {t.name: t for t in base.tables}
+    leaning = [t for t in here if t.spec.name in then and increments.leans(t, then[t.spec.name])]
+    whole = increments.journaled(work.conn, leaning, base.position) if method in ("auto", "journal") else frozenset()
+    made: dict[str, TableManifest] = {}
+    for table in leaning:
+        name = table.spec.name
+        found = increments.by_journal(work, table, then[name], base.position) if name in whole else None
+        if found is None and method in ("auto", "scan") and name not in whole:
+            found = increments.by_scan(work, table, then[name], base.position)
+        if found is not None:
+            made[name] = found
+    return made
 
 
 def capture(
@@ -79,25 +164,41 @@ def capture(
     *,
     app: str,
     verify: Verify | None = None,
+    base: RecoveryPoint | None = None,
+    method: Method = "auto",
+    workers: int = 2,
+    full_after: int = 24,
+    fingerprint: bool = False,
+    run: Runner | None = None,
+    say: Say = quiet,
     attempts: int = ATTEMPTS,
 ) -> RecoveryPoint:
     """Take and publish a recovery point of ``app``.
 
     ``dsn`` is the capturer's; ``workflows`` maps the catalogue's key to the workflow's name in the platform. Runs that
-    were, or may have been, in flight at the snapshot are listed in the point. ``verify`` runs before the manifest
-    exists; when it raises, nothing is published. Raises :class:`WorkflowMissing`, :class:`LogicMoved` after
-    ``attempts`` tries, and the errors of store, platform and database.
+    were, or may have been, in flight at the snapshot are listed in the point. ``base`` is an earlier point of the app:
+    see :func:`tables` for it and ``method``; it is not leaned on when an object of it is missing in the store, or when
+    ``full_after`` points lean on its chunks already. ``fingerprint`` adds sums of row hashes, for which the tables are
+    read once more. ``verify`` runs before the manifest exists; when it raises, nothing is published. ``say`` hears what
+    was done. Raises :class:`WorkflowMissing`, :class:`LogicMoved` after ``attempts`` tries, and the errors of store,
+    platform and database.
     """
     store.clean()
     for attempt in range(attempts):
         started = platform.health().now - _CLOCK_GRAIN
         before = logic(platform, workflows)
         unfinished = _unfinished(platform, before)
-        with open_snapshot(dsn) as snapshot:
+        with store.writing("capture"), open_snapshot(dsn, [s.name for s in specs]) as snapshot:
             after = logic(platform, workflows)
             if _moved(before, after) == []:
                 in_flight = unfinished | _unfinished_since(platform, before, started)
-                manifests = tables(snapshot, specs, store)
+                leaning = None if method == "full" else _usable(base, store, app, full_after, say)
+                manifests = tables(
+                    snapshot, dsn, specs, store, base=leaning, method=method, workers=workers, run=run, say=say
+                )
+                if fingerprint:
+                    manifests = _fingerprinted(snapshot, manifests)
+                history = _history(snapshot, specs, store, base, leaning)
                 counters = shape.sequences(snapshot.conn, [s.name for s in specs])
                 verification = verify(snapshot.id) if verify else None
                 point = RecoveryPoint(
@@ -110,6 +211,8 @@ def capture(
                     tables=manifests,
                     sequences={n: c.value for n, c in counters.items() if c.value is not None},
                     verification=verification,
+                    base=(leaning.base or leaning.id) if leaning and _leans(manifests) else None,
+                    segments=history,
                 )
                 points.publish(store, point)
                 return point
@@ -117,6 +220,46 @@ def capture(
     raise LogicMoved(
         f"The logic of {app} changed during each of {attempts} captures ({', '.join(_moved(before, after))}); "
         "wait until the deployment is over and capture again."
+    )
+
+
+def _leans(manifests: Sequence[TableManifest]) -> bool:
+    return any(m.method != "full" for m in manifests)
+
+
+def _usable(base: RecoveryPoint | None, store: Store, app: str, full_after: int, say: Say) -> RecoveryPoint | None:
+    """``base`` if a new point may lean on it."""
+    if base is None or base.app != app:
+        return None
+    root = base.base or base.id
+    if sum(1 for known in store.point_ids(app) if known > root) >= full_after:
+        say(f"{full_after} points lean on {root}: this one is full")
+        return None
+    if absent := store.missing(points.pieces(base)):
+        say(f"point {base.id} misses {len(absent)} objects in the store: this one is full")
+        return None
+    return base
+
+
+def _history(
+    snapshot: Snapshot, specs: Sequence[TableSpec], store: Store, last: RecoveryPoint | None, base: RecoveryPoint | None
+) -> tuple[Segment, ...]:
+    """The journal's images since the last point, after those that point lists. A point that starts anew puts what led
+    up to it together; the next ones begin with nothing."""
+    here = snapshot.position
+    if last is None or (last.position.system_id, last.position.timeline) != (here.system_id, here.timeline):
+        return ()
+    since = segments.export(snapshot.conn, specs, last.position, store)
+    if base is None:
+        return segments.compact(store, (*(last.segments if last.base else ()), *since))
+    return (*(last.segments if last.base else ()), *since)
+
+
+def _fingerprinted(snapshot: Snapshot, manifests: Sequence[TableManifest]) -> tuple[TableManifest, ...]:
+    from . import fingerprint
+
+    return tuple(
+        replace(m, fingerprint=fingerprint.fingerprint(snapshot.conn, m.columns, m.name, m.key)) for m in manifests
     )
 
 
@@ -160,25 +303,3 @@ def _unfinished_since(platform: Platform, workflows: Sequence[WorkflowState], si
     """Runs that began or ended in between: unfinished at the snapshot as far as anyone can tell."""
     ours = {w.platform_id for w in workflows}
     return {r.id for r in platform.runs(since=since) if r.workflow_id in ours}
-
-
-def _table(conn: Connection[Any], spec: TableSpec, store: Store) -> TableManifest:
-    columns = shape.columns(conn, spec.name)
-    stored = chunks.stored(columns)
-    key = shape.usable_key(conn, spec.name, spec.key) if set(spec.key) <= {c.name for c in stored} else ()
-    ordering = (
-        sql.SQL(", ").join(sql.SQL("t.{}").format(sql.Identifier(c)) for c in key)
-        if key
-        else chunks.row_text(stored, "t")
-    )
-    query = sql.SQL("COPY (SELECT {} FROM {} t ORDER BY {}) TO STDOUT (FORMAT binary)").format(
-        chunks.select_list(stored, "t"), shape.source(conn, spec.name), ordering
-    )
-    kept: list[Chunk] = []
-    with conn.cursor() as cursor, cursor.copy(query) as copy:
-        copy.set_types(chunks.copy_types(stored))
-        places = [i for i, c in enumerate(stored) if c.name in key]
-        for rows in chunks.split(copy.rows(), places):
-            data = chunks.encode(chunks.from_rows(rows, stored))
-            kept.append(Chunk(sha256=store.put_chunk(data), rows=len(rows), bytes=len(data)))
-    return TableManifest(name=spec.name, columns=columns, key=key, rows=sum(c.rows for c in kept), chunks=tuple(kept))

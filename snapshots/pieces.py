@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 from psycopg import Connection, sql
@@ -39,12 +39,25 @@ class Piece:
     query: str
 
 
+T = TypeVar("T")
 Runner = Callable[[str, Sequence[Piece]], list[tuple[Chunk, ...]]]
 """Stages all pieces on the snapshot of that id and returns the chunks of each, in the order of the pieces."""
 
 
-def plan(conn: Connection[Any], table: str, columns: Sequence[ColumnInfo]) -> tuple[Piece, ...]:
-    """The pieces that make up the table, in the order of its pages (role: capturer, on the snapshot)."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Work:
+    """What a capture works with: the session that holds the snapshot, readers on it, and the store."""
+
+    conn: Connection[Any]
+    readers: Readers
+    store: Store
+
+
+def plan(
+    conn: Connection[Any], table: str, columns: Sequence[ColumnInfo], *, where: sql.Composable | None = None
+) -> tuple[Piece, ...]:
+    """The pieces that make up the table, in the order of its pages (role: capturer, on the snapshot). ``where`` leaves
+    out rows ``t`` that do not meet it."""
     columns = chunks.stored(columns)
     if not columns:
         raise Refused(f"Table {table} has no column that can be stored; leave it out of the catalogue.")
@@ -55,12 +68,13 @@ def plan(conn: Connection[Any], table: str, columns: Sequence[ColumnInfo]) -> tu
     starts = list(range(0, pages, step)) if all(leaf.heap for leaf in leaves) else []
     found = []
     for start in starts or [0]:
-        text = query
+        limits = [where] if where is not None else []
         if len(starts) > 1:
-            text += sql.SQL(" WHERE t.ctid >= {}::tid").format(sql.Literal(f"({start},0)"))
+            limits.append(sql.SQL("t.ctid >= {}::tid").format(sql.Literal(f"({start},0)")))
             if start != starts[-1]:
-                text += sql.SQL(" AND t.ctid < {}::tid").format(sql.Literal(f"({start + step},0)"))
-        found.append(Piece(table=table, columns=columns, query=text.as_string(conn)))
+                limits.append(sql.SQL("t.ctid < {}::tid").format(sql.Literal(f"({start + step},0)")))
+        limited = query + sql.SQL(" WHERE ") + sql.SQL(" AND ").join(limits) if limits else query
+        found.append(Piece(table=table, columns=columns, query=limited.as_string(conn)))
     return tuple(found)
 
 
@@ -75,29 +89,58 @@ def keep(store: Store, table: pa.Table) -> Chunk:
     return Chunk(sha256=store.put_chunk(data), rows=table.num_rows, bytes=len(data))
 
 
-def threads(dsn: str, store: Store, *, workers: int) -> Runner:
-    """A runner in this process: so many threads, each with a session of its own."""
+def gather(readers: Readers, parts: Sequence[Piece], *, max_bytes: int) -> pa.Table | None:
+    """The rows of all pieces together; ``None`` as soon as they take more than ``max_bytes`` of memory."""
+    taken = 0
 
-    def run(snapshot_id: str, pieces: Sequence[Piece]) -> list[tuple[Chunk, ...]]:
-        own = threading.local()
-        stopped = threading.Event()
-        with ExitStack() as sessions:
+    def work(reader: Reader, piece: Piece) -> list[pa.RecordBatch]:
+        nonlocal taken
+        held = []
+        for batch in reader.batches(piece.query, piece.columns):
+            taken += batch.nbytes  # a little off when two threads add at once, which does not matter
+            if taken > max_bytes:
+                break
+            if batch.num_rows:
+                held.append(batch)
+        return held
 
-            def job(piece: Piece) -> tuple[Chunk, ...]:
-                if stopped.is_set():
-                    return ()
-                try:
-                    if not hasattr(own, "reader"):
-                        own.reader = sessions.enter_context(Reader(dsn, snapshot_id))
-                    return copy(own.reader, piece, store)
-                except BaseException:
-                    stopped.set()
-                    raise
+    found = [batch for batches in readers.map(work, parts) for batch in batches]
+    return None if taken > max_bytes else pa.Table.from_batches(found, schema=chunks.schema(parts[0].columns))
 
-            with ThreadPoolExecutor(max(1, min(workers, len(pieces))), thread_name_prefix="capture") as pool:
-                return list(pool.map(job, pieces))
 
-    return run
+class Readers:
+    """Up to ``workers`` sessions of the capturer on one snapshot, each in a thread of its own; opened when needed."""
+
+    def __init__(self, dsn: str, snapshot_id: str, *, workers: int) -> None:
+        self._dsn, self._snapshot_id = dsn, snapshot_id
+        self._own = threading.local()
+        self._sessions = ExitStack()
+        self._opening = threading.Lock()
+        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="capture")
+
+    def __enter__(self) -> Readers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(cancel_futures=True)
+        self._sessions.close()
+
+    def map(self, work: Callable[[Reader, Piece], T], parts: Sequence[Piece]) -> list[T]:
+        """``work`` on each piece; results in the order of the pieces. The first error stops those not begun."""
+        waiting = [self._pool.submit(self._do, work, part) for part in parts]
+        try:
+            return [future.result() for future in waiting]
+        finally:
+            for future in waiting:
+                future.cancel()
+            wait(waiting)
+
+    def _do(self, work: Callable[[Reader, Piece], T], part: Piece) -> T:
+        if not hasattr(self._own, "reader"):
+            reader = Reader(self._dsn, self._snapshot_id)
+            with self._opening:
+                self._own.reader = self._sessions.enter_context(reader)
+        return work(self._own.reader, part)
 
 
 def _cut(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -152,6 +152,14 @@ def _asked(keys: pa.Table, manifest: TableManifest, schema: pa.Schema) -> Column
     return identity(pa.table(typed), manifest)
 
 
+def merged(store: Store, manifest: TableManifest) -> pa.Table:
+    """The table's deltas as one that says the same: of each key the last row, gone or not."""
+    from . import chunks
+
+    stored = chunks.stored(manifest.columns)
+    return _merged(store, manifest, stored, stored)
+
+
 def _merged(
     store: Store, manifest: TableManifest, stored: Sequence[ColumnInfo], read: Sequence[ColumnInfo]
 ) -> pa.Table:

@@ -33,17 +33,15 @@ def by_journal(conn: Connection[Any], spec: TableSpec, since: Position, *, into:
 
     Raises :class:`Incomplete` when the journal has a gap there and :class:`NotComparable` for a table without a key.
     """
-    return _kept(conn, journal_keys(conn, spec, since), into)
-
-
-def journal_keys(conn: Connection[Any], spec: TableSpec, since: Position) -> sql.Composed:
-    """The query behind :func:`by_journal`, with its errors."""
     if not spec.key:
         raise NotComparable(f"Table {spec.name} has no key; read all its rows.")
     journal.require_complete(conn, since=since, tables=[spec.name])
-    return sql.SQL("SELECT DISTINCT {} FROM {} WHERE {}").format(
-        names(spec.key), twin(conn, spec.name), position.after(since)
-    )
+    return keep(conn, keys_after(spec, twin(conn, spec.name), since), into)
+
+
+def keys_after(spec: TableSpec, twin: sql.Identifier, since: Position) -> sql.Composed:
+    """Query: the keys in the twin's images after ``since``, each once."""
+    return sql.SQL("SELECT DISTINCT {} FROM {} WHERE {}").format(names(spec.key), twin, position.after(since))
 
 
 def by_rows(conn: Connection[Any], manifest: TableManifest, since: Position, *, into: sql.Identifier) -> int:
@@ -59,7 +57,7 @@ def by_rows(conn: Connection[Any], manifest: TableManifest, since: Position, *, 
     query = sql.SQL("SELECT {} FROM {} t").format(names(manifest.key, "t"), shape.source(conn, manifest.name))
     if condition is not None:
         query += sql.SQL(" WHERE {}").format(condition)
-    return _kept(conn, query, into)
+    return keep(conn, query, into)
 
 
 def written_since(
@@ -224,7 +222,8 @@ def same(key: Sequence[str], left: str, right: str) -> sql.Composed:
     )
 
 
-def _kept(conn: Connection[Any], query: sql.Composed, into: sql.Identifier) -> int:
+def keep(conn: Connection[Any], query: sql.Composed, into: sql.Identifier) -> int:
+    """Make ``into`` of what ``query`` gives, until the transaction ends, and return the number of rows."""
     conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(into))
     count = conn.execute(sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS {}").format(into, query)).rowcount
     conn.execute(sql.SQL("ANALYZE {}").format(into))

@@ -1,0 +1,185 @@
+"""What changed in a table since a point, as a delta over the point's chunks.
+
+Two ways: by the journal, at the cost of the changes; by the rows' own transaction numbers, at the cost of one scan.
+Either gives ``None`` where it cannot vouch for the result, or where a full copy is the better one; the caller then
+copies the table in full. See docs/design.md ("The data engine").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from psycopg import Connection, sql
+
+from . import chunks, journal, keysets, pieces, position, reading, shape, touched
+from .errors import Refused
+from .model import Chunk, ColumnInfo, Position, TableManifest, TableSpec
+from .pieces import Work
+from .reading import GONE
+from .store import Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Method = Literal["journal", "scan"]
+MAX_SHARE = 0.2
+"""Deltas with more rows than this share of the table, all of them together, give way to a full copy."""
+MAX_BYTES = 64 * 1024 * 1024
+"""And so do changes that would take more memory than this."""
+MIN_ROWS = 1_000
+"""Below so many rows the share does not count."""
+MAX_DELTAS = 8
+"""More deltas over one table are merged into one."""
+GONE_COLUMN = ColumnInfo(name=GONE, type="boolean", not_null=True, generated=False, identity="")
+CHANGED = sql.Identifier("pg_temp", "reinstate_changed")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Now:
+    """A table as the snapshot shows it."""
+
+    spec: TableSpec
+    columns: tuple[ColumnInfo, ...]
+    key: tuple[str, ...]
+    leaves: tuple[int, ...]
+
+
+def now(conn: Connection[Any], spec: TableSpec) -> Now:
+    """Role: capturer, on the snapshot."""
+    columns = shape.columns(conn, spec.name)
+    kept = {c.name for c in chunks.stored(columns)}
+    key = shape.usable_key(conn, spec.name, spec.key) if set(spec.key) <= kept else ()
+    leaves = tuple(leaf.oid for leaf in shape.leaves(conn, spec.name))
+    return Now(spec=spec, columns=columns, key=key, leaves=leaves)
+
+
+def leans(table: Now, base: TableManifest) -> bool:
+    """Whether a delta over ``base`` can say what ``table`` is: same columns, same key, and keys that texts can tell."""
+    then = [(c.name, c.type, c.generated) for c in base.columns]
+    return [(c.name, c.type, c.generated) for c in table.columns] == then and table.key == base.key
+
+
+def journaled(conn: Connection[Any], here: Sequence[Now], since: Position) -> frozenset[str]:
+    """The tables whose journal has no gap since ``since``."""
+    names = [t.spec.name for t in here if t.key]
+    try:
+        holes = {gap.table for gap in journal.gaps(conn, since=since, tables=names)} if names else set()
+    except Refused:  # another server: its transaction numbers mean nothing here
+        return frozenset()
+    return frozenset() if "*" in holes else frozenset(names) - holes
+
+
+def by_journal(work: Work, table: Now, base: TableManifest, since: Position) -> TableManifest | None:
+    """The table from its journal, which must have no gap since ``since`` (the position of ``base``)."""
+    conn = work.conn
+    if not set(table.leaves) <= set(base.leaves) or touched.reshaped(conn, base.name, since):
+        return None
+    twin = touched.twin(conn, base.name)
+    row = conn.execute(
+        sql.SQL(
+            "SELECT count(*), coalesce(sum(CASE rj_side WHEN 'n' THEN 1 ELSE -1 END), 0)::bigint FROM {} WHERE {}"
+        ).format(twin, position.after(since))
+    ).fetchone()
+    images, net = (int(row[0]), int(row[1])) if row else (0, 0)
+    if not images:
+        return _unchanged(table, base, "journal")
+    rows = base.rows + net
+    if not reading.comparable(table.columns, table.key) or not _worth(base, images // 2, rows):
+        return None
+    touched.keep(conn, touched.keys_after(table.spec, twin, since), CHANGED)
+    return _with(work.store, base, table, _joined(conn, table), rows=rows, method="journal")
+
+
+def by_scan(work: Work, table: Now, base: TableManifest, since: Position) -> TableManifest | None:
+    """The table from the rows' own transaction numbers: changed rows by one scan, then by counting whether rows of the
+    point are gone, and only if so which."""
+    try:
+        condition = touched.written_since(work.conn, base, since, alias="t")
+    except touched.NotComparable:
+        condition = None
+    if condition is None:
+        return None
+    parts = pieces.plan(work.conn, base.name, table.columns, where=condition)
+    changed = pieces.gather(work.readers, parts, max_bytes=MAX_BYTES)
+    counted = work.conn.execute(sql.SQL("SELECT count(*) FROM {}").format(shape.source(work.conn, base.name)))
+    rows = int((counted.fetchone() or (0,))[0])
+    if changed is not None and not changed.num_rows and rows == base.rows:
+        return _unchanged(table, base, "scan")
+    if changed is None or not reading.comparable(table.columns, table.key) or not _worth(base, changed.num_rows, rows):
+        return None
+    gone = keysets.gone(work, base, changed, rows)
+    if gone is None:
+        return None
+    return _with(work.store, base, table, _delta(changed, gone, table), rows=rows, method="scan")
+
+
+def _unchanged(table: Now, base: TableManifest, method: Method) -> TableManifest:
+    return replace(base, columns=table.columns, leaves=table.leaves, method=method, fingerprint=())
+
+
+def _worth(base: TableManifest, changed: int, rows: int) -> bool:
+    held = changed + sum(d.rows for d in base.deltas)
+    return held <= max(MIN_ROWS, MAX_SHARE * max(rows, base.rows))
+
+
+def _joined(conn: Connection[Any], table: Now) -> pa.Table:
+    """The delta for the keys in ``CHANGED``: the key as live has it, of a row that is gone as the journal has it."""
+    import pyarrow as pa
+
+    parts = [
+        sql.SQL("coalesce({}, {})").format(chunks.value(c, "t"), chunks.value(c, "k"))
+        if c.name in table.key
+        else chunks.value(c, "t")
+        for c in chunks.stored(table.columns)
+    ]
+    query = sql.SQL(
+        "COPY (SELECT {absent} IS NULL, {columns} FROM {changed} k LEFT JOIN {live} t ON {same}) TO STDOUT (FORMAT csv)"
+    ).format(
+        absent=sql.Identifier("t", table.key[0]),
+        columns=sql.SQL(", ").join(parts),
+        changed=CHANGED,
+        live=shape.source(conn, table.spec.name),
+        same=touched.same(table.key, "t", "k"),
+    )
+    columns = (GONE_COLUMN, *chunks.stored(table.columns))
+    with conn.cursor() as cursor, cursor.copy(query) as copy:
+        return pa.Table.from_batches(list(chunks.from_csv(copy, columns)), schema=chunks.schema(columns))
+
+
+def _delta(changed: pa.Table, gone: pa.Table, table: Now) -> pa.Table:
+    """Rows that are there, then keys of rows that are gone with nulls beside them."""
+    import pyarrow as pa
+
+    layout = chunks.schema((GONE_COLUMN, *chunks.stored(table.columns)))
+
+    def flagged(rows: pa.Table, flag: bool) -> pa.Table:
+        count = rows.num_rows
+        columns = [
+            rows.column(f.name) if f.name in rows.column_names else pa.nulls(count, f.type) for f in list(layout)[1:]
+        ]
+        return pa.Table.from_arrays([pa.repeat(pa.scalar(flag), count), *columns], schema=layout)
+
+    return pa.concat_tables([flagged(changed, False), flagged(gone, True)])
+
+
+def _with(
+    store: Store, base: TableManifest, table: Now, delta: pa.Table, *, rows: int, method: Method
+) -> TableManifest:
+    """The base with one delta more; with all of them merged into one when they are many."""
+    deltas: Sequence[Chunk] = base.deltas
+    if delta.num_rows:
+        deltas = (*deltas, pieces.keep(store, delta))
+    made = replace(
+        base,
+        columns=table.columns,
+        rows=rows,
+        deltas=tuple(deltas),
+        leaves=table.leaves,
+        method=method,
+        fingerprint=(),
+    )
+    if len(deltas) > MAX_DELTAS:
+        made = replace(made, deltas=(pieces.keep(store, reading.merged(store, made)),))
+    return made
