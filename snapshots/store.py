@@ -37,7 +37,6 @@ from .point_errors import (
     KeyMissing,
     NotEncrypted,
     PointMissing,
-    StoreBusy,
     StoreUnreachable,
     UnknownFormat,
 )
@@ -196,8 +195,8 @@ class Store:
         presence = store_lock.Presence(self.backend, "writer", purpose)
         presence.enter()
         try:
-            if self._known_plain and self.reopened() is not None:
-                raise StoreBusy(f"The store {self.name} was encrypted meanwhile; start this {purpose} again.")
+            if self._known_plain:
+                self.reopened()  # it may have been encrypted meanwhile: then this is refused, as every later one
             self.sealer(create=True)
             yield
         finally:

@@ -12,7 +12,7 @@ import pytest
 from store_desk import KEY, KINDS, NEW_KEY, Place, place, s3_server
 
 from snapshots import encryption, rotation
-from snapshots.point_errors import BadKey, Damaged, KeyMissing, NotEncrypted, StoreBusy
+from snapshots.point_errors import BadKey, Damaged, KeyMissing, NotEncrypted
 from snapshots.store import Store, chunk_path, manifest_path
 
 CONTENT = b"secret rows " * 50
@@ -173,7 +173,7 @@ def test_a_plain_store_is_encrypted_by_a_rotation(where: Place) -> None:
     assert store.read_object("holds/desk/p1.json") == b"why"
     assert all(encryption.is_sealed(d) is not p.startswith("keys/") for p, d in _raw(store).items())
     assert hashlib.sha256(CONTENT).hexdigest() not in "".join(_raw(store))
-    with pytest.raises(StoreBusy, match="encrypted meanwhile"):
+    with pytest.raises(KeyMissing, match="none is given"):
         _fill(plain, "p3")
     assert rotation.state(where.open()) == "encrypted"
 
