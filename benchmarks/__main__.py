@@ -18,9 +18,14 @@ from benchmarks import (
     capture_incr,
     event_contained,
     event_running,
+    growth,
+    journal_cost,
+    memory,
     repair_journal,
     repair_scan,
     scale,
+    undo_100k,
+    writer_stall,
 )
 from benchmarks.outcome import Growth, Machine, Outcome, document, table, write
 from benchmarks.service import BenchmarkError
@@ -30,12 +35,18 @@ from snapshots.errors import SnapshotError
 RESULTS: Final = Path(__file__).with_name("results.json")
 Benchmark = Callable[[Stage], Sequence[Outcome | Growth]]
 ALL: Final[Mapping[str, Benchmark]] = {
+    undo_100k.ID: undo_100k.run,
     **repair_journal.ALL,
     **repair_scan.ALL,
+    writer_stall.ID: writer_stall.run,
     capture_incr.JOURNAL: capture_incr.by_journal,
     capture_incr.SCAN: capture_incr.by_scan,
     capture_full.FULL: capture_full.full,
     capture_full.SIZE: capture_full.size,
+    journal_cost.TPS: journal_cost.tps,
+    journal_cost.BULK: journal_cost.bulk,
+    memory.ID: memory.run,
+    growth.ID: growth.run,
     event_contained.ID: event_contained.run,
     event_running.ID: event_running.run,
 }
@@ -48,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parsed(arguments)
     wanted = options.only or list(ALL)
     outcomes: list[Outcome] = []
-    growth: list[Growth] = []
+    grown: list[Growth] = []
     broken: list[str] = []
     machine = Machine(processors=os.cpu_count() or 1, load=os.getloadavg()[0])
     with Stage(say=say, number=options.rounds, rows=options.scale) as stage:
@@ -56,14 +67,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(f"{name}: measuring")
             try:
                 for found in ALL[name](stage):
-                    (outcomes if isinstance(found, Outcome) else growth).append(found)  # type: ignore[arg-type]
+                    (outcomes if isinstance(found, Outcome) else grown).append(found)  # type: ignore[arg-type]
             except (BenchmarkError, SnapshotError, psycopg.Error) as error:
-                broken.append(f"{name}: {error}")
+                broken.append(f"{name}: {str(error).splitlines()[0]}")
                 say(f"benchmarks: {broken[-1]}")
-        made = document(stage.measured(), outcomes, machine, growth)
-    if outcomes or growth:
+        made = document(stage.measured(), outcomes, machine, grown)
+    if outcomes or grown:
         write(options.out, made)
-    sys.stdout.write(f"{json.dumps(made, indent=1) if options.json else table(outcomes, machine, growth)}\n")
+    sys.stdout.write(f"{json.dumps(made, indent=1) if options.json else table(outcomes, machine, grown)}\n")
     for text in broken:
         sys.stderr.write(f"benchmarks: not measured: {text}\n")
     return 0 if not broken and all(o.holds for o in outcomes) else MISSED

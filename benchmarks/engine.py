@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 from benchmarks import shop
 from benchmarks.damage import RUN
 from benchmarks.race import timed
-from benchmarks.site import CAPTURER, RECOVERER, WORKFLOW, Database
+from benchmarks.site import CAPTURER, INSTALLER, RECOVERER, WORKFLOW, Database
 from platforms.fake import FakePlatform
 from snapshots import capture, undo
 from snapshots.model import Policy, RecoveryPoint, RunRef, UndoSpec
@@ -84,6 +84,14 @@ def repair(db: Database, store: Store, point: RecoveryPoint, source: Source) -> 
                 caps=caps,
             )
     return applied.seconds, planned.seconds
+
+
+def load_empty(db: Database, store: Store, point: RecoveryPoint) -> None:
+    """The whole point into tables without rows (role: installer)."""
+    from snapshots import restore_copy
+
+    with db.open(INSTALLER) as conn:
+        restore_copy.into_empty(conn, point, store)
 
 
 def stored_bytes(folder: Path) -> int:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import damage, engine, programs, proof, shop
+from benchmarks import damage, engine, programs, proof
 from benchmarks.outcome import Outcome
 from benchmarks.race import Lap, race, timed
 from benchmarks.site import CAPTURER, CLERK, INSTALLER
@@ -12,6 +14,7 @@ from benchmarks.site import CAPTURER, CLERK, INSTALLER
 if TYPE_CHECKING:
     from benchmarks.base import Base
     from benchmarks.proof import Sums
+    from benchmarks.site import Database
     from benchmarks.stage import Stage
     from snapshots.model import RecoveryPoint
     from snapshots.store import Store
@@ -63,14 +66,19 @@ def dumped(stage: Stage) -> Lap:
 
 def prove(stage: Stage, base: Base, store: Store, point: RecoveryPoint, wanted: Sums) -> bool:
     """Load the point into an empty copy of the schema and compare."""
-    from snapshots import restore_copy
-
-    with stage.copy(None) as db:
-        schema = stage.folder() / "schema.dump"
-        programs.dump(stage.pristine(base.asked), schema, "-Fc", "--schema-only")
-        programs.restore(db, schema)
-        with db.open(INSTALLER) as conn:
-            restore_copy.into_empty(conn, point, store, shop.NAMES)
+    with hollow(stage, base) as db:
+        engine.load_empty(db, store, point)
         with db.open(INSTALLER) as conn:
             proof.same(proof.sums(conn), wanted, what=f"capture of point {point.id}")
     return True
+
+
+@contextmanager
+def hollow(stage: Stage, base: Base) -> Iterator[Database]:
+    """The shop's tables without rows, with all else."""
+    schema = stage.once(f"schema {base.asked}", lambda: stage.folder() / "schema.dump")
+    if not schema.exists():
+        programs.dump(stage.pristine(base.asked), schema, "-Fc", "--schema-only")
+    with stage.copy(None) as db:
+        programs.restore(db, schema)
+        yield db

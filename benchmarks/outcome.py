@@ -172,7 +172,7 @@ def _cells(outcome: Outcome) -> tuple[str, ...]:
 
 
 def _amount(outcome: Outcome, value: float) -> str:
-    return f"{value:.2f} {outcome.unit}" if value >= 1 or outcome.unit != "s" else f"{value * 1000:.0f} ms"
+    return f"{value:.2f} {outcome.unit}" if value >= 1 or outcome.unit != "s" else f"{value * 1000:.3g} ms"
 
 
 def _beside(outcome: Outcome) -> str:

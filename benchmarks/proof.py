@@ -42,3 +42,8 @@ def differ(found: Sums, wanted: Sums, *, what: str) -> None:
     """Raise when nothing differs: there would be nothing to repair."""
     if all(found[t] == wanted[t] for t in wanted):
         raise BenchmarkError(f"{what}: nothing was damaged, so nothing would be measured")
+
+
+def count(conn: Connection[Any], table: str) -> int:
+    row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(qualified(table))).fetchone()
+    return int(row[0]) if row else 0

@@ -74,6 +74,7 @@ class Database:
 class Site:
     """Use :func:`opened`. ``databases`` made by :meth:`copy` are dropped at the end."""
 
+    folder: Path
     cluster: Cluster
     password: str = field(repr=False)
     say: Callable[[str], None]
@@ -181,16 +182,12 @@ def opened(
     """The site in ``folder`` (default: below ``$REINSTATE_CACHE``), started if need be."""
     folder = folder or default_cache() / "benchmarks"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    known = secrets.ensure(folder / "secrets.env", "BENCH_SUPERUSER", _SECRET)
-    cluster = Cluster(
-        folder / "postgres", superuser_password=known["BENCH_SUPERUSER"], settings={**SETTINGS, **dict(settings)}
-    )
+    site = attached(folder, say=say, settings=settings)
     with ExitStack() as stack:
         users = stack.enter_context((folder / "users.lock").open("w"))
         with locked(folder / ".start.lock", patience_s=PATIENCE_S, waiting=say):
             fcntl.flock(users, fcntl.LOCK_SH)
-            cluster.start()
-            site = Site(cluster=cluster, password=known[_SECRET], say=say)
+            site.cluster.start()
             _make_roles(site)
         try:
             site.sweep()
@@ -204,7 +201,18 @@ def opened(
                 except BlockingIOError:
                     pass
                 else:
-                    cluster.stop()
+                    site.cluster.stop()
+
+
+def attached(
+    folder: Path, *, say: Callable[[str], None] = lambda _: None, settings: Sequence[tuple[str, str]] = ()
+) -> Site:
+    """The site in ``folder`` as it is; nothing is started."""
+    known = secrets.ensure(folder / "secrets.env", "BENCH_SUPERUSER", _SECRET)
+    cluster = Cluster(
+        folder / "postgres", superuser_password=known["BENCH_SUPERUSER"], settings={**SETTINGS, **dict(settings)}
+    )
+    return Site(folder=folder, cluster=cluster, password=known[_SECRET], say=say)
 
 
 def _make_roles(site: Site) -> None:
