@@ -81,16 +81,22 @@ def would_lose(
 
 
 def computed(
-    conn: Connection[Any], made: Sequence[Frame], target: Target, store: Store | None, *, keys: int = 0
+    conn: Connection[Any],
+    made: Sequence[Frame],
+    target: Target,
+    store: Store | None,
+    *,
+    keys: int = 0,
+    look: bool = True,
 ) -> tuple[TableDiff, ...]:
-    """Fill ``want`` of each table, in the caller's transaction, and describe it. A chain that the journal broke sends a
-    table to the comparison with the point; without a point it is :class:`Refused`."""
+    """Fill ``want`` of each table, in the caller's transaction, and describe it. Raises :class:`Refused` where the
+    journal missed changes; without ``look`` the live rows are left to whoever overwrites them."""
     found = []
     for frame in made:
         how: How = "journal"
         if frame.how == "journal":
             restore_journal.compute(conn, frame, target.position)
-            if broken := counts(conn, frame)["X"]:
+            if broken := counts(conn, frame)["X"] or (restore_journal.unlike(conn, frame) if look else 0):
                 raise Refused(
                     f"The journal missed changes of {broken} rows of {frame.name}: their images do not link up; "
                     "compare with a recovery point (`--source scan`)."

@@ -94,7 +94,7 @@ def apply(
                     return done
                 made, _ = frames(conn, goal, tables, source)
                 _refuse(restore_checks.problems(conn, tables, made))
-                looked = computed(conn, made, goal, store)
+                looked = computed(conn, made, goal, store, look=False)
                 seen = restore_checks.here(conn)
             with staging.transaction(conn):
                 done = _write(

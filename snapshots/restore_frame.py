@@ -63,6 +63,17 @@ class Frame:
     def keys(self, alias: str | None = None) -> sql.Composed:
         return names(self.key, alias)
 
+    def ours(self, live: str, want: str) -> sql.Composed:
+        """The live row that ``want`` is about: by key, or by place where there is none."""
+        if self.key:
+            return self.same_key(live, want)
+        return sql.SQL("{} = {} AND {} = {}").format(
+            sql.Identifier(live, "ctid"),
+            sql.Identifier(want, "rj_tid"),
+            sql.Identifier(live, "tableoid"),
+            sql.Identifier(want, "rj_rel"),
+        )
+
     def same_key(self, left: str, right: str) -> sql.Composed:
         return matching(left, self.key, right, self.key)
 
@@ -220,12 +231,12 @@ def rows(conn: Connection[Any], frame: Frame) -> int:
 
 def want(conn: Connection[Any], frame: Frame) -> None:
     """The empty table of what is wanted: ``rj_do`` (D, U, I; X for a broken chain), the live row it is about, and the
-    row as it shall be (of a row to be deleted, as it is)."""
+    row as it shall be (of a row to be deleted, as it is). The journal names the live row by the image ``rj_after``."""
     conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(frame.temp("want")))
     conn.execute(
         sql.SQL(
             "CREATE TEMP TABLE {} AS SELECT 'D'::\"char\" AS rj_do, t.tableoid AS rj_rel, t.ctid AS rj_tid,"
-            " t.xmin AS rj_xmin, {} FROM {} t WITH NO DATA"
+            " t.xmin AS rj_xmin, t.ctid AS rj_after, {} FROM {} t WITH NO DATA"
         ).format(frame.temp("want"), frame.values("t"), frame.live)
     )
 

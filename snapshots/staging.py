@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from psycopg import Connection, pq, sql
+from psycopg import Connection, errors, pq, sql
 
 from . import chunks, reading
 from .errors import Refused
@@ -18,12 +18,18 @@ from .store import Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
+TEMP_BUFFERS = "128MB"
+"""Server memory at most for what is compared; the default of 8 MB would make every look at it a read."""
+
 
 @contextmanager
 def transaction(conn: Connection[Any], *, repeatable: bool = False) -> Iterator[None]:
     """One transaction with settled output. Refuses a connection that is already in one: its end would not be ours."""
     if conn.info.transaction_status != pq.TransactionStatus.IDLE:
         raise Refused("The connection is inside a transaction; commit or roll back before comparing with a point.")
+    with suppress(errors.InvalidParameterValue, errors.FeatureNotSupported), conn.transaction():
+        # Only before a session's first temporary table; later it stays as it is.
+        conn.execute(sql.SQL("SET temp_buffers = {}").format(sql.Literal(TEMP_BUFFERS)))
     with conn.transaction():
         if repeatable:
             conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
