@@ -23,7 +23,7 @@ from psycopg import Connection, errors, sql
 
 from platforms.base import Platform, RunState, WorkflowInfo
 
-from . import chunks, database, increments, journal_shape, pieces, points, position, segments, shape
+from . import chunks, database, definition, increments, journal_shape, pieces, points, position, segments, shape
 from .model import Chunk, Position, RecoveryPoint, Segment, TableManifest, TableSpec, WorkflowState
 from .pieces import Readers, Runner, Work
 from .point_errors import LogicMoved, TableMissing, WorkflowMissing, translated
@@ -110,6 +110,8 @@ def tables(
     manifest but not copied. A policy that would hide rows from the capturer is an error.
     """
     with translated(), Readers(dsn, snapshot.id, workers=workers) as readers:
+        if base is None and run is None:
+            readers.warm()
         work = Work(conn=snapshot.conn, readers=readers, store=store)
         here = [increments.now(snapshot.conn, spec) for spec in specs]
         made: dict[str, TableManifest] = {}
@@ -196,6 +198,7 @@ def capture(
                 manifests = tables(
                     snapshot, dsn, specs, store, base=leaning, method=method, workers=workers, run=run, say=say
                 )
+                manifests = definition.attached(snapshot.conn, manifests)
                 if fingerprint:
                     manifests = _fingerprinted(snapshot, manifests)
                 history = _history(snapshot, specs, store, base, leaning)

@@ -116,7 +116,9 @@ class Readers:
         self._own = threading.local()
         self._sessions = ExitStack()
         self._opening = threading.Lock()
-        self._pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="capture")
+        self._first: Reader | None = None
+        self._workers = max(1, workers)
+        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="capture")
 
     def __enter__(self) -> Readers:
         return self
@@ -135,12 +137,23 @@ class Readers:
                 future.cancel()
             wait(waiting)
 
+    def warm(self) -> None:
+        """Begin to open the sessions now, while their caller still plans."""
+        for _ in range(self._workers):
+            self._pool.submit(self._reader)
+
     def _do(self, work: Callable[[Reader, Piece], T], part: Piece) -> T:
-        if not hasattr(self._own, "reader"):
-            reader = Reader(self._dsn, self._snapshot_id)
+        return work(self._reader(), part)
+
+    def _reader(self) -> Reader:
+        """This thread's session."""
+        found: Reader | None = getattr(self._own, "reader", None)
+        if found is None:
             with self._opening:
-                self._own.reader = self._sessions.enter_context(reader)
-        return work(self._own.reader, part)
+                found = self._sessions.enter_context(Reader(self._dsn, self._snapshot_id, beside=self._first))
+                self._first = self._first or found
+            self._own.reader = found
+        return found
 
 
 def _cut(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:

@@ -20,6 +20,8 @@ from .errors import Refused, SnapshotError, Unreachable
 from .model import ColumnInfo
 
 BATCH_BYTES = 4 * 1024 * 1024
+_SETTINGS = {**chunks.SETTINGS, "search_path": "pg_catalog"}
+"""With nothing but ``pg_catalog`` in the path, names inside values (regclass and its like) print in full."""
 
 
 class Reader:
@@ -28,21 +30,24 @@ class Reader:
     The snapshot must be held by its exporter until the reader is closed. Raises :class:`Unreachable`.
     """
 
-    def __init__(self, dsn: str, snapshot_id: str) -> None:
+    def __init__(self, dsn: str, snapshot_id: str, *, beside: Reader | None = None) -> None:
+        """``beside``: another reader of the same database, from which this one takes what it knows of types."""
+        self._dsn = dsn
         with _translated(dsn):
-            given = conninfo.conninfo_to_dict(dsn)
-            given.setdefault("connect_timeout", 10)
-            given["application_name"] = "reinstate capture"
-            self._dsn = dsn
-            self._conn = dbapi.connect(
-                conninfo.make_conninfo("", **{name: str(value) for name, value in given.items()})
-            )
+            if beside is not None:
+                self._conn: Any = beside._conn.adbc_clone()
+            else:
+                given = {name: str(value) for name, value in conninfo.conninfo_to_dict(dsn).items()}
+                given.setdefault("connect_timeout", "10")
+                given["application_name"] = "reinstate capture"
+                self._conn = dbapi.connect(conninfo.make_conninfo("", **given))
         try:
             with _translated(dsn), self._conn.cursor() as cursor:
                 cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 cursor.execute(f"SET TRANSACTION SNAPSHOT '{_plain(snapshot_id)}'")
-                for name, value in chunks.SETTINGS.items():
-                    cursor.execute(f"SET LOCAL {name} = '{value}'")
+                settled = ", ".join(f"set_config('{n}', '{v}', true)" for n, v in _SETTINGS.items())
+                cursor.execute(f"SELECT {settled}")
+                cursor.fetchall()
         except BaseException:
             self.close()
             raise
