@@ -199,6 +199,7 @@ def capture(
                     snapshot, dsn, specs, store, base=leaning, method=method, workers=workers, run=run, say=say
                 )
                 manifests = definition.attached(snapshot.conn, manifests)
+                manifests = definition.attached(snapshot.conn, manifests)
                 if fingerprint:
                     manifests = _fingerprinted(snapshot, manifests)
                 history = _history(snapshot, specs, store, base, leaning)

@@ -203,6 +203,8 @@ class TableManifest:
     """Sums of row hashes by bucket at the point's position, where they were asked for; see ``fingerprint.py``."""
     erased: str = ""
     """Up to which erasure its rows are honest, as :func:`erasure.honoured` says; later ones hide rows of it."""
+    definition: dict[str, Any] = field(default_factory=dict, repr=False)
+    """How the table is made, so that it can be made again: see :mod:`snapshots.definition`. Empty in older points."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
