@@ -23,7 +23,19 @@ from psycopg import Connection, errors, sql
 
 from platforms.base import Platform, RunState, WorkflowInfo
 
-from . import chunks, database, definition, increments, journal_shape, pieces, points, position, segments, shape
+from . import (
+    chunks,
+    database,
+    definition,
+    erasure,
+    increments,
+    journal_shape,
+    pieces,
+    points,
+    position,
+    segments,
+    shape,
+)
 from .model import Chunk, Position, RecoveryPoint, Segment, TableManifest, TableSpec, WorkflowState
 from .pieces import Readers, Runner, Work
 from .point_errors import LogicMoved, TableMissing, WorkflowMissing, translated
@@ -199,7 +211,7 @@ def capture(
                     snapshot, dsn, specs, store, base=leaning, method=method, workers=workers, run=run, say=say
                 )
                 manifests = definition.attached(snapshot.conn, manifests)
-                manifests = definition.attached(snapshot.conn, manifests)
+                manifests = erasure.marked(store, app, manifests, leaning)
                 if fingerprint:
                     manifests = _fingerprinted(snapshot, manifests)
                 history = _history(snapshot, specs, store, base, leaning)

@@ -18,7 +18,7 @@ import hmac
 import json
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import Connection
 
 from .errors import Refused
+from .model import RecoveryPoint, TableManifest
 from .point_errors import Damaged
 from .store import Store
 
@@ -173,6 +174,21 @@ def honoured(store: Store, app: str) -> str:
     before reading."""
     known = entries(store, app)
     return known[-1].at.isoformat() if known else ""
+
+
+def marked(
+    store: Store, app: str, manifests: Iterable[TableManifest], base: RecoveryPoint | None
+) -> tuple[TableManifest, ...]:
+    """The tables of a point being captured with the erasure up to which they are honest: those read from live know all
+    of them, those that lean on the chunks of ``base`` no more than it does. While a capture writes nobody erases."""
+    mark = honoured(store, app)
+    then = {t.name: t for t in base.tables} if base else {}
+    made = []
+    for table in manifests:
+        before = then.get(table.name)
+        leans = before is not None and not {c.sha256 for c in before.chunks}.isdisjoint(c.sha256 for c in table.chunks)
+        made.append(replace(table, erased=before.erased if before is not None and leans else mark))
+    return tuple(made)
 
 
 def entries(store: Store, app: str) -> tuple[Entry, ...]:

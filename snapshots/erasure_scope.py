@@ -70,8 +70,8 @@ def scopes(
     for spec in specs:
         columns = database.columns(conn, spec.name)
         subject = subjects.get(spec.name)
-        if subject is not None and subject not in {c.name for c in columns}:
-            raise Refused(f"table {spec.name} has no column {subject}: correct the catalogue, or --where")
+        if subject is not None and subject not in {c.name for c in columns if not c.generated}:
+            raise Refused(f"table {spec.name} has no stored column {subject}: correct the catalogue, or --where")
         optional = {c.name for c in columns if not c.not_null} - set(spec.key)
         links = tuple(
             Link(
@@ -157,7 +157,7 @@ def mentions(
 ) -> dict[str, int]:
     """Rows (of the live table, or images of the twin) whose text contains ``value``, by column, apart from those that
     meet a condition."""
-    texts = [c for c in scope.columns if _may_mention(c)]
+    texts = [c for c in scope.columns if _may_mention(c) and not c.generated]
     if not texts:
         return {}
     counts = sql.SQL(", ").join(
