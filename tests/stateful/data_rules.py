@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from data_model import Key, Model, Open, Refusal, Row, State, Statement, Transac
 from data_schemas import AUDIT, COUNT, PALETTE, Table
 from psycopg import errors
 
-from snapshots import capture, journal, points, reading, restore, undo
+from snapshots import capture, journal, points, reading, restore, retention, undo
 from snapshots.errors import Incomplete, Refused
 from snapshots.model import Policy, Position, RecoveryPoint, RunRef, UndoSpec
 from snapshots.point_errors import Busy
@@ -240,17 +241,16 @@ class Life:
         base = self.points[which % len(self.points)][0] if self.points and method != "full" else None
         if base is None and method in ("journal", "scan"):
             return
-        try:
-            import inspect
-
-            kw = {"base": base, "method": method} if "base" in inspect.signature(capture.capture).parameters else {}
-            point = capture.capture(
-                self.desk.dsn("capturer"), self.desk.specs, {}, NoPlatform(), self.store, app="m", **kw
-            )
-        except Refused:
-            assert method == "journal", "only the journal may be too short"
-            assert self.pruned_at >= 0, "the journal was never pruned"
-            return
+        point = capture.capture(
+            self.desk.dsn("capturer"),
+            self.desk.specs,
+            {},
+            NoPlatform(),
+            self.store,
+            app="m",
+            base=base,
+            method=method,  # type: ignore[arg-type]
+        )
         self._did(f"captured {point.tables[0].method}")
         assert self._read(point) == self.model.committed
         self.points.append((point, dict(self.model.committed), self.model.clock))
@@ -391,9 +391,25 @@ class Life:
         self._did("pruned the journal")
 
     def prune_store(self, keep: int) -> None:
-        kept = {p.id for p in points.listing(self.store, "m").points}
-        assert {p.id for p, _, _ in self.points} == kept
-        _ = keep
+        """No grace for young pieces: nobody captures meanwhile. Every point that stays can still be read."""
+        before = [point.id for point, _, _ in self.points]
+        pruned = retention.prune(self.store, "m", KeepLast(last=keep), dry_run=False, grace_s=-1)
+        assert pruned.problems == ()
+        assert sorted(pruned.kept) == sorted(before)[-keep:]
+        self.points = [known for known in self.points if known[0].id in pruned.kept]
+        for point, state, _ in self.points:
+            assert points.audit(self.store, point) == ()
+            assert self._read(point) == state
+        self._did("pruned the store")
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeepLast:
+    last: int
+    hourly: int = 0
+    daily: int = 0
+    weekly: int = 0
+    monthly: int = 0
 
 
 def ident_of(table: Table, n: int) -> str:
