@@ -73,7 +73,7 @@ def apply(
         found = erasure_find.find(conn, store, app, specs, who)
         plan = erasure_plan.plan(conn, store, app, found)
         if plan.problems:
-            raise Refused(plan.problems[0])
+            raise Refused("; ".join(plan.problems))
         if plan.plan_hash != plan_hash:
             raise Refused("what there is to erase has changed since it was shown: look at the new plan, then run again")
         entry, images = "", dict[str, int]()

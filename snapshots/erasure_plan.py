@@ -170,7 +170,7 @@ class _Count:
         conditions = self.found.conditions(scope.name)
         unlink = self._unlinking(scope)
         images = erasure_scope.count_images(self.conn, scope, conditions)
-        cleared = erasure_scope.count_images(self.conn, scope, unlink)
+        cleared = erasure_scope.count_images(self.conn, scope, [*conditions, *unlink]) - images
         stored = segments = 0
         for piece in self.found.pieces:
             if piece.table != scope.name:
