@@ -27,6 +27,7 @@ from console.commands import (
     protect,
     recover,
     roles,
+    store,
     up,
     wreck,
 )
@@ -80,6 +81,7 @@ for module in (
     journal,
     protect,
     points,
+    store,
     erase,
     incident,
     recover,

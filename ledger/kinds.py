@@ -22,6 +22,7 @@ CONTAIN_LIVE_BEFORE: Final = "contain.live-before"
 CONTAIN_PROVEN: Final = "contain.proven"
 CONTAIN_FAILED: Final = "contain.failed"
 POINT_TAKEN: Final = "point.taken"
+POINT_PROVEN: Final = "point.proven"
 PLAN_MADE: Final = "plan.made"
 PLAN_APPROVED: Final = "plan.approved"
 PLAN_REJECTED: Final = "plan.rejected"
@@ -71,6 +72,7 @@ BODY_FIELDS: Final[dict[str, str]] = {
     CONTAIN_PROVEN: "workflows [key], seconds, stopped_runs [run id], roles? [role], proof? [sentence]",
     CONTAIN_FAILED: "workflows [key], reason",
     POINT_TAKEN: "point, verified, rows, workflows {key: version}, in_flight n, seconds?",
+    POINT_PROVEN: "point, passed, rows, ran n, failed [sentence], problems [sentence], seconds",
     PLAN_MADE: "the plan as plain JSON and its hash; mode, policy, effects [{table, delete, update, insert, merged}], "
     "conflicts {kind: n}, suspects n, events [...], steps [{id, kind, title}], notes [sentence], objectives?",
     PLAN_APPROVED: "plan_hash, by, reason, identity_proven",

@@ -163,6 +163,13 @@ def _point(entry: Entry) -> str:
     return f"Recovery point {name} taken, {'verified' if entry.body.get('verified') else 'not verified'}"
 
 
+def _proven_point(entry: Entry) -> str:
+    name, body = entry.body.get("point", "?"), entry.body
+    if body.get("passed"):
+        return f"Recovery point {name} proven: restored into an empty database, {body.get('ran', 0)} checks held"
+    return f"Recovery point {name} could not be proven: {_names([*body.get('problems', ()), *body.get('failed', ())])}"
+
+
 def _until(body: Mapping[str, Any]) -> str:
     from ledger.metrics import instant  # which reads stories itself
 
@@ -239,6 +246,7 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.CONTAIN_PROVEN: _proven,
     kinds.CONTAIN_FAILED: lambda e: f"The pause could not be proven{_because(e.body)}",
     kinds.POINT_TAKEN: _point,
+    kinds.POINT_PROVEN: _proven_point,
     kinds.PLAN_MADE: _planned,
     kinds.PLAN_APPROVED: _decided("approved"),
     kinds.PLAN_REJECTED: _decided("rejected"),

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -163,14 +163,16 @@ def prune(
     keep: Keep,
     *,
     dry_run: bool,
+    only: Collection[str] | None = None,
     now: datetime | None = None,
     grace_s: float = GRACE_S,
     seen: Callable[[str], None] = lambda _: None,
 ) -> Pruned:
     """Drop the points of ``app`` that :func:`choose` drops, then every piece that no point of any app names.
 
-    Interrupted, it is simply run again. The caller holds the app's lease. ``grace_s``: pieces younger than this stay.
-    ``seen`` hears each path that goes. Raises :class:`StoreBusy` when a capture is at work, and the store's errors.
+    ``only``: of the points, drop no others than these (that were shown). ``grace_s``: pieces younger than this stay.
+    ``seen`` hears each path that goes. The caller holds the app's lease. Interrupted, it is simply run again. Raises
+    :class:`StoreBusy` when a capture is at work, and the store's errors.
     """
     at = now or datetime.now(UTC)
     alone = nullcontext() if dry_run else store.exclusively(f"pruning of {app}")
@@ -183,6 +185,12 @@ def prune(
             proven={p.point for p in proof.proofs(store, app) if p.passed},
             now=at,
         )
+        spared = tuple(
+            replace(c, why=("not among those that were shown",))
+            for c in dropped
+            if only is not None and c.point.id not in only
+        )
+        kept, dropped = kept + spared, tuple(c for c in dropped if only is None or c.point.id in only)
         going = {c.point.id for c in dropped}
         needed, problems = _marked(store, app, going)
         swept = [] if problems else _unneeded(store, needed, before=time.time() - grace_s)

@@ -130,6 +130,16 @@ def test_a_sentence_copes_with_an_empty_and_with_a_strange_body(kind: str) -> No
             "ann did: undo of run 7: wrong prices",
             "plain",
         ),
+        (
+            entry(kinds.POINT_PROVEN, point="p1", passed=True, ran=7),
+            "Recovery point p1 proven: restored into an empty database, 7 checks held",
+            "plain",
+        ),
+        (
+            entry(kinds.POINT_PROVEN, point="p1", passed=False, ran=7, problems=["shop.orders: 3 rows differ"]),
+            "Recovery point p1 could not be proven: shop.orders: 3 rows differ",
+            "plain",
+        ),
         (entry("custom.kind-of_thing"), "Custom kind of thing (undo)", "plain"),
     ],
 )
