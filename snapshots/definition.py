@@ -84,14 +84,16 @@ SELECT p.polname AS name, p.polpermissive AS permissive, p.polcmd::text AS comma
 FROM pg_policy p WHERE p.polrelid = %s ORDER BY p.polname
 """
 _GRANTS = """
-SELECT x.grantee::regrole::text AS role, x.grantee = 0 AS public, x.privilege_type AS privilege, NULL AS "column",
-    x.is_grantable AS grantable
+SELECT g.rolname AS role, x.privilege_type AS privilege, NULL AS "column", x.is_grantable AS grantable
 FROM pg_class c CROSS JOIN LATERAL aclexplode(coalesce(c.relacl, acldefault(
-    CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))) x WHERE c.oid = %(oid)s
-UNION ALL SELECT x.grantee::regrole::text, x.grantee = 0, x.privilege_type, a.attname, x.is_grantable
-FROM pg_attribute a CROSS JOIN LATERAL aclexplode(a.attacl) x
-WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY 4 NULLS FIRST, 1, 3
+    CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::"char", c.relowner))) x
+LEFT JOIN pg_roles g ON g.oid = x.grantee WHERE c.oid = %(oid)s AND (x.grantee = 0 OR g.oid IS NOT NULL)
+UNION ALL SELECT g.rolname, x.privilege_type, a.attname, x.is_grantable
+FROM pg_attribute a CROSS JOIN LATERAL aclexplode(a.attacl) x LEFT JOIN pg_roles g ON g.oid = x.grantee
+WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped AND (x.grantee = 0 OR g.oid IS NOT NULL)
+ORDER BY 3 NULLS FIRST, 1 NULLS FIRST, 2
 """
+"""A grant without a role is one to PUBLIC."""
 _COMMENTS = """
 SELECT 'TABLE' AS what, NULL AS name, obj_description(%(oid)s, 'pg_class') AS text
 UNION ALL SELECT 'COLUMN', attname, col_description(attrelid, attnum) FROM pg_attribute

@@ -6,7 +6,7 @@ a restore from a point is only ever offered, with :func:`would_lose` beside it, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,9 +14,9 @@ from psycopg import Connection, sql
 
 from . import journal, journal_shape, restore_journal, restore_scan, staging
 from .errors import Refused
-from .model import Gap, JournalTx, Position, RecoveryPoint, TableManifest, TableSpec
-from .point_errors import TableMissing, translated
-from .restore_frame import Frame, Target, counts, drop, frames, names, rows, target_of
+from .model import Gap, JournalTx, Position, RecoveryPoint, TableSpec
+from .point_errors import translated
+from .restore_frame import Frame, Target, counts, drop, frames, manifests, names, rows, target_of
 from .restore_model import ActorLoss, How, Key, Loss, Source, TableDiff
 from .store import Store
 
@@ -140,17 +140,6 @@ def loss_of(conn: Connection[Any], target: Target, found: Sequence[TableDiff], g
         for actor, written in sorted(by_actor.items())
     ]
     return Loss(point_id=target.title, tables=tuple(found), actors=tuple(actors), journaled=True, gaps=tuple(gaps))
-
-
-def manifests(point: RecoveryPoint, tables: Iterable[str] | None) -> tuple[TableManifest, ...]:
-    """The point's tables of those names, in the point's order. Raises :class:`TableMissing`."""
-    if tables is None:
-        return point.tables
-    wanted = set(tables)
-    absent = wanted - {t.name for t in point.tables}
-    if absent:
-        raise TableMissing(f"Point {point.id} does not hold {', '.join(sorted(absent))}; choose another point.")
-    return tuple(t for t in point.tables if t.name in wanted)
 
 
 def _described(conn: Connection[Any], frame: Frame, count: Mapping[str, int], *, how: How, keys: int) -> TableDiff:

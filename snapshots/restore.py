@@ -14,13 +14,14 @@ from typing import Any
 
 from psycopg import Connection
 
-from . import database, restore_checks, restore_journal, restore_rows, restore_scan, shape, staging
+from . import restore_checks, restore_journal, restore_rows, restore_scan, shape, staging
 from .diff import computed, loss_of, recounted
 from .errors import Refused
 from .model import Applied, Position, RecoveryPoint, TableSpec
 from .point_errors import CapPassed, StepApplied, translated
 from .restore_frame import Frame, Target, counts, drop, frames, target_of
 from .restore_model import Caps, RestorePlan, Source, TableDiff
+from .restore_table import forward
 from .store import Store
 from .undo_step import applied, record, tag
 
@@ -102,8 +103,8 @@ def apply(
                     goal,
                     tables,
                     made,
-                    seen,
-                    looked,
+                    seen=seen,
+                    looked=looked,
                     recovery_id=recovery_id,
                     step=step,
                     plan_hash=plan_hash,
@@ -121,9 +122,9 @@ def _write(
     goal: Target,
     tables: Sequence[TableSpec],
     made: Sequence[Frame],
+    *,
     seen: Position,
     looked: Sequence[TableDiff],
-    *,
     recovery_id: str,
     step: str,
     plan_hash: str,
@@ -135,8 +136,7 @@ def _write(
     foreign = shape.foreign_keys(conn, by_name)
     relations = tuple(dict.fromkeys((*foreign, *_declared(tables, foreign))))
     views = restore_checks.views(conn, made)
-    live = {f.name: f for f in made}
-    restore_checks.lock(conn, live, relations)
+    restore_checks.lock(conn, by_name, relations)
     if done := _done(conn, recovery_id, step, plan_hash):
         return done
     _catch_up(conn, made, seen)
@@ -180,16 +180,6 @@ def _catch_up(conn: Connection[Any], made: Sequence[Frame], seen: Position) -> N
 def _refuse(problems: Sequence[str]) -> None:
     if problems:
         raise Refused("; ".join(problems))
-
-
-def forward(conn: Connection[Any], recorded: dict[str, int], tables: Sequence[str]) -> list[str]:
-    """Move sequences of ``tables`` that are behind the point's value up to it, never back; names of those moved."""
-    moved = []
-    for name, counter in shape.sequences(conn, tables).items():
-        if name in recorded and counter.behind(recorded[name]):
-            conn.execute("SELECT setval(%s::regclass, %s, true)", (_text(conn, name), recorded[name]))
-            moved.append(name)
-    return moved
 
 
 def _behind(conn: Connection[Any], goal: Target, tables: Sequence[str]) -> tuple[str, ...]:
@@ -251,7 +241,3 @@ def _done(conn: Connection[Any], recovery_id: str, step: str, plan_hash: str) ->
     if done is not None and done.plan_hash != plan_hash:
         raise StepApplied(f"Step {step} of recovery {recovery_id} was applied by another plan; start a new recovery.")
     return done
-
-
-def _text(conn: Connection[Any], name: str) -> str:
-    return database.qualified(name).as_string(conn)

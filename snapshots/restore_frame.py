@@ -96,6 +96,17 @@ def target_of(target: RecoveryPoint | Position) -> Target:
     return Target(point=target, position=target.position)
 
 
+def manifests(point: RecoveryPoint, tables: Iterable[str] | None) -> tuple[TableManifest, ...]:
+    """The point's tables of those names, in the point's order. Raises :class:`TableMissing`."""
+    if tables is None:
+        return point.tables
+    wanted = set(tables)
+    absent = wanted - {t.name for t in point.tables}
+    if absent:
+        raise TableMissing(f"Point {point.id} does not hold {', '.join(sorted(absent))}; choose another point.")
+    return tuple(t for t in point.tables if t.name in wanted)
+
+
 def names(columns: Iterable[str], alias: str | None = None) -> sql.Composed:
     """``a, b`` or ``t.a, t.b``."""
     prefix = (alias,) if alias else ()
