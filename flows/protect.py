@@ -3,25 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
-from flows import forms, states
+from flows import capture_dask, forms, states
 from flows.recover import retryable
+
+if TYPE_CHECKING:
+    from snapshots.capture import Method
 
 
 @task(name="capture", retries=2, retry_delay_seconds=[2, 6], retry_condition_fn=retryable, persist_result=False)
-def capture(catalog: str, app: str) -> dict[str, Any]:
+def capture(catalog: str, app: str, method: Method | None = None) -> dict[str, Any]:
     """Capture logic and data together, prove them with the suites, publish the point."""
     from recovery.context import open_app
     from recovery.protect import protect as take
 
     with open_app(Path(catalog), app) as ctx:
-        point = take(ctx, say=get_run_logger().info)
-    return {"point": point.id, "verified": point.verified}
+        policy = ctx.app.capture
+        run = capture_dask.runner(catalog, app, workers=policy.workers) if policy.runner == "dask" else None
+        point = take(ctx, method=method, run=run, say=get_run_logger().info)
+    return {
+        "point": point.id,
+        "verified": point.verified,
+        "base": point.base,
+        "tables": {t.name: {"rows": t.rows, "method": t.method} for t in point.tables},
+    }
+
+
+@task(name="retention", retries=1, retry_delay_seconds=2, retry_condition_fn=retryable, persist_result=False)
+def retain(catalog: str, app: str) -> dict[str, Any]:
+    """Drop points that the catalogue's `store.keep` no longer wants, and what nothing needs any more."""
+    from recovery.context import open_app
+    from recovery.protect import retain as prune
+
+    with open_app(Path(catalog), app) as ctx:
+        done = prune(ctx, say=get_run_logger().info)
+    return {"dropped": list(done.dropped), "objects": done.objects, "bytes": done.bytes} if done else {}
 
 
 @flow(name="protect", flow_run_name="protect {app}", persist_result=False)
@@ -35,7 +56,9 @@ def protect(app: str, catalog: str = "") -> Any:
             started with.
     """
     try:
-        return taken(capture(str(forms.where(catalog)), app))
+        where = str(forms.where(catalog))
+        point = capture(where, app)
+        return taken({**point, "pruned": retain(where, app)})
     except Exception as error:  # noqa: BLE001 - each becomes a state with a name
         return states.failed(error)
 
