@@ -165,14 +165,18 @@ class Site:
             self.made.remove(made.name)
 
     def sweep(self) -> None:
-        """Drop what this process made, and what processes left that are gone."""
+        """Drop what processes left that are gone."""
         with self.admin() as admin:
             names = [r[0] for r in admin.execute("SELECT datname FROM pg_database WHERE datname LIKE 'bench\\_%%'")]
         for name in names:
             owner = name.split("_")[1]
-            if name in self.made or not owner.isdigit() or not psutil.pid_exists(int(owner)):
+            if not owner.isdigit() or not psutil.pid_exists(int(owner)):
                 self.drop(name)
-        self.made.clear()
+
+    def leave(self) -> None:
+        """Drop what this process made."""
+        while self.made:
+            self.drop(self.made.pop())
 
 
 @contextmanager
@@ -193,7 +197,7 @@ def opened(
             site.sweep()
             yield site
         finally:
-            site.sweep()
+            site.leave()
             with locked(folder / ".start.lock", patience_s=PATIENCE_S):
                 fcntl.flock(users, fcntl.LOCK_UN)
                 try:
