@@ -155,16 +155,20 @@ def blocked_keys(store: Store, app: str, table: str, keys: pa.Table) -> Column:
     return pa.repeat(pa.scalar(False), keys.num_rows) if found is None else found(keys)
 
 
-def images_gone(conn: Connection[Any], xids: Sequence[int]) -> dict[str, int]:
-    """How many row images of these transactions were erased from the journal, by table (any of our roles). Undoing them
-    leaves those rows alone, and says so with this."""
+def images_gone(
+    conn: Connection[Any], *, xids: Sequence[int] = (), runs: Sequence[tuple[str, str | None]] = ()
+) -> dict[str, int]:
+    """How many row images of these transactions and runs (actor, run) were erased from the journal, by table (any of
+    our roles). Nobody can undo them any more; an undo says so with this, and goes on with the others."""
     row = conn.execute("SELECT to_regclass('reinstate.erased') IS NOT NULL").fetchone()
-    if not xids or row is None or not row[0]:
+    if row is None or not row[0]:
         return {}
     rows = conn.execute(
-        """SELECT table_name, sum(images)::bigint FROM reinstate.erased WHERE xid = ANY (%s::text[]::xid8[])
+        """SELECT table_name, sum(images)::bigint FROM reinstate.erased e
+           WHERE xid = ANY (%s::text[]::xid8[]) OR EXISTS (
+               SELECT FROM unnest(%s::text[], %s::text[]) AS r(actor, run) WHERE r.actor = e.actor AND r.run = e.run)
            GROUP BY table_name ORDER BY table_name""",
-        ([str(x) for x in xids],),
+        ([str(x) for x in xids], [r[0] for r in runs], [r[1] for r in runs]),
     ).fetchall()
     return {r[0]: r[1] for r in rows}
 

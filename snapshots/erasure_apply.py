@@ -33,8 +33,8 @@ ERASED = "(erased)"
 
 _RECORD = """
 CREATE TABLE IF NOT EXISTS reinstate.erased (
-    entry text NOT NULL, table_name text NOT NULL, xid xid8 NOT NULL, images bigint NOT NULL,
-    at timestamptz NOT NULL DEFAULT clock_timestamp(), PRIMARY KEY (entry, table_name, xid))
+    entry text NOT NULL, table_name text NOT NULL, xid xid8 NOT NULL, actor name NOT NULL, run text,
+    images bigint NOT NULL, at timestamptz NOT NULL DEFAULT clock_timestamp())
 """
 
 
@@ -108,15 +108,15 @@ def _journal(
     with translated(), conn.transaction():
         row = conn.execute("SELECT clock_timestamp()").fetchone()
         assert row is not None  # noqa: S101 - the query has no condition
-        dropped: list[tuple[str, int, int]] = []
+        dropped: list[erasure_scope.Dropped] = []
         for scope in found.scopes:
             if scope.twin is None or scope.name in found.who.keep:
                 continue
             if conditions := found.conditions(scope.name):
-                by_xid = erasure_scope.drop_images(conn, scope, conditions)
-                dropped += [(scope.name, xid, n) for xid, n in by_xid.items()]
-                if by_xid:
-                    images[scope.name] = sum(by_xid.values())
+                removed = erasure_scope.drop_images(conn, scope, conditions)
+                dropped += removed
+                if removed:
+                    images[scope.name] = sum(d.images for d in removed)
             for link, values in found.unlink.get(scope.name, {}).items():
                 erasure_scope.clear_links(
                     conn, scope, link.clears, Condition(columns=link.columns, values=frozenset(values))
@@ -160,7 +160,7 @@ def _rules(store: Store, app: str, found: Found) -> list[erasure.Rule]:
     return made
 
 
-def _record(conn: Connection[Any], entry: str, dropped: Sequence[tuple[str, int, int]]) -> None:
+def _record(conn: Connection[Any], entry: str, dropped: Sequence[erasure_scope.Dropped]) -> None:
     """Whose images are missing from now on, by transaction, so that an undo can say so. No key, no value."""
     conn.execute(_RECORD)
     readers = conn.execute("SELECT value FROM reinstate.setting WHERE name IN ('capturer', 'recoverer')").fetchall()
@@ -168,8 +168,9 @@ def _record(conn: Connection[Any], entry: str, dropped: Sequence[tuple[str, int,
         conn.execute(sql.SQL("GRANT SELECT ON reinstate.erased TO {}").format(sql.Identifier(reader)))
     with conn.cursor() as cursor:
         cursor.executemany(
-            "INSERT INTO reinstate.erased (entry, table_name, xid, images) VALUES (%s, %s, %s::text::xid8, %s)",
-            [(entry, table, str(xid), images) for table, xid, images in dropped],
+            "INSERT INTO reinstate.erased (entry, table_name, xid, actor, run, images)"
+            " VALUES (%s, %s, %s::text::xid8, %s, %s, %s)",
+            [(entry, d.table, str(d.xid), d.actor, d.run, d.images) for d in dropped],
         )
 
 

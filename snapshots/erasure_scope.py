@@ -59,6 +59,17 @@ class Condition:
     values: frozenset[Value]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Dropped:
+    """So many images of one transaction and run are not in the journal any more."""
+
+    table: str
+    xid: int
+    actor: str
+    run: str | None
+    images: int
+
+
 def scopes(
     conn: Connection[Any], specs: Sequence[TableSpec], subjects: Mapping[str, str], also: Collection[str]
 ) -> tuple[Scope, ...]:
@@ -125,14 +136,17 @@ def twin_rows(conn: Connection[Any], scope: Scope, conditions: Iterable[Conditio
     return _rows(conn, scope, _twin(scope), conditions)
 
 
-def drop_images(conn: Connection[Any], scope: Scope, conditions: Sequence[Condition]) -> dict[int, int]:
+def drop_images(conn: Connection[Any], scope: Scope, conditions: Sequence[Condition]) -> list[Dropped]:
     """Delete the images from the twin; how many of which transaction."""
     where, values = _where(scope, conditions)
-    query = sql.SQL("DELETE FROM {} t WHERE {} RETURNING rj_xid::text::bigint").format(_twin(scope), where)
-    dropped: dict[int, int] = {}
-    for (xid,) in conn.execute(query, values).fetchall():
-        dropped[xid] = dropped.get(xid, 0) + 1
-    return dropped
+    query = sql.SQL(
+        "WITH dropped AS (DELETE FROM {} t WHERE {} RETURNING rj_xid, rj_actor, rj_run)"
+        " SELECT rj_xid::text::bigint, rj_actor::text, rj_run, count(*) FROM dropped GROUP BY 1, 2, 3"
+    ).format(_twin(scope), where)
+    return [
+        Dropped(table=scope.name, xid=r[0], actor=r[1], run=r[2], images=r[3])
+        for r in conn.execute(query, values).fetchall()
+    ]
 
 
 def clear_links(conn: Connection[Any], scope: Scope, columns: Sequence[str], condition: Condition) -> int:

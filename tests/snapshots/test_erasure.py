@@ -86,7 +86,10 @@ def test_no_restore_and_no_undo_brings_them_back(app_db: Any, store: Store) -> N
         undo.apply(conn, spec, recovery_id="u", step="s", plan_hash="h", expected=seen.counts)
         xid = conn.execute("SELECT xid::text::bigint FROM reinstate.erased LIMIT 1").fetchone()
         assert xid is not None
-        assert erasure.images_gone(conn, [xid[0]])
+        gone = {"shop.lines": 4, "shop.mails": 1, "shop.orders": 3, "shop.people": 1}
+        assert erasure.images_gone(conn, runs=[("installer", "R7"), ("installer", "R8")]) == gone
+        assert erasure.images_gone(conn, xids=[xid[0]])
+        assert erasure.images_gone(conn, runs=[("installer", None)]) == {}
     assert len(live(app_db, "shop.people")) == 40
     newest, oldest = points.listing(store, "desk").points
     for point in (newest, oldest):
