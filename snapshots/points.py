@@ -11,7 +11,7 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from psycopg import Connection
 
@@ -20,6 +20,8 @@ from .model import Chunk, ColumnInfo, Position, RecoveryPoint, Segment, TableMan
 from .point_errors import Damaged, PointMissing, UnknownFormat
 from .position import require_same_server
 from .store import Store
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -167,45 +169,48 @@ def encode(point: RecoveryPoint) -> dict[str, Any]:
 
 
 def decode(values: Mapping[str, Any], *, where: str) -> RecoveryPoint:
-    """A point from :func:`encode`'s values. Raises ``Damaged`` naming ``where`` when they do not fit."""
+    """A point from :func:`encode`'s values. Fields that a later version added are passed over. Raises ``Damaged``
+    naming ``where`` when the values do not fit."""
     try:
-        position = values["position"]
-        return RecoveryPoint(
-            **{
-                **values,
-                "taken_at": datetime.fromisoformat(values["taken_at"]),
-                "position": Position(**{**position, "at": datetime.fromisoformat(position["at"])}),
-                "workflows": tuple(WorkflowState(**w) for w in values["workflows"]),
-                "in_flight": tuple(values["in_flight"]),
-                "tables": tuple(_table(t) for t in values["tables"]),
-                "segments": tuple(_segment(s) for s in values.get("segments", ())),
-            }
+        return _made(
+            RecoveryPoint,
+            values,
+            taken_at=datetime.fromisoformat(values["taken_at"]),
+            position=_position(values["position"]),
+            workflows=tuple(_made(WorkflowState, w) for w in values["workflows"]),
+            in_flight=tuple(values["in_flight"]),
+            tables=tuple(_table(t) for t in values["tables"]),
+            segments=tuple(_made(Segment, s, since=_position(s["since"])) for s in values.get("segments", ())),
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Damaged(f"{where} is not a recovery point ({error}); use another point.") from error
+
+
+def _table(values: Mapping[str, Any]) -> TableManifest:
+    return _made(
+        TableManifest,
+        values,
+        columns=tuple(_made(ColumnInfo, c) for c in values["columns"]),
+        key=tuple(values["key"]),
+        chunks=tuple(_made(Chunk, c) for c in values["chunks"]),
+        deltas=tuple(_made(Chunk, c) for c in values.get("deltas", ())),
+        leaves=tuple(values.get("leaves", ())),
+        fingerprint=tuple(values.get("fingerprint", ())),
+    )
+
+
+def _position(values: Mapping[str, Any]) -> Position:
+    return _made(Position, values, at=datetime.fromisoformat(values["at"]))
+
+
+def _made(kind: type[T], values: Mapping[str, Any], **given: Any) -> T:
+    """A dataclass from those of the values that it knows, with ``given`` ones in the place of others."""
+    known = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{k: v for k, v in values.items() if k in known and k not in given}, **given)
 
 
 def _where(store: Store, app: str, point_id: str) -> str:
     return f"points/{app}/{point_id}.json in {store.name}"
-
-
-def _table(values: Mapping[str, Any]) -> TableManifest:
-    return TableManifest(
-        **{
-            **values,
-            "columns": tuple(ColumnInfo(**c) for c in values["columns"]),
-            "key": tuple(values["key"]),
-            "chunks": tuple(Chunk(**c) for c in values["chunks"]),
-            "deltas": tuple(Chunk(**c) for c in values.get("deltas", ())),
-            "leaves": tuple(values.get("leaves", ())),
-            "fingerprint": tuple(values.get("fingerprint", ())),
-        }
-    )
-
-
-def _segment(values: Mapping[str, Any]) -> Segment:
-    since = values["since"]
-    return Segment(**{**values, "since": Position(**{**since, "at": datetime.fromisoformat(since["at"])})})
 
 
 def _plain(value: Any) -> Any:

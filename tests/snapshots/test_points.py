@@ -100,7 +100,7 @@ def test_a_damaged_manifest_is_named_and_hides_no_other(tmp_path: Path) -> None:
 def test_a_manifest_of_another_shape_is_damaged(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     store.publish("desk", "p1", {"id": "p1"})
-    with pytest.raises(Damaged, match=r"p1\.json.*position"):
+    with pytest.raises(Damaged, match=r"p1\.json.*taken_at"):
         points.load(store, "desk", "p1")
 
 
