@@ -5,11 +5,13 @@ Installing and removing are in :mod:`snapshots.journal_install`, pruning in :mod
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+import psycopg
 from psycopg import Connection, sql
 
 from snapshots import position as positions
@@ -34,6 +36,8 @@ __all__ = [
     "transactions",
 ]
 
+log = logging.getLogger(__name__)
+
 KEYS_PER_TX = 200
 """At most so many keys per table and transaction in :class:`JournalTx`."""
 
@@ -47,6 +51,10 @@ class TableStatus:
     bytes: int
     size_cap_mb: int
     complete_since: datetime
+    """The oldest moment that the journal can vouch for."""
+    pieces: int
+    bytes_per_day: int
+    """What it has grown by on average since; the cost in disk space."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +81,18 @@ def tick(conn: Connection[Any]) -> Position:
     conn.commit()
     if row is None:
         raise Refused("the journal gave no position: run journal install again")
+    _tend(conn)
     return Position(snapshot=row[0], system_id=row[1], timeline=row[2], at=row[3])
+
+
+def _tend(conn: Connection[Any]) -> None:
+    """New pieces, indexes of closed ones. What cannot be done now is left to a later tick: the position stands."""
+    try:
+        conn.execute("SELECT reinstate.tend()")
+        conn.commit()
+    except psycopg.DatabaseError as error:
+        conn.rollback()
+        log.warning("journal: its pieces are tended at a later tick (SQLSTATE %s)", error.sqlstate)
 
 
 def ticked(
@@ -169,10 +188,14 @@ def status(conn: Connection[Any], *, expected: Sequence[str] = ()) -> Status:
     if not exists(conn):
         return Status(installed=False, tables=(), gaps=(_nowhere(conn),), last_tick=None, missing=tuple(expected))
     rows = conn.execute(
-        """SELECT j.table_name, j.twin, greatest(c.reltuples, 0)::bigint, coalesce(pg_total_relation_size(c.oid), 0),
-                  j.size_cap_mb, j.complete_since
-           FROM reinstate.journal_table j
-           LEFT JOIN pg_class c ON c.relname = j.twin AND c.relnamespace = 'reinstate'::regnamespace
+        """SELECT j.table_name, j.twin, coalesce(t.rows, 0)::bigint, coalesce(t.bytes, 0)::bigint, j.size_cap_mb,
+                  j.complete_since, coalesce(t.pieces, 0),
+                  coalesce(t.bytes, 0) / greatest(extract(epoch FROM clock_timestamp() - j.complete_since) / 86400, 1)
+           FROM reinstate.journal_table j LEFT JOIN LATERAL (
+               SELECT sum(greatest(c.reltuples, 0)) AS rows, sum(pg_total_relation_size(c.oid)) AS bytes,
+                      count(i.inhrelid) AS pieces
+               FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
+               WHERE coalesce(i.inhparent, c.oid) = to_regclass(format('reinstate.%I', j.twin))) AS t ON true
            ORDER BY j.table_name"""
     ).fetchall()
     last = conn.execute("SELECT max(at) FROM reinstate.tick").fetchone()
@@ -180,7 +203,16 @@ def status(conn: Connection[Any], *, expected: Sequence[str] = ()) -> Status:
     return Status(
         installed=True,
         tables=tuple(
-            TableStatus(table=r[0], twin=r[1], rows=r[2], bytes=r[3], size_cap_mb=r[4], complete_since=r[5])
+            TableStatus(
+                table=r[0],
+                twin=r[1],
+                rows=r[2],
+                bytes=r[3],
+                size_cap_mb=r[4],
+                complete_since=r[5],
+                pieces=r[6],
+                bytes_per_day=int(r[7]),
+            )
             for r in rows
         ),
         gaps=tuple(g for g in gaps(conn, tables=sorted(names | set(expected))) if g.until is None),

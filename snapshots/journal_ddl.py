@@ -1,8 +1,9 @@
 """The SQL of one journaled table, generated from what the catalogues say. Pure: the same shape gives the same text.
 
 Each table gets a *twin* in schema ``reinstate`` (same column names, base types without length or precision, no
-constraints, then the ``rj_`` columns), a capture function with explicit column lists, and four always-enabled
-triggers. A capture function never raises: what it cannot store becomes a gap, and the app's write goes on.
+constraints, then the ``rj_`` columns), whose rows lie in pieces by time; a capture function with explicit column lists
+that writes to the newest piece; and four always-enabled triggers. A capture function never raises: what it cannot
+store becomes a gap, and the app's write goes on.
 """
 
 from __future__ import annotations
@@ -20,16 +21,18 @@ TRUNCATE_LIMIT = 50_000
 LOCK_WAIT = "1s"
 """Longest wait of an app's write for a lock inside the journal."""
 
+PIECE, ROOM = "@rj_piece@", "@rj_room@"
+"""Marks in the text of a capture function; see ``sql/pieces.sql``."""
+
 _META = (
     ("rj_seq", "bigint"),
-    ("rj_stmt", "bigint"),
     ("rj_xid", "xid8"),
     ("rj_at", "timestamptz"),
-    ("rj_actor", "name"),
-    ("rj_app", "text"),
-    ("rj_run", "text"),
     ("rj_op", '"char"'),
     ("rj_side", '"char"'),
+    ("rj_actor", "text"),
+    ("rj_app", "text"),
+    ("rj_run", "text"),
 )
 
 
@@ -58,8 +61,6 @@ class Shape:
     name: str
     relid: int
     columns: tuple[Column, ...]
-    signatures: tuple[int, ...]
-    """Shape hashes (``reinstate.shape``) of the relations; more than one when partitions were made differently."""
     relations: tuple[tuple[str, str], ...]
 
 
@@ -81,13 +82,15 @@ def _names(columns: tuple[Column, ...]) -> sql.Composed:
 
 
 def create_twin(shape: Shape, twin: str) -> list[sql.Composable]:
+    """A parent without constraints: each would be checked for every image."""
     body: list[sql.Composable] = [c.definition() for c in shape.columns]
-    body += [sql.SQL("{} {} NOT NULL").format(sql.Identifier(n), sql.SQL(t)) for n, t in _META if n != "rj_run"]
-    body.append(sql.SQL("rj_run text"))
-    return [
-        sql.SQL("CREATE TABLE {} ({})").format(_own(twin), sql.SQL(", ").join(body)),
-        sql.SQL("CREATE INDEX ON {} (rj_xid)").format(_own(twin)),
-    ]
+    body += [sql.SQL("{} {}").format(sql.Identifier(n), sql.SQL(t)) for n, t in _META]
+    return [sql.SQL("CREATE TABLE {} ({})").format(_own(twin), sql.SQL(", ").join(body))]
+
+
+def drop_statement_number(twin: str) -> sql.Composable:
+    """For twins of the version that numbered statements apart from images."""
+    return sql.SQL("ALTER TABLE {} DROP COLUMN rj_stmt").format(_own(twin))
 
 
 def follow_twin(
@@ -131,48 +134,11 @@ def follow_twin(
     return [*drops, *first, *second, *rest]
 
 
-_CAPTURE = """
-CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = {wait} AS $rj$
-#variable_conflict use_column
-DECLARE
-    v_state text;
-    v_message text;
-    v_stmt bigint;
-    v_at timestamptz := clock_timestamp();
-    v_run text := nullif(current_setting('reinstate.run', true), '');
-    v_app text := current_setting('application_name');
-BEGIN
-    IF NOT (SELECT bit_xor(hashtextextended(attname::text || ' ' || atttypid::text, 0)) IN ({signatures})
-            FROM pg_attribute WHERE attrelid = TG_RELID AND attnum > 0 AND NOT attisdropped
-                  AND attgenerated = '') THEN
-        PERFORM reinstate.note_failure({table}, NULL, NULL);
-    END IF;
-    IF pg_relation_size({twin_name}::regclass) > {cap} THEN
-        RAISE EXCEPTION USING ERRCODE = 'RJ001', MESSAGE = {cap_message};
-    END IF;
-    v_stmt := nextval('reinstate.journal_stmt');
-    IF TG_OP = 'INSERT' THEN
-        INSERT INTO {twin} ({names}, {meta})
-        SELECT {names}, nextval('reinstate.journal_seq'), v_stmt, pg_current_xact_id(), v_at, session_user, v_app,
-               v_run, 'I', 'n' FROM rj_new;
-    ELSIF TG_OP = 'DELETE' THEN
-        INSERT INTO {twin} ({names}, {meta})
-        SELECT {names}, nextval('reinstate.journal_seq'), v_stmt, pg_current_xact_id(), v_at, session_user, v_app,
-               v_run, 'D', 'o' FROM rj_old;
-    ELSE
-        INSERT INTO {twin} ({names}, {meta})
-        SELECT {names}, nextval('reinstate.journal_seq'), v_stmt, pg_current_xact_id(), v_at, session_user, v_app,
-               v_run, 'U', 'o' FROM rj_old;
-        INSERT INTO {twin} ({names}, {meta})
-        SELECT {names}, nextval('reinstate.journal_seq'), v_stmt, pg_current_xact_id(), v_at, session_user, v_app,
-               v_run, 'U', 'n' FROM rj_new;
-    END IF;
-    RETURN NULL;
+_FAILED = """
 EXCEPTION WHEN OTHERS THEN
     BEGIN
-        GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
-        PERFORM reinstate.note_failure({table}, v_state, v_message);
+        GET STACKED DIAGNOSTICS rj_state = RETURNED_SQLSTATE, rj_message = MESSAGE_TEXT;
+        PERFORM reinstate.note_failure({table}, rj_state, rj_message);
     EXCEPTION WHEN OTHERS THEN
         RAISE LOG 'reinstate: journal of % failed and could not say so: %', {table}, SQLERRM;
     END;
@@ -180,16 +146,50 @@ EXCEPTION WHEN OTHERS THEN
 END $rj$
 """
 
+# Each expression costs every write of the app: a number per statement and not per row, values that do not change
+# within it read once, nothing about shapes (a difference is seen by the next look at the catalogues, and what the twin
+# cannot hold fails here). Variables start with rj_, as no column of the app does. What may fail stands in the body:
+# an error among the declarations would reach the app.
+_CAPTURE = """
+CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = {wait} AS $rj$
+#variable_conflict use_column
+DECLARE
+    rj_state text;
+    rj_message text;
+    rj_number bigint;
+    rj_tx xid8 := pg_current_xact_id();
+    rj_now timestamptz := clock_timestamp();
+    rj_who text := session_user::text;
+    rj_program text := current_setting('application_name');
+    rj_for text := nullif(current_setting('reinstate.run', true), '');
+BEGIN
+    rj_number := CASE WHEN pg_relation_size({piece_name}::regclass) < {room} THEN nextval('reinstate.journal_seq') END;
+    IF rj_number IS NULL THEN
+        RAISE EXCEPTION USING ERRCODE = 'RJ001', MESSAGE = {cap_message};
+    END IF;
+    IF TG_OP = 'UPDATE' THEN
+        INSERT INTO {piece} ({names}, {meta})
+        SELECT {names}, rj_number, rj_tx, rj_now, 'U', 'o', rj_who, rj_program, rj_for FROM rj_old;
+        INSERT INTO {piece} ({names}, {meta})
+        SELECT {names}, rj_number + 1, rj_tx, rj_now, 'U', 'n', rj_who, rj_program, rj_for FROM rj_new;
+    ELSIF TG_OP = 'INSERT' THEN
+        INSERT INTO {piece} ({names}, {meta})
+        SELECT {names}, rj_number, rj_tx, rj_now, 'I', 'n', rj_who, rj_program, rj_for FROM rj_new;
+    ELSE
+        INSERT INTO {piece} ({names}, {meta})
+        SELECT {names}, rj_number, rj_tx, rj_now, 'D', 'o', rj_who, rj_program, rj_for FROM rj_old;
+    END IF;
+    RETURN NULL;{failed}"""
+
 _TRUNCATE = """
 CREATE OR REPLACE FUNCTION {function}() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = {wait}
 SET row_security = off AS $rj$
-#variable_conflict use_column
 DECLARE
-    v_state text;
-    v_message text;
-    v_stmt bigint;
-    v_at timestamptz := clock_timestamp();
+    rj_state text;
+    rj_message text;
+    rj_count bigint;
 BEGIN
     -- A snapshot taken earlier does not show all rows that the TRUNCATE removes.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
@@ -199,47 +199,37 @@ BEGIN
         RETURN NULL;
     END IF;
     EXECUTE format('SELECT count(*) FROM (SELECT FROM ONLY %s LIMIT {limit_next}) AS part', TG_RELID::regclass)
-    INTO v_stmt;
-    IF v_stmt > {limit} THEN
+    INTO rj_count;
+    IF rj_count > {limit} THEN
         RAISE EXCEPTION USING ERRCODE = 'RJ002', MESSAGE = 'TRUNCATE of more than {limit} rows';
     END IF;
-    v_stmt := nextval('reinstate.journal_stmt');
-    EXECUTE format({copy}, TG_RELID::regclass) USING v_stmt, v_at;
-    RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
-    BEGIN
-        GET STACKED DIAGNOSTICS v_state = RETURNED_SQLSTATE, v_message = MESSAGE_TEXT;
-        PERFORM reinstate.note_failure({table}, v_state, v_message);
-    EXCEPTION WHEN OTHERS THEN
-        RAISE LOG 'reinstate: journal of % failed and could not say so: %', {table}, SQLERRM;
-    END;
-    RETURN NULL;
-END $rj$
-"""
+    EXECUTE format({copy}, TG_RELID::regclass)
+    USING nextval('reinstate.journal_seq'), clock_timestamp(), session_user::text;
+    RETURN NULL;{failed}"""
 
 
-def functions(shape: Shape, twin: str, *, size_cap_mb: int, truncate_limit: int) -> list[sql.Composable]:
-    """The capture function and the one for TRUNCATE."""
+def functions(shape: Shape, twin: str, *, size_cap_mb: int, truncate_limit: int, marked: bool) -> list[sql.Composable]:
+    """The capture function and the one for TRUNCATE: writing to the twin itself, or with marks for the name and the
+    room of the piece they shall write to."""
+    target = _own(PIECE if marked else twin)
     meta = sql.SQL(", ").join(sql.Identifier(n) for n, _ in _META)
     copy = sql.SQL(
-        "INSERT INTO {twin} ({names}, {meta}) SELECT {names}, nextval('reinstate.journal_seq'), $1,"
-        " pg_current_xact_id(), $2, session_user, current_setting('application_name'),"
-        " nullif(current_setting('reinstate.run', true), ''), 'T', 'o' FROM ONLY "
-    ).format(twin=_own(twin), names=_names(shape.columns), meta=meta)
+        "INSERT INTO {piece} ({names}, {meta}) SELECT {names}, $1, pg_current_xact_id(), $2, 'T', 'o', $3,"
+        " current_setting('application_name'), nullif(current_setting('reinstate.run', true), '') FROM ONLY "
+    ).format(piece=target, names=_names(shape.columns), meta=meta)
     common = {
         "wait": sql.Literal(LOCK_WAIT),
-        "table": sql.Literal(shape.name),
+        "failed": sql.SQL(_FAILED).format(table=sql.Literal(shape.name)),
         "relation": sql.Literal(sql.Identifier(*shape.name.split(".", 1)).as_string(None)),
     }
     capture = sql.SQL(_CAPTURE).format(
         **common,
         function=_own(twin),
-        twin=_own(twin),
-        twin_name=sql.Literal(_own(twin).as_string(None)),
+        piece=target,
+        piece_name=sql.Literal(target.as_string(None)),
         names=_names(shape.columns),
         meta=meta,
-        signatures=sql.SQL(", ").join(sql.Literal(s) for s in shape.signatures),
-        cap=sql.Literal(size_cap_mb * 1024 * 1024),
+        room=sql.SQL(ROOM if marked else str(size_cap_mb * 1024 * 1024)),
         cap_message=sql.Literal(f"the twin is larger than {size_cap_mb} MB"),
     )
     truncate = sql.SQL(_TRUNCATE).format(

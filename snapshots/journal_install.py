@@ -27,18 +27,25 @@ LONG_TRANSACTION_S = 5.0
 LOCK_TIMEOUT_MS = 300
 ATTEMPTS = 8
 
-_FILES = ("journal.sql", "prune.sql", "fence.sql")
-_TABLES = ("setting", "journal_table", "gap", "tick", "applied", "fenced", "trigger_off")
-_READERS_CALL = ("findings()", "lost(text)", "app_relations()")
+_FILES = ("journal.sql", "pieces.sql", "fence.sql")
+_TABLES = ("setting", "journal_table", "piece", "gap", "tick", "applied", "fenced", "trigger_off")
+_READERS_CALL = (
+    "findings()",
+    "lost(text)",
+    "app_relations()",
+    "twin_bytes(text)",
+    "piece_of(text, text)",
+    "prune_point(timestamptz)",
+    "prune_point_by_size(text, float8)",
+)
 _RECOVERER_CALLS = (
     "record_tick()",
     "fence(name, text)",
     "unfence(name, text)",
     "set_triggers(text, text[], boolean)",
-    "prune_point(timestamptz)",
-    "prune_copy(text, xid8)",
-    "prune_swap(text, xid8, timestamptz, text)",
-    "prune_mark(text, timestamptz)",
+    "tend()",
+    "turn(text)",
+    "forget(text, xid8, timestamptz)",
     "prune_ticks()",
 )
 
@@ -52,14 +59,14 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), changed AS (
 ), closed AS (
     UPDATE reinstate.gap g SET until = now.at FROM now WHERE g.table_name = {table} AND g.until IS NULL
 )
-INSERT INTO reinstate.journal_table AS j (table_name, relid, twin, columns, key, suppress, signature, trigger_state,
-    installed_at, installed_snapshot, complete_since, good_at, lost_seen, size_cap_mb)
-SELECT {table}, {relid}, {twin}, {columns}, {key}, {suppress}, {signature}, reinstate.trigger_state({relid}),
-       now.at, pg_current_snapshot(), now.at, now.at, reinstate.lost({twin}), {cap} FROM now
+INSERT INTO reinstate.journal_table AS j (table_name, relid, twin, columns, key, suppress, trigger_state,
+    installed_at, installed_snapshot, complete_since, good_at, lost_seen, size_cap_mb, capture)
+SELECT {table}, {relid}, {twin}, {columns}, {key}, {suppress}, reinstate.trigger_state({relid}),
+       now.at, pg_current_snapshot(), now.at, now.at, reinstate.lost({twin}), {cap}, {capture} FROM now
 ON CONFLICT (table_name) DO UPDATE SET relid = excluded.relid, twin = excluded.twin, columns = excluded.columns,
-    key = excluded.key, suppress = excluded.suppress, signature = excluded.signature,
-    trigger_state = excluded.trigger_state, good_at = excluded.good_at, lost_seen = excluded.lost_seen,
-    size_cap_mb = excluded.size_cap_mb,
+    key = excluded.key, suppress = excluded.suppress, trigger_state = excluded.trigger_state,
+    good_at = excluded.good_at, lost_seen = excluded.lost_seen,
+    size_cap_mb = excluded.size_cap_mb, capture = excluded.capture,
     complete_since = CASE WHEN {fresh} THEN excluded.complete_since ELSE j.complete_since END
 """
 
@@ -189,9 +196,18 @@ def _fixed(conn: Connection[Any], options: Options) -> list[str | sql.Composable
     version = hashlib.sha256("".join([*texts, options.capturer, options.recoverer]).encode()).hexdigest()[:16]
     made: list[str | sql.Composable] = []
     if exists(conn):
-        row = conn.execute("SELECT value FROM reinstate.setting WHERE name = 'version'").fetchone()
-        if row and row[0] == version:
+        row = conn.execute(
+            """SELECT (SELECT value FROM reinstate.setting WHERE name = 'version'),
+                      to_regclass('reinstate.journal_seq') IS NULL"""
+        ).fetchone()
+        if row and row[0] == version and not row[1]:
             return []
+        if row and row[1]:
+            # Somebody dropped it: its numbers must go on above all that were given.
+            made.append("CREATE SEQUENCE reinstate.journal_seq AS bigint INCREMENT 2 CACHE 1")
+            made.append(
+                "SELECT setval('reinstate.journal_seq', (extract(epoch FROM clock_timestamp()) * 1000000)::bigint)"
+            )
     elif not conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'reinstate'").fetchone():
         made.append(sql.SQL("CREATE SCHEMA reinstate"))
     made += texts
@@ -231,7 +247,12 @@ def _statements(conn: Connection[Any], table: TableSpec, options: Options) -> li
             raise Refused(f"table {table.name} has no column {column} to be its key: correct the catalogue")
     known = _known(conn, table.name, shape.relid)
     twin = known.twin if known else ddl.twin_name(table.name)
-    functions = ddl.functions(shape, twin, size_cap_mb=options.size_cap_mb, truncate_limit=options.truncate_limit)
+    functions, marked = (
+        ddl.functions(
+            shape, twin, size_cap_mb=options.size_cap_mb, truncate_limit=options.truncate_limit, marked=marked
+        )
+        for marked in (False, True)
+    )
     readers = (options.capturer, options.recoverer)
     made = hashlib.sha256(
         repr(([f.as_string(conn) for f in functions], readers, table.key, table.suppress, shape.relid)).encode()
@@ -247,7 +268,9 @@ def _statements(conn: Connection[Any], table: TableSpec, options: Options) -> li
         statements += [rename.format(sql.Identifier(where), *names) for where in ("journal_table", "gap")]
     if change is None:
         lost = sql.Identifier("reinstate", f"{twin}_lost")
-        statements.append(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("reinstate", twin)))
+        for name in (*_pieces(conn, twin), twin):
+            statements.append(sql.SQL("DROP TABLE IF EXISTS {}").format(sql.Identifier("reinstate", name)))
+        statements.append(sql.SQL("DELETE FROM reinstate.piece WHERE twin = {}").format(sql.Literal(twin)))
         statements.append(sql.SQL("DROP SEQUENCE IF EXISTS {}").format(lost))
         statements += ddl.create_twin(shape, twin)
         statements.append(sql.SQL("CREATE SEQUENCE {}").format(lost))
@@ -267,8 +290,8 @@ def _statements(conn: Connection[Any], table: TableSpec, options: Options) -> li
             columns=sql.SQL("{}::jsonb").format(sql.Literal(ddl.columns_json(shape.columns))),
             key=sql.SQL("{}::text[]").format(sql.Literal(list(table.key))),
             suppress=sql.SQL("{}::text[]").format(sql.Literal(list(table.suppress))),
-            signature=sql.Literal(shape.signatures[0]),
             cap=sql.Literal(options.size_cap_mb),
+            capture=sql.SQL("{}::text[]").format(sql.Literal([m.as_string(conn) for m in marked])),
             fresh=sql.Literal(fresh),
         )
     )
@@ -278,7 +301,18 @@ def _statements(conn: Connection[Any], table: TableSpec, options: Options) -> li
             " ON CONFLICT (name) DO UPDATE SET value = excluded.value"
         ).format(*map(sql.Literal, (f"made {twin}", made, f"body {twin}", twin)))
     )
+    # From here on the functions write to a new piece; until then to the twin itself.
+    statements.append(sql.SQL("SELECT reinstate.turn({})").format(sql.Literal(table.name)))
     return statements
+
+
+def _pieces(conn: Connection[Any], twin: str) -> list[str]:
+    rows = conn.execute(
+        """SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+           WHERE i.inhparent = to_regclass(format('reinstate.%%I', %s::text)) ORDER BY i.inhrelid""",
+        (twin,),
+    ).fetchall()
+    return [row[0] for row in rows]
 
 
 def _unchanged(conn: Connection[Any], known: Stored, table: str, made: str) -> bool:
@@ -293,15 +327,22 @@ def _unchanged(conn: Connection[Any], known: Stored, table: str, made: str) -> b
 
 def _follow(conn: Connection[Any], known: Stored, shape: ddl.Shape, twin: str) -> list[sql.Composable] | None:
     """Statements for the twin to follow its table; ``None`` when a new twin is needed."""
-    row = conn.execute("SELECT to_regclass(format('reinstate.%%I', %s::text))", (twin,)).fetchone()
+    row = conn.execute(
+        """SELECT t.oid, EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.oid AND a.attname = 'rj_stmt')
+           FROM (SELECT to_regclass(format('reinstate.%%I', %s::text)) AS oid) t""",
+        (twin,),
+    ).fetchone()
     if not row or row[0] is None:
         return None
+    # A twin of an earlier version keeps its rows: it becomes the parent of the pieces to come.
+    older = [ddl.drop_statement_number(twin)] if row[1] else []
     by_num = {c.num: c for c in known.columns}
     pairs = [(by_num[c.num].typid, c.typid) for c in shape.columns if c.num in by_num]
     by_name = {c.name: c for c in known.columns}
     pairs += [(by_name[c.name].typid, c.typid) for c in shape.columns if c.name in by_name]
     allowed = castable(conn, sorted({p for p in pairs if p[0] != p[1]}))
-    return ddl.follow_twin(known.columns, shape.columns, twin, allowed, by_name=known.relid != shape.relid)
+    follow = ddl.follow_twin(known.columns, shape.columns, twin, allowed, by_name=known.relid != shape.relid)
+    return None if follow is None else [*older, *follow]
 
 
 def remove(conn: Connection[Any], *, sleep: Callable[[float], None] = time.sleep) -> list[str]:

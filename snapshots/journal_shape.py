@@ -14,8 +14,6 @@ from snapshots.journal_ddl import Column, Shape
 
 _RELATIONS = """
 SELECT c.oid, n.nspname, c.relname, c.relkind::text, pg_has_role(current_user, c.relowner, 'USAGE'),
-       (SELECT bit_xor(hashtextextended(attname::text || ' ' || atttypid::text, 0)) FROM pg_attribute
-        WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''),
        (SELECT string_agg(t.tgname, ', ') FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
         JOIN pg_namespace f ON f.oid = p.pronamespace
         WHERE t.tgrelid = c.oid AND f.nspname <> 'reinstate' AND starts_with(t.tgname, 'rj_')),
@@ -101,7 +99,7 @@ def shape_of(conn: Connection[Any], table: str) -> Shape:
     relations = conn.execute(_RELATIONS, {"name": table}).fetchall()
     if not relations:
         raise Refused(f"table {table} does not exist in database {conn.info.dbname}: check the catalogue")
-    for _, schema, name, kind, owned, _, foreign_triggers, inherited, persistence in relations:
+    for _, schema, name, kind, owned, foreign_triggers, inherited, persistence in relations:
         what = f"table {schema}.{name}"
         if kind not in ("r", "p"):
             raise Refused(f"{what} is not an ordinary table: only tables and partitions can be journaled")
@@ -123,7 +121,6 @@ def shape_of(conn: Connection[Any], table: str) -> Shape:
         name=table,
         relid=relations[0][0],
         columns=columns,
-        signatures=tuple(sorted({r[5] for r in relations})),
         relations=tuple((r[1], r[2]) for r in relations),
     )
 

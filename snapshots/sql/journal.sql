@@ -3,9 +3,9 @@ CREATE TABLE IF NOT EXISTS reinstate.setting (
     name text PRIMARY KEY,
     value text NOT NULL
 );
--- One number per row image. CACHE 1: with cached ranges a later write of one key could get a smaller number.
-CREATE SEQUENCE IF NOT EXISTS reinstate.journal_seq AS bigint CACHE 1;
-CREATE SEQUENCE IF NOT EXISTS reinstate.journal_stmt AS bigint CACHE 1;
+-- Two numbers per statement: one for its old images, the next for its new ones. CACHE 1: with cached ranges a later
+-- write of one key could get a smaller number.
+CREATE SEQUENCE IF NOT EXISTS reinstate.journal_seq AS bigint INCREMENT 2 CACHE 1;
 CREATE TABLE IF NOT EXISTS reinstate.journal_table (
     table_name text PRIMARY KEY,
     relid oid NOT NULL,
@@ -13,7 +13,6 @@ CREATE TABLE IF NOT EXISTS reinstate.journal_table (
     columns jsonb NOT NULL,
     key text[] NOT NULL,
     suppress text[] NOT NULL DEFAULT '{}',
-    signature bigint NOT NULL,
     trigger_state text NOT NULL,
     installed_at timestamptz NOT NULL,
     installed_snapshot pg_snapshot NOT NULL,
@@ -21,6 +20,22 @@ CREATE TABLE IF NOT EXISTS reinstate.journal_table (
     good_at timestamptz NOT NULL,
     lost_seen bigint NOT NULL DEFAULT 0,
     size_cap_mb int NOT NULL
+);
+-- What writes the piece in use: the functions' text with marks for its name and its room, see pieces.sql.
+ALTER TABLE reinstate.journal_table ADD COLUMN IF NOT EXISTS capture text[] NOT NULL DEFAULT '{}',
+    ADD COLUMN IF NOT EXISTS pieces int NOT NULL DEFAULT 0, ADD COLUMN IF NOT EXISTS piece text,
+    ADD COLUMN IF NOT EXISTS room bigint NOT NULL DEFAULT 0, DROP COLUMN IF EXISTS signature;
+DROP FUNCTION IF EXISTS reinstate.shape(oid);
+ALTER SEQUENCE reinstate.journal_seq INCREMENT 2;
+-- A twin is a parent table; its rows lie in pieces that inherit from it, by the time they were written.
+CREATE TABLE IF NOT EXISTS reinstate.piece (
+    name text PRIMARY KEY,
+    twin text NOT NULL,
+    number int NOT NULL,
+    made_at timestamptz NOT NULL,
+    closed_at timestamptz,
+    closed_xid xid8,
+    sealed_at timestamptz
 );
 CREATE TABLE IF NOT EXISTS reinstate.gap (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -66,13 +81,6 @@ CREATE TABLE IF NOT EXISTS reinstate.trigger_off (
     state "char" NOT NULL,
     PRIMARY KEY (table_name, trigger_name)
 );
-
--- The shape of a table: names and types of what the journal keeps. Order does not count (partitions differ in it).
-CREATE OR REPLACE FUNCTION reinstate.shape(p_relid oid) RETURNS bigint
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT bit_xor(hashtextextended(attname::text || ' ' || atttypid::text, 0))
-    FROM pg_attribute WHERE attrelid = p_relid AND attnum > 0 AND NOT attisdropped AND attgenerated = ''
-$$;
 
 -- A table and, if it is partitioned, everything below it.
 CREATE OR REPLACE FUNCTION reinstate.relations(p_relid oid) RETURNS SETOF oid
@@ -152,6 +160,11 @@ BEGIN
     EXCEPTION WHEN OTHERS THEN
         RAISE LOG 'reinstate: loss in % could not be counted: %', p_table, SQLERRM;
     END;
+    -- Full: said cheaply, because every statement comes here until it is pruned.
+    IF p_state = 'RJ001' THEN
+        PERFORM reinstate.note_gap(p_table, 'size-cap', p_message);
+        RETURN;
+    END IF;
     BEGIN
         FOR v_change IN SELECT * FROM reinstate.shape_changes(p_table) LOOP
             PERFORM reinstate.note_gap(p_table, v_change.kind, v_change.detail);
@@ -166,14 +179,21 @@ BEGIN
     -- Messages of other classes may quote values of the row.
     v_detail := CASE WHEN left(p_state, 2) IN ('42', '53', '55', '58', 'RJ', 'XX') THEN p_message
                      ELSE 'the row images could not be stored' END || ' (SQLSTATE ' || p_state || ')';
-    v_kind := CASE WHEN p_state = 'RJ001' THEN 'size-cap'
-                   WHEN p_state = 'RJ002' THEN 'truncate'
+    v_kind := CASE WHEN p_state = 'RJ002' THEN 'truncate'
                    WHEN p_state = '42P01' THEN 'twin-missing'
                    WHEN p_state = '55P03' THEN 'lock-timeout'
                    WHEN p_state = '53100' OR p_message ~ '(No space left|File too large|Disk quota)' THEN 'disk-full'
                    ELSE 'capture-failed' END;
     PERFORM reinstate.note_gap(p_table, v_kind, v_detail);
 END $$;
+
+-- A piece of a twin, while it is there and its rows are seen through the twin; else NULL.
+CREATE OR REPLACE FUNCTION reinstate.piece_of(p_twin text, p_piece text) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT i.inhrelid FROM pg_inherits i
+    WHERE i.inhparent = to_regclass(format('reinstate.%I', p_twin))
+        AND i.inhrelid = to_regclass(format('reinstate.%I', p_piece))
+$$;
 
 -- How many statements of a table could not be journaled in full.
 CREATE OR REPLACE FUNCTION reinstate.lost(p_twin text) RETURNS bigint
@@ -196,6 +216,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     WITH j AS (
         SELECT t.*, c.oid AS found, n.nspname || '.' || c.relname AS name_now,
                to_regclass(format('reinstate.%I', t.twin)) AS twin_oid,
+               reinstate.piece_of(t.twin, t.piece) AS piece_oid,
                reinstate.trigger_state(t.relid) AS state_now
         FROM reinstate.journal_table t
         LEFT JOIN pg_class c ON c.oid = t.relid
@@ -218,8 +239,15 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT j.table_name, 'twin-missing', format('reinstate.%s is gone: run journal install again', j.twin),
            j.good_at, true FROM j WHERE twin_oid IS NULL
     UNION ALL
+    SELECT j.table_name, 'twin-missing', format('reinstate.%s is gone: run journal install again', j.piece),
+           j.good_at, true FROM j WHERE twin_oid IS NOT NULL AND j.piece IS NOT NULL AND piece_oid IS NULL
+    UNION ALL
+    SELECT j.table_name, 'history-missing', format('reinstate.%s, a piece of the twin, is gone', p.name), p.made_at, true
+    FROM j JOIN reinstate.piece p ON p.twin = j.twin AND p.closed_at IS NOT NULL
+    WHERE reinstate.piece_of(j.twin, p.name) IS NULL
+    UNION ALL
     SELECT j.table_name, 'size-cap', format('the twin is larger than %s MB: prune', j.size_cap_mb), j.good_at, true
-    FROM j WHERE pg_relation_size(twin_oid) > j.size_cap_mb::bigint * 1048576
+    FROM j WHERE pg_relation_size(piece_oid) >= j.room
     UNION ALL
     SELECT l.table_name, CASE WHEN l.all_triggers = 4 THEN 'trigger-disabled'
                               WHEN l.relid IN (SELECT relid FROM reinstate.journal_table) THEN 'trigger-missing'

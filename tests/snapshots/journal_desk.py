@@ -52,10 +52,15 @@ class Desk:
         """What the workflow does; fails the test if it fails."""
         return self.app.execute(text.encode()).rowcount
 
+    def piece(self, table: str = "public.orders") -> str:
+        """The piece in use, quoted."""
+        name = self.one("SELECT piece FROM reinstate.journal_table WHERE table_name = %s", table)
+        return f'reinstate."{name}"'
+
     def images(self, table: str = "public.orders", columns: Sequence[str] = ("id",)) -> list[tuple[Any, ...]]:
         """(op, side, columns...) of the twin in journal order."""
         twin = self.one("SELECT twin FROM reinstate.journal_table WHERE table_name = %s", table)
-        query = sql.SQL("SELECT rj_op::text, rj_side::text, {} FROM {} ORDER BY rj_seq").format(
+        query = sql.SQL("SELECT rj_op::text, rj_side::text, {} FROM {} ORDER BY rj_seq, tableoid, ctid").format(
             sql.SQL(", ").join(map(sql.Identifier, columns)), sql.Identifier("reinstate", twin)
         )
         rows = self.capturer.execute(query).fetchall()

@@ -96,17 +96,35 @@ def test_actor_cannot_be_overridden_and_the_run_is_that_of_the_statement(desk: D
     ]
 
 
-def test_one_number_per_statement_and_one_transaction_number(desk: Desk) -> None:
+def test_two_numbers_per_statement_and_one_transaction_number(desk: Desk) -> None:
     with desk.app.transaction():
         desk.write("UPDATE orders SET qty = 0 WHERE id < 3")
         desk.write("UPDATE orders SET qty = 1 WHERE id < 3")
         xid = desk.app.execute("SELECT pg_current_xact_id()::text").fetchone()
     rows = desk.capturer.execute(
-        "SELECT rj_stmt, rj_xid::text, count(*) FROM reinstate.j_public__orders GROUP BY 1, 2 ORDER BY 1"
+        "SELECT rj_seq, rj_side::text, rj_xid::text, count(*) FROM reinstate.j_public__orders GROUP BY 1, 2, 3"
+        " ORDER BY 1"
     ).fetchall()
     assert xid is not None
-    assert [(r[1], r[2]) for r in rows] == [(xid[0], 4), (xid[0], 4)]
-    assert rows[0][0] != rows[1][0]
+    assert [r[1:] for r in rows] == [("o", xid[0], 2), ("n", xid[0], 2)] * 2
+    first = rows[0][0]
+    assert [r[0] for r in rows] == [first, first + 1, first + 2, first + 3]
+
+
+ODD_COLUMNS = """
+CREATE TABLE public.orders (id int PRIMARY KEY, v_at int, v_run text, session_user_ text, tg_op text, "@rj_piece" int);
+GRANT ALL ON public.orders TO wf_intake;
+"""
+
+
+def test_columns_of_the_app_do_not_pass_for_what_the_journal_says(app_db: Any) -> None:
+    with open_desk(app_db, ODD_COLUMNS) as desk:
+        desk.install()
+        desk.write("INSERT INTO orders VALUES (1, 7, 'forged', 'nobody', 'DELETE', 3)")
+        row = desk.capturer.execute(
+            "SELECT rj_actor::text, rj_run, rj_op::text, v_at, tg_op FROM reinstate.j_public__orders"
+        ).fetchone()
+        assert row == ("wf_intake", None, "I", 7, "DELETE")
 
 
 TYPES = """

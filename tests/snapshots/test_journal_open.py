@@ -43,7 +43,14 @@ def desk(app_db: Any) -> Iterator[Desk]:
             "type-changed",
             True,
         ),
-        ("DROP TABLE reinstate.j_public__orders", "UPDATE orders SET qty = 0", "twin-missing", False),
+        ("DROP TABLE reinstate.j_public__orders CASCADE", "UPDATE orders SET qty = 0", "twin-missing", False),
+        ('DROP TABLE reinstate."j_public__orders$1"', "UPDATE orders SET qty = 0", "twin-missing", False),
+        (
+            'ALTER TABLE reinstate."j_public__orders$1" NO INHERIT reinstate.j_public__orders',
+            "UPDATE orders SET qty = 0",
+            "twin-missing",
+            False,
+        ),
         ("DROP FUNCTION reinstate.note_failure(text, text, text)", "UPDATE orders SET qty = 0", "", True),
     ],
 )
@@ -74,6 +81,20 @@ def test_changes_under_the_journal_never_stop_a_write(
     assert desk.kinds() >= {(NAME, kind)}
     assert desk.gaps(since=after) == []
     assert [i[0] for i in desk.images()][-10:] == ["U"] * 10
+    assert desk.install() == []
+
+
+def test_numbers_go_on_above_the_old_ones_when_their_sequence_was_dropped(desk: Desk) -> None:
+    before = journal.tick(desk.recoverer)
+    desk.ddl("DROP SEQUENCE reinstate.journal_seq")
+    assert desk.write("UPDATE orders SET qty = 0") == 5
+    assert "journal_seq" in desk.gaps()[0].detail
+    highest = desk.one("SELECT max(rj_seq) FROM reinstate.j_public__orders")
+    assert desk.install()
+    assert desk.write("UPDATE orders SET qty = 1") == 5
+    assert len(desk.gaps(since=before)) == 1
+    assert desk.gaps(since=journal.tick(desk.recoverer)) == []
+    assert desk.one("SELECT count(*) FROM reinstate.j_public__orders WHERE rj_seq > %s", highest) == 10
     assert desk.install() == []
 
 
@@ -148,7 +169,7 @@ def test_disk_full(desk: Desk) -> None:
     desk.owner.autocommit = True
     desk.owner.execute("VACUUM orders")
     desk.owner.autocommit = False
-    size = desk.one("SELECT pg_relation_size('reinstate.j_public__orders')")
+    size = desk.one(f"SELECT pg_relation_size('{desk.piece()}')")
     assert size > 20_000_000
     limit_file_size(desk.app.info.backend_pid, "20000000")
     lost = f"INSERT INTO orders SELECT n, 1, 1, {text} FROM generate_series(9001, 9050) n"
@@ -233,7 +254,7 @@ def test_serializable_writers_do_not_fail_because_of_the_journal(desk: Desk) -> 
 
 
 def test_the_gap_is_not_written_once_per_statement(desk: Desk) -> None:
-    desk.ddl("ALTER TABLE orders ADD COLUMN extra text")
+    desk.ddl("ALTER TABLE orders DROP COLUMN note")
     for _ in range(20):
         desk.write("UPDATE orders SET qty = 0 WHERE id = 1")
     assert desk.one("SELECT count(*) FROM reinstate.gap") == 1

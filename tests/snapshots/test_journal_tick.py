@@ -134,10 +134,10 @@ def test_a_rolled_back_ddl_is_no_gap(desk: Desk) -> None:
 
 
 def test_a_gap_stays_open_while_a_transaction_that_lost_something_is_open(desk: Desk) -> None:
-    desk.ddl("REVOKE INSERT ON reinstate.j_public__orders FROM installer")
+    desk.ddl(f"REVOKE INSERT ON {desk.piece()} FROM installer")
     with desk.app.transaction():
         desk.write("UPDATE orders SET qty = 0 WHERE id = 1")
-        desk.ddl("GRANT INSERT ON reinstate.j_public__orders TO installer")
+        desk.ddl(f"GRANT INSERT ON {desk.piece()} TO installer")
         for _ in range(3):
             mark = journal.tick(desk.recoverer)
         assert desk.kinds(since=mark) == {(NAME, "capture-failed")}
@@ -149,11 +149,11 @@ def test_a_gap_stays_open_while_a_transaction_that_lost_something_is_open(desk: 
 
 def test_a_second_loss_that_found_the_gap_open_keeps_it_open(desk: Desk) -> None:
     """It wrote no row of its own, so only the counter and the bound of the tick tell of it."""
-    desk.ddl("REVOKE INSERT ON reinstate.j_public__orders FROM installer")
+    desk.ddl(f"REVOKE INSERT ON {desk.piece()} FROM installer")
     desk.write("UPDATE orders SET qty = 0 WHERE id = 1")
     with desk.app.transaction():
         desk.write("UPDATE orders SET qty = 0 WHERE id = 2")
-        desk.ddl("GRANT INSERT ON reinstate.j_public__orders TO installer")
+        desk.ddl(f"GRANT INSERT ON {desk.piece()} TO installer")
         assert desk.one("SELECT count(*) FROM reinstate.gap") == 1
         for _ in range(3):
             mark = journal.tick(desk.recoverer)
@@ -172,7 +172,7 @@ def test_ranges_before_the_journal_and_unknown_tables_are_gaps(desk: Desk) -> No
 def test_status_counts(desk: Desk) -> None:
     mark = journal.tick(desk.recoverer)
     desk.write("UPDATE orders SET qty = 0")
-    desk.owner.execute("ANALYZE reinstate.j_public__orders")
+    desk.owner.execute(f"ANALYZE {desk.piece()}")
     desk.owner.commit()
     status = desk.status(NAME)
     (table,) = status.tables
@@ -202,25 +202,6 @@ def test_pruning_forgets_whole_transactions_and_says_so(desk: Desk) -> None:
     assert desk.kinds(since=pruned.complete_since) == set()
     assert journal.prune(desk.recoverer, retention=timedelta(days=1)) == []
     assert desk.install() == []
-
-
-def test_what_is_written_between_copy_and_swap_is_kept(desk: Desk) -> None:
-    desk.write("UPDATE orders SET qty = 0 WHERE id = 1")
-    mark = journal.tick(desk.recoverer)
-    point = desk.recoverer.execute("SELECT at, before_xid::text FROM reinstate.prune_point(%s)", (mark.at,)).fetchone()
-    assert point is not None
-    with desk.app.transaction():
-        desk.write("UPDATE orders SET qty = 0 WHERE id = 2")
-        copied = desk.recoverer.execute("SELECT reinstate.prune_copy(%s, %s::text::xid8)", (NAME, point[1])).fetchone()
-        desk.recoverer.commit()
-        desk.write("UPDATE orders SET qty = 0 WHERE id = 3")
-    desk.write("UPDATE orders SET qty = 0 WHERE id = 4")
-    assert copied is not None
-    swap = "SELECT reinstate.prune_swap(%s, %s::text::xid8, %s, %s)"
-    forgotten = desk.recoverer.execute(swap, (NAME, point[1], point[0], copied[0])).fetchone()
-    desk.recoverer.commit()
-    assert forgotten == (2,)
-    assert desk.images() == [(op, side, n) for n in (2, 3, 4) for op, side in (("U", "o"), ("U", "n"))]
 
 
 def test_pruning_by_size_opens_the_journal_again(app_db: Any) -> None:
@@ -260,11 +241,26 @@ def test_one_change_of_the_journal_at_a_time(desk: Desk) -> None:
     assert journal.prune(desk.recoverer, retention=timedelta(0)) == []
 
 
-def test_pruning_waits_for_nobody(desk: Desk) -> None:
+def test_pruning_waits_for_readers_of_the_journal_and_never_for_the_app(desk: Desk) -> None:
     desk.write("UPDATE orders SET qty = 0 WHERE id = 1")
     journal.tick(desk.recoverer)
     with desk.app.transaction():
         desk.write("UPDATE orders SET qty = 0 WHERE id = 2")
+        desk.capturer.execute("SELECT FROM reinstate.j_public__orders LIMIT 1")
         with pytest.raises(Refused, match="too busy"):
             journal.prune(desk.recoverer, retention=timedelta(0), sleep=lambda _: None)
-    assert len(xids(desk, EVER)) == 2
+        desk.capturer.rollback()
+        (pruned,) = journal.prune(desk.recoverer, retention=timedelta(0), sleep=lambda _: None)
+        assert pruned.rows == 2
+        desk.write("UPDATE orders SET qty = 1 WHERE id = 2")
+    assert [i[2] for i in desk.images()] == [2, 2, 2, 2]
+
+
+def test_a_dry_run_of_pruning_counts_and_changes_nothing(desk: Desk) -> None:
+    desk.write("UPDATE orders SET qty = 0")
+    mark = journal.tick(desk.recoverer)
+    (shown,) = journal.prune(desk.capturer, retention=timedelta(0), dry_run=True)
+    assert (shown.table, shown.rows, shown.complete_since) == (NAME, 10, mark.at)
+    assert len(desk.images()) == 10
+    assert desk.kinds(since=EVER) == {(NAME, "not-yet-journaled")}
+    assert journal.prune(desk.recoverer, retention=timedelta(0)) == [shown]

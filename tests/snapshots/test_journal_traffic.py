@@ -1,7 +1,8 @@
-"""Under traffic, with ticks, swaps and re-installs going on, the images add up to the table and nothing fails."""
+"""Under traffic, with ticks, new pieces and re-installs going on, the images add up to the table and nothing fails."""
 
 import random
 import threading
+from datetime import timedelta
 from typing import Any
 
 import psycopg
@@ -60,26 +61,21 @@ def test_every_image_is_there_whatever_else_goes_on(app_db: Any) -> None:
         start = journal.tick(desk.recoverer)
         for thread in threads:
             thread.start()
-        swaps = 0
+        turns = 0
         while any(t.is_alive() for t in threads):
             at = journal.tick(desk.recoverer).at
-            copied = desk.recoverer.execute("SELECT reinstate.prune_copy('public.orders', '0'::xid8)").fetchone()
+            desk.recoverer.execute("SELECT reinstate.turn('public.orders')")
             desk.recoverer.commit()
-            assert copied is not None
-            try:
-                desk.recoverer.execute(
-                    "SELECT reinstate.prune_swap('public.orders', '0'::xid8, %s, %s)", (start.at, copied[0])
-                )
-                desk.recoverer.commit()
-                swaps += 1
-            except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-                desk.recoverer.rollback()
+            turns += 1
+            assert journal.prune(desk.recoverer, retention=timedelta(days=1)) == []
             assert desk.install() == []
             assert at >= start.at
         for thread in threads:
             thread.join()
         assert failures == []
-        assert swaps > 0
+        assert turns > 1
+        journal.tick(desk.recoverer)
+        assert desk.one("SELECT count(*) FROM reinstate.piece WHERE sealed_at IS NOT NULL") >= turns - 1
         assert desk.gaps(since=start) == []
         assert desk.one("SELECT count(*) FROM reinstate.j_public__orders") > STATEMENTS
         desk.ddl("GRANT SELECT ON public.orders TO capturer")
