@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection
 
+from .erasure_rules import Hidden, Rule
 from .errors import Refused
 from .model import RecoveryPoint, TableManifest
 from .point_errors import Damaged
@@ -36,22 +37,6 @@ if TYPE_CHECKING:
 FORMAT = 1
 SECRET = "ERASURE_SECRET"  # noqa: S105 - the name of a secret, not one
 """Name of the secret in ``secrets.env``."""
-
-Column = Any
-"""An Arrow array, chunked or not."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rule:
-    """Rows of one table by the text of some columns. They are gone; or, with ``clears``, they stay, and these columns,
-    which named an erased row, read as null."""
-
-    table: str
-    columns: tuple[str, ...]
-    types: tuple[str, ...]
-    """Of the columns, as the manifest has them: they decide which texts are one value."""
-    hashes: tuple[str, ...] = field(repr=False)
-    clears: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,63 +60,6 @@ class Guard:
     beside: Path | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hidden:
-    """Which rows of one table are erased, for tables of Arrow columns as :func:`chunks.schema` lays them out."""
-
-    app: str
-    rules: tuple[Rule, ...]
-    secret: bytes = field(repr=False)
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns it must see. One that a table does not have (older shape) hides nothing there."""
-        return tuple(dict.fromkeys(c for r in self.rules for c in r.columns))
-
-    def __call__(self, table: pa.Table, /) -> Column:
-        """One boolean per row, true for rows to leave out."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        out: Column = pa.repeat(pa.scalar(False), table.num_rows)
-        for rule in self.rules:
-            if not rule.clears and (hit := self._matches(rule, table)) is not None:
-                out = pc.or_(out, hit)
-        return out
-
-    def settled(self, table: pa.Table) -> pa.Table:
-        """The table with nulls for links to erased rows."""
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        for rule in self.rules:
-            if rule.clears and (hit := self._matches(rule, table)) is not None and pc.any(hit).as_py():
-                for name in rule.clears:
-                    place = table.schema.get_field_index(name)
-                    kept: Column = pc.if_else(hit, pa.scalar(None, table.schema.field(place).type), table.column(place))
-                    table = table.set_column(place, table.schema.field(place), kept)
-        return table
-
-    def _matches(self, rule: Rule, table: pa.Table) -> Column | None:
-        import pyarrow as pa
-        import pyarrow.compute as pc
-
-        if not set(rule.columns) <= set(table.schema.names):
-            return None
-        found = texts(table, rule.columns, rule.types).dictionary_encode()
-        wanted = frozenset(rule.hashes)
-        head = _head(self.app, rule)
-        hits: list[Column] = []
-        for chunk in found.chunks:
-            known = [
-                value is not None and hashed(self.secret, head, value) in wanted
-                for value in chunk.dictionary.to_pylist()
-            ]
-            answers = pa.array(known, pa.bool_()).take(chunk.indices)
-            hits.append(pc.fill_null(answers, False))
-        return pa.chunked_array(hits, pa.bool_())
-
-
 def hides(store: Store, app: str, table: str, since: str = "") -> Hidden | None:
     """The filter for rows of ``table`` that were erased after ``since`` (a manifest's ``erased``); ``None``: none were.
 
@@ -146,7 +74,7 @@ def hides(store: Store, app: str, table: str, since: str = "") -> Hidden | None:
     return Hidden(app=app, rules=rules, secret=secret)
 
 
-def blocked_keys(store: Store, app: str, table: str, keys: pa.Table) -> Column:
+def blocked_keys(store: Store, app: str, table: str, keys: pa.Table) -> Any:
     """For rows by their key's columns (types as in :func:`chunks.schema`): true where the row was erased. For whoever
     is about to insert a row again, or to delete one because a point lacks it: leave those alone, and say so."""
     import pyarrow as pa
@@ -239,58 +167,9 @@ def mirror(store: Store, app: str) -> None:
             _write(store, app, found, known.secret)
 
 
-def rule(
-    secret: bytes,
-    app: str,
-    *,
-    table: str,
-    columns: Sequence[str],
-    types: Sequence[str],
-    values: Iterable[str],
-    clears: Sequence[str] = (),
-) -> Rule:
-    """A rule over ``values`` as :func:`texts` gives them."""
-    bare = Rule(table=table, columns=tuple(columns), types=tuple(types), hashes=())
-    head = _head(app, bare)
-    hashes = tuple(sorted({hashed(secret, head, v) for v in values}))
-    return Rule(table=bare.table, columns=bare.columns, types=bare.types, hashes=hashes, clears=tuple(clears))
-
-
-def texts(table: pa.Table, columns: Sequence[str], types: Sequence[str]) -> Column:
-    """One exact text per row for these columns, equal where PostgreSQL calls the values equal; null if one is null."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    from .reading import canonical
-
-    parts: list[Column] = []
-    for name, kind in zip(columns, types, strict=True):
-        column = canonical(table.column(name), kind)
-        if pa.types.is_large_binary(column.type):
-            column = pa.chunked_array(
-                [pa.array([None if v is None else v.hex() for v in column.to_pylist()], pa.large_string())]
-            )
-        parts.append(column.cast(pa.large_string()))
-    if len(parts) == 1:
-        return parts[0]
-    pieces: list[Column] = []
-    for part in parts:
-        pieces += [pc.binary_length(part).cast(pa.large_string()), part]
-    joined: Column = pc.binary_join_element_wise(*pieces, pa.scalar(":", pa.large_string()))
-    return joined
-
-
-def hashed(secret: bytes, head: bytes, text: str) -> str:
-    return hmac.digest(secret, head + text.encode(), "sha256").hex()
-
-
 def guard(store: Store) -> Guard:
     """What the store was opened with; nothing when it was opened by its address alone."""
     return store.guard if isinstance(store.guard, Guard) else Guard(secret=None, beside=None)
-
-
-def _head(app: str, rule: Rule) -> bytes:
-    return json.dumps([app, rule.table, *rule.columns]).encode()
 
 
 def _place(app: str) -> str:
@@ -353,6 +232,7 @@ def _entry(values: Mapping[str, Any]) -> Entry:
             columns=tuple(r["columns"]),
             types=tuple(r["types"]),
             hashes=tuple(r["hashes"]),
+            sieve=tuple(r["sieve"]),
             clears=tuple(r["clears"]),
         )
         for r in values["rules"]

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import Connection, sql
 
-from . import chunks, erasure, erasure_find, erasure_plan, erasure_scope, points, proof, reading
-from .erasure import Hidden
+from . import chunks, erasure, erasure_find, erasure_plan, erasure_rules, erasure_scope, points, proof, reading
 from .erasure_find import Found, Piece
 from .erasure_plan import ErasePlan
+from .erasure_rules import Hidden
 from .erasure_scope import Condition, Scope
 from .errors import Refused
 from .model import Chunk, RecoveryPoint, Segment, TableManifest, TableSpec
@@ -129,14 +129,14 @@ def _journal(
     return entry.id, images
 
 
-def _rules(store: Store, app: str, found: Found) -> list[erasure.Rule]:
+def _rules(store: Store, app: str, found: Found) -> list[erasure_rules.Rule]:
     secret = erasure.guard(store).secret or b""
     made = []
     for scope in found.scopes:
         for columns, values in found.erased.get(scope.name, {}).items():
             if values:
                 made.append(
-                    erasure.rule(
+                    erasure_rules.rule(
                         secret,
                         app,
                         table=scope.name,
@@ -147,7 +147,7 @@ def _rules(store: Store, app: str, found: Found) -> list[erasure.Rule]:
                 )
         for link, values in found.unlink.get(scope.name, {}).items():
             made.append(
-                erasure.rule(
+                erasure_rules.rule(
                     secret,
                     app,
                     table=scope.name,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import Connection
 
-from . import chunks, erasure, erasure_scope, points
+from . import chunks, erasure_rules, erasure_scope, points
 from .erasure_scope import Condition, Link, Scope, Value
 from .errors import Refused
 from .model import RecoveryPoint, TableSpec
@@ -133,12 +133,12 @@ def read(store: Store, piece: Piece, columns: Collection[str | None] | None = No
 
 def values_of(table: pa.Table, columns: Sequence[str], types: Sequence[str]) -> list[Value | None]:
     """Canonical texts of the columns, row by row; ``None`` where one is null."""
-    parts = [erasure.texts(table, (c,), (t,)).to_pylist() for c, t in zip(columns, types, strict=True)]
+    parts = [erasure_rules.texts(table, (c,), (t,)).to_pylist() for c, t in zip(columns, types, strict=True)]
     return [None if None in row else row for row in zip(*parts, strict=True)]
 
 
 def joined(value: Value) -> str:
-    """One text for several, as :func:`erasure.texts` makes it."""
+    """One text for several, as :func:`erasure_rules.texts` makes it."""
     return value[0] if len(value) == 1 else ":".join(f"{len(v.encode())}:{v}" for v in value)
 
 
@@ -150,7 +150,7 @@ def matching(table: pa.Table, conditions: Iterable[Condition], types: Mapping[st
     out: Column = pa.chunked_array([pa.repeat(pa.scalar(False), table.num_rows)])
     for condition in conditions:
         if set(condition.columns) <= set(table.schema.names) & set(types):
-            text = erasure.texts(table, condition.columns, [types[c] for c in condition.columns])
+            text = erasure_rules.texts(table, condition.columns, [types[c] for c in condition.columns])
             wanted = pa.array([joined(v) for v in condition.values], pa.large_string())
             out = pc.or_(out, pc.is_in(text, value_set=wanted))
     return out

@@ -113,7 +113,7 @@ def subject_value(scope: Scope, value: str) -> Value | None:
     """The person as the table's subject column prints them; ``None`` when the column cannot hold the value."""
     import pyarrow as pa
 
-    from . import chunks, erasure
+    from . import chunks, erasure_rules
 
     assert scope.subject is not None  # noqa: S101 - asked only of tables with a subject
     column = next(c for c in scope.columns if c.name == scope.subject)
@@ -123,7 +123,7 @@ def subject_value(scope: Scope, value: str) -> Value | None:
         made = pa.table({scope.subject: pa.array([text]).cast(field.type)})
     except pa.ArrowInvalid:
         return None
-    return (erasure.texts(made, (column.name,), (column.type,)).to_pylist()[0],)
+    return (erasure_rules.texts(made, (column.name,), (column.type,)).to_pylist()[0],)
 
 
 def live_rows(conn: Connection[Any], scope: Scope, conditions: Iterable[Condition]) -> pa.Table:

@@ -82,7 +82,14 @@ def store_at(folder: Path, home: Path, *, secret: bytes | None = b"pepper") -> S
 
 def take(app: Any, store: Store, **options: Any) -> RecoveryPoint:
     return capture.capture(
-        app.capturer, TABLES, WORKFLOWS, Told(), store, app="desk", verify=lambda _: {"passed": True}, **options
+        app.capturer,
+        TABLES,
+        WORKFLOWS,
+        Told(),  # type: ignore[arg-type]
+        store,
+        app="desk",
+        verify=lambda _: {"passed": True},
+        **options,
     )
 
 

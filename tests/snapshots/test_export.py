@@ -12,7 +12,7 @@ import pandas as pd
 import psycopg
 import pytest
 
-from snapshots import export
+from snapshots import export, reading
 from snapshots.errors import Refused
 from snapshots.point_errors import TableMissing
 from tests.snapshots import point_desk as desk
@@ -64,7 +64,7 @@ def test_nothing_is_overwritten_and_nothing_half_written_stays(
     def broken(*_: Any, **__: Any) -> Any:
         raise RuntimeError
 
-    monkeypatch.setattr(export.reading, "batches", broken)
+    monkeypatch.setattr(reading, "batches", broken)
     with pytest.raises(RuntimeError):
         export.export(store, point, tmp_path / "again")
     assert list((tmp_path / "again").iterdir()) == []
