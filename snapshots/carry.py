@@ -18,20 +18,10 @@ from snapshots import chain, merge, undo_write
 from snapshots.database import qualified
 from snapshots.model import Applied, RunRef, UndoSpec
 from snapshots.undo_errors import UndoRefused
-from snapshots.undo_select import SELECTED, require_journal, select
+from snapshots.undo_select import Selection, require_journal, select
+from snapshots.undo_shape import Column, Relation, Shape, col, comma, equal
 from snapshots.undo_step import LOCK_TIMEOUT_S, already, one_transaction, record, tag
-from snapshots.undo_tables import (
-    Column,
-    Relation,
-    Shape,
-    col,
-    comma,
-    equal,
-    fix_output,
-    parents_first,
-    read_relations,
-    read_shapes,
-)
+from snapshots.undo_tables import fix_output, parents_first, read_relations, read_shapes
 
 LISTED = 500
 
@@ -74,7 +64,9 @@ def apply(
         if done is not None:
             return done
         fix_output(conn)
-        wanted = replace(spec, runs=(RunRef(actor="", run=None, xids=tuple(xids)),), cancelled=())
+        carried = RunRef(actor="", run=None, xids=tuple(xids))
+        wanted = replace(spec, runs=(carried,), cancelled=(), xids=(), actors=(), since=None, until=None)
+        wanted = replace(wanted, only=(), where=())
         selection = select(conn, wanted)
         if selection.problems:
             raise UndoRefused("; ".join(selection.problems))
@@ -83,7 +75,7 @@ def apply(
         done = already(conn, recovery_id, step, plan_hash)
         if done is not None:
             return done
-        report = _carry(conn, wanted, selection.tables, relations, recovery_id)
+        report = _carry(conn, wanted, selection, relations, recovery_id)
         detail = {
             "kind": "carry",
             "tables": report.done,
@@ -97,18 +89,19 @@ def apply(
 def _carry(
     conn: psycopg.Connection[Any],
     spec: UndoSpec,
-    tables: Sequence[str],
+    selection: Selection,
     relations: Sequence[Relation],
     recovery_id: str,
 ) -> _Report:
-    all_shapes, problems = read_shapes(conn, [table for table in spec.tables if table.name in tables])
+    all_shapes, problems = read_shapes(conn, [table for table in spec.tables if table.name in selection.tables])
     if problems:
         raise UndoRefused("; ".join(problems))
-    shapes = parents_first(all_shapes, relations)
+    shapes = parents_first([selection.of(shape) for shape in all_shapes], relations)
     changes: list[tuple[int, int, Shape]] = []
     for shape in shapes:
-        chain.read_images(conn, shape, SELECTED)
-        chain.net_changes(conn, shape, SELECTED)
+        chain.all_keys(conn, shape)
+        chain.read_images(conn, shape)
+        chain.net_changes(conn, shape)
         changes += _transactions(conn, shape)
     order = sorted({xid: seq for seq, xid, _ in sorted(changes, key=lambda c: -c[0])}.items(), key=lambda item: item[1])
     _check_caps(conn, spec, shapes)
@@ -140,7 +133,7 @@ def _carry(
 def _transactions(conn: psycopg.Connection[Any], shape: Shape) -> list[tuple[int, int, Shape]]:
     rows = conn.execute(
         sql.SQL(
-            "SELECT min(c.rj_seq), c.rj_xid::text, bool_or(c.rj_split) FROM {} AS c WHERE c.rj_sel GROUP BY c.rj_xid"
+            "SELECT min(c.rj_n), c.rj_xid::text, bool_or(c.rj_split) FROM {} AS c WHERE c.rj_sel GROUP BY c.rj_xid"
         ).format(shape.temp("chg"))
     ).fetchall()
     for _, xid, split in rows:
@@ -256,8 +249,8 @@ def _carried(column: Column) -> sql.Composed:
             kind=column.cast,
             value=value,
         )
-    return sql.SQL("CASE WHEN {} IS DISTINCT FROM {} THEN {} ELSE {} END").format(
-        column.text("b"), column.text("a"), value, col("t", column.name)
+    return sql.SQL("CASE WHEN {} THEN {} ELSE {} END").format(
+        column.differs(col("b", column.name), col("a", column.name)), value, col("t", column.name)
     )
 
 

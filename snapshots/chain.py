@@ -5,8 +5,12 @@ between cancels out, whichever statement journaled first. Row locks keep two tra
 so the smallest sequence number of each orders the changes. A chain is whole when every old image equals the preceding
 new image and the last one the live row; otherwise the journal missed something.
 
-Temporary tables made here, per table: ``rj_key`` (touched keys), ``rj_img`` (all images of them since), ``rj_chg``
-(changes; ``rj_n`` orders them), ``rj_row`` (one row per key that the selection changed).
+Most rows of a selection have one net change and nothing later: :mod:`snapshots.undo_direct` handles those without all
+this. Only keys in ``rj_key`` get a chain.
+
+Temporary tables made here, per table: ``rj_img`` (all images of those keys since the first selected one; ``rj_id`` is
+their place in the journal), ``rj_chg`` (changes; ``rj_n`` orders them), ``rj_row`` (one row per key that the selection
+changed).
 """
 
 from __future__ import annotations
@@ -16,74 +20,102 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from snapshots.undo_select import SELECTED
-from snapshots.undo_tables import Shape, col, comma
+from snapshots.undo_shape import SELECTED, Shape, comma
 
 
 def link(conn: psycopg.Connection[Any], shape: Shape) -> int:
-    """Build the chains of the rows that the selection changed; returns how many rows that are."""
-    read_images(conn, shape, SELECTED)
-    net_changes(conn, shape, SELECTED)
+    """Build the chains of the rows in ``rj_key`` that the selection changed; returns how many rows that are."""
+    read_images(conn, shape)
+    net_changes(conn, shape)
     return _rows(conn, shape)
 
 
-def read_images(conn: psycopg.Connection[Any], shape: Shape, selected: sql.Identifier) -> None:
-    """``rj_key`` and ``rj_img``: every image, by whomever, of each selected key since its first selected one."""
-    names = {"key": shape.temp("key"), "img": shape.temp("img"), "twin": shape.twin, "sel": selected}
+def all_keys(conn: psycopg.Connection[Any], shape: Shape) -> None:
+    """``rj_key`` with every key that a selected transaction touched."""
     conn.execute(
-        sql.SQL(
-            "CREATE TEMP TABLE {key} ON COMMIT DROP AS SELECT {keys}, min(t.rj_seq) AS rj_first "
-            "FROM {twin} AS t JOIN {sel} AS s ON s.xid = t.rj_xid WHERE t.rj_side IN ('o', 'n') GROUP BY {group}"
-        ).format(keys=shape.keys_from("t"), group=comma(col("t", k) for k in shape.key), **names)
-    )
-    conn.execute(sql.SQL("ANALYZE {}").format(names["key"]))
-    conn.execute(
-        sql.SQL(
-            "CREATE TEMP TABLE {img} ON COMMIT DROP AS SELECT row_number() OVER () AS rj_id, t.rj_seq, t.rj_xid, "
-            "t.rj_side, {digest} AS rj_h, {values} FROM {twin} AS t JOIN {key} AS k ON {same} "
-            "WHERE t.rj_side IN ('o', 'n') AND t.rj_seq >= k.rj_first"
-        ).format(
-            digest=shape.digest("t"),
-            values=shape.values("t"),
-            same=shape.same_key("k", "t", row=True),
-            **names,
+        sql.SQL("CREATE TEMP TABLE {key} ON COMMIT DROP AS SELECT DISTINCT {keys} FROM {images} AND {selected}").format(
+            key=shape.temp("key"),
+            keys=shape.keys_from("t"),
+            images=shape.images("t"),
+            selected=shape.selected("t"),
         )
     )
-    conn.execute(sql.SQL("CREATE UNIQUE INDEX ON {} (rj_id)").format(names["img"]))
-    conn.execute(sql.SQL("ANALYZE {}").format(names["img"]))
+    conn.execute(sql.SQL("ANALYZE {}").format(shape.temp("key")))
 
 
-def net_changes(conn: psycopg.Connection[Any], shape: Shape, selected: sql.Identifier) -> None:
+def read_images(conn: psycopg.Connection[Any], shape: Shape) -> None:
+    """``rj_img``: every image, by whomever, of each key in ``rj_key`` since its first selected one."""
+    conn.execute(
+        sql.SQL(
+            "CREATE TEMP TABLE {img} ON COMMIT DROP AS "
+            "WITH rj_firsts AS (SELECT {keys}, min(t.rj_seq) AS rj_first FROM {images} "
+            "  AND {selected} AND ({group}) IN (SELECT {own} FROM {key} AS k) GROUP BY {group}) "
+            "SELECT t.rj_seq AS rj_id, t.rj_xid, t.rj_side, {digest} AS rj_h, {values} "
+            "FROM {twin} AS t JOIN {key} AS k ON {k_t} JOIN rj_firsts AS f ON {f_k} "
+            "WHERE t.rj_side IN ('o', 'n') AND t.rj_seq >= f.rj_first AND t.rj_seq >= {low}"
+        ).format(
+            img=shape.temp("img"),
+            key=shape.temp("key"),
+            twin=shape.twin,
+            images=shape.images("t"),
+            selected=shape.selected("t"),
+            keys=shape.keys_from("t"),
+            group=shape.own_keys("t"),
+            own=shape.keys("k"),
+            digest=shape.digest("t"),
+            values=shape.values("t"),
+            k_t=shape.same_key("k", "t", row=True),
+            f_k=shape.same_key("f", "k"),
+            low=sql.Literal(shape.low),
+        )
+    )
+    conn.execute(sql.SQL("ANALYZE {} (rj_id, rj_xid, {})").format(shape.temp("img"), _bare(shape)))
+
+
+def _bare(shape: Shape) -> sql.Composed:
+    return comma(sql.Identifier(name) for name in shape.key)
+
+
+def net_changes(conn: psycopg.Connection[Any], shape: Shape) -> None:
     """``rj_chg``: per key and transaction what is left of its images after equal old and new ones cancelled out.
     ``rj_before`` and ``rj_after`` name images; NULL means the row was absent. ``rj_split``: more than one image is
     left on a side, so one in between was not journaled."""
+    selected: sql.Composable = sql.SQL("x.xid IS NOT NULL")
+    images: sql.Composable = sql.SQL("")
+    if shape.where:
+        selected = sql.SQL(
+            "x.xid IS NOT NULL AND (x.cancelled OR b.rj_id IS NOT NULL AND {} OR a.rj_id IS NOT NULL AND {})"
+        ).format(shape.holds("b"), shape.holds("a"))
+        images = sql.SQL(
+            "LEFT JOIN {img} AS b ON b.rj_id = n.rj_before LEFT JOIN {img} AS a ON a.rj_id = n.rj_after"
+        ).format(img=shape.temp("img"))
     conn.execute(
         sql.SQL(
             "CREATE TEMP TABLE {chg} ON COMMIT DROP AS "
-            "WITH rj_sides AS (SELECT {keys}, i.rj_xid, i.rj_h, min(i.rj_seq) AS rj_seq, "
+            "WITH rj_sides AS (SELECT {keys}, i.rj_xid, i.rj_h, min(i.rj_id) AS rj_n, "
             "  sum(CASE i.rj_side WHEN 'n' THEN 1 ELSE -1 END) AS rj_d, "
             "  min(i.rj_id) FILTER (WHERE i.rj_side = 'o') AS rj_o, "
             "  min(i.rj_id) FILTER (WHERE i.rj_side = 'n') AS rj_w "
             "  FROM {img} AS i GROUP BY {group}, i.rj_xid, i.rj_h), "
-            "rj_net AS (SELECT {side_keys}, s.rj_xid, min(s.rj_seq) AS rj_seq, "
+            "rj_net AS (SELECT {side_keys}, s.rj_xid, min(s.rj_n) AS rj_n, "
             "  min(s.rj_o) FILTER (WHERE s.rj_d < 0) AS rj_before, min(s.rj_w) FILTER (WHERE s.rj_d > 0) AS rj_after, "
             "  min(s.rj_h) FILTER (WHERE s.rj_d < 0) AS rj_before_h, "
             "  min(s.rj_h) FILTER (WHERE s.rj_d > 0) AS rj_after_h, "
             "  coalesce(sum(abs(s.rj_d)) FILTER (WHERE s.rj_d < 0), 0) > 1 "
             "  OR coalesce(sum(s.rj_d) FILTER (WHERE s.rj_d > 0), 0) > 1 AS rj_split "
             "  FROM rj_sides AS s GROUP BY {side_keys}, s.rj_xid HAVING bool_or(s.rj_d <> 0)) "
-            "SELECT n.*, row_number() OVER (ORDER BY n.rj_seq) AS rj_n, x.xid IS NOT NULL AS rj_sel "
-            "FROM rj_net AS n LEFT JOIN {sel} AS x ON x.xid = n.rj_xid"
+            "SELECT n.*, {selected} AS rj_sel FROM rj_net AS n LEFT JOIN {sel} AS x ON x.xid = n.rj_xid {images}"
         ).format(
             chg=shape.temp("chg"),
             img=shape.temp("img"),
-            sel=selected,
+            sel=SELECTED,
             keys=shape.keys_from("i"),
-            group=comma(col("i", k) for k in shape.key),
+            group=shape.own_keys("i"),
             side_keys=shape.keys("s"),
+            selected=selected,
+            images=images,
         )
     )
-    conn.execute(sql.SQL("CREATE UNIQUE INDEX ON {} (rj_n)").format(shape.temp("chg")))
     conn.execute(sql.SQL("ANALYZE {}").format(shape.temp("chg")))
 
 
@@ -111,7 +143,7 @@ def _rows(conn: psycopg.Connection[Any], shape: Shape) -> int:
             "  bool_or(c.rj_split OR (c.rj_pos > 1 AND c.rj_prev_h IS DISTINCT FROM c.rj_before_h)) AS rj_broken "
             "  FROM rj_links AS c GROUP BY {c_keys}) "
             "SELECT r.*, CASE WHEN r.rj_reset IS NULL THEN r.rj_base ELSE e.rj_after END AS rj_start, "
-            "  coalesce(e.rj_was, r.rj_base IS NOT NULL) AS rj_was, l.rj_after AS rj_live, l.rj_after_h AS rj_live_h "
+            "  coalesce(e.rj_was, r.rj_base IS NOT NULL) AS rj_was, l.rj_after AS rj_live "
             "FROM rj_rows AS r LEFT JOIN rj_resets AS e ON e.rj_n = r.rj_reset JOIN {chg} AS l ON l.rj_n = r.rj_last"
         ).format(
             row=shape.temp("row"),
@@ -122,20 +154,3 @@ def _rows(conn: psycopg.Connection[Any], shape: Shape) -> int:
     )
     conn.execute(sql.SQL("ANALYZE {}").format(shape.temp("row")))
     return made.rowcount
-
-
-def broken(conn: psycopg.Connection[Any], shape: Shape) -> int:
-    """Rows whose chain is not whole, the live row included: the journal missed changes of them."""
-    row = conn.execute(
-        sql.SQL(
-            "SELECT count(*) FROM {row} AS r LEFT JOIN {live} AS t ON {same} WHERE r.rj_broken "
-            "OR r.rj_live_h IS DISTINCT FROM CASE WHEN {key} IS NOT NULL THEN {digest} END"
-        ).format(
-            row=shape.temp("row"),
-            live=shape.relation,
-            same=shape.same_key("r", "t", row=True),
-            key=col("t", shape.key[0]),
-            digest=shape.digest("t"),
-        )
-    ).fetchone()
-    return int(row[0]) if row else 0

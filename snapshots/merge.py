@@ -4,8 +4,7 @@ Source of the rule: docs/design.md, "The undo rule". Per column the last non-sel
 add the differences of all of them; a delete makes the row absent. Most rows have no later change and skip all this.
 
 Temporary tables made here, per table: ``rj_diff`` (which columns each later change touched), ``rj_fold`` (per row the
-change that decides each column), ``rj_fin`` (the wanted row, and what it takes: ``rj_do`` is ``D``, ``U``, ``I`` or
-``N``; ``rj_conflict`` names a blocking conflict, whose row stays as it is).
+image that decides each column). The wanted rows go into ``rj_fin`` of :mod:`snapshots.undo_direct`.
 """
 
 from __future__ import annotations
@@ -16,13 +15,13 @@ import psycopg
 from psycopg import sql
 
 from snapshots.model import Policy
-from snapshots.undo_tables import Column, Shape, col, comma
+from snapshots.undo_shape import Column, Shape, col, comma
 
 EDITED, TAKEN = "created-then-edited", "key-taken"
 
 
 def fold(conn: psycopg.Connection[Any], shape: Shape, policy: Policy) -> None:
-    """Make ``rj_fin`` from the chains of :func:`snapshots.chain.link`."""
+    """Add to ``rj_fin`` the rows whose chains :func:`snapshots.chain.link` made."""
     _differences(conn, shape)
     _deciding(conn, shape)
     columns = comma(
@@ -31,33 +30,46 @@ def fold(conn: psycopg.Connection[Any], shape: Shape, policy: Policy) -> None:
     )
     conn.execute(
         sql.SQL(
-            "CREATE TEMP TABLE {fin} ON COMMIT DROP AS "
-            "WITH rj_wanted AS (SELECT {r_keys}, r.rj_live, r.rj_live_h, s.rj_id IS NOT NULL AS rj_present, "
+            "INSERT INTO {fin} ({into}) "
+            "WITH rj_wanted AS (SELECT {r_keys}, r.rj_first, r.rj_base, r.rj_live, r.rj_broken, "
+            "  s.rj_id IS NOT NULL AS rj_present, "
             "  r.rj_reset IS NOT NULL OR r.rj_edit > coalesce(r.rj_reset, 0) AS rj_merged, "
             "  CASE WHEN s.rj_id IS NULL AND r.rj_edit > coalesce(r.rj_reset, 0) THEN {edited} "
             "    WHEN s.rj_id IS NOT NULL AND r.rj_reset IS NOT NULL AND r.rj_was THEN {taken} END AS rj_conflict, "
             "  r.rj_was AND r.rj_reset IS NOT NULL AND s.rj_id IS NULL AS rj_gone, "
             "  coalesce(l.rj_same, ARRAY[]::text[]) AS rj_same, {columns} "
             "  FROM {row} AS r LEFT JOIN {img} AS s ON s.rj_id = r.rj_start LEFT JOIN {fold} AS l ON {l_r}), "
-            "rj_hashed AS (SELECT w.*, CASE WHEN w.rj_present THEN {digest} END AS rj_h FROM rj_wanted AS w) "
-            "SELECT h.*, CASE WHEN h.rj_conflict = ANY({stay}) THEN 'N' "
-            "  WHEN h.rj_h IS NOT DISTINCT FROM h.rj_live_h THEN 'N' "
-            "  WHEN h.rj_h IS NULL THEN 'D' WHEN h.rj_live_h IS NULL THEN 'I' ELSE 'U' END AS rj_do FROM rj_hashed AS h"
+            "rj_met AS (SELECT w.*, coalesce(t.rj_here, false) AS rj_here, {places}, "
+            "  CASE WHEN w.rj_present AND t.rj_here THEN {mask} ELSE 0 END AS rj_diff, "
+            "  w.rj_broken OR CASE WHEN w.rj_live IS NULL OR t.rj_here IS NULL "
+            "    THEN w.rj_live IS NOT NULL OR t.rj_here IS NOT NULL ELSE NOT ({same}) END AS rj_lost "
+            "  FROM rj_wanted AS w {live} LEFT JOIN {img} AS v ON v.rj_id = w.rj_live), "
+            "rj_done AS (SELECT m.*, CASE WHEN m.rj_conflict = ANY({stay}) THEN 'N' "
+            "  WHEN m.rj_present AND m.rj_here THEN CASE WHEN m.rj_diff = 0 THEN 'N' ELSE 'U' END "
+            "  WHEN m.rj_present THEN 'I' WHEN m.rj_here THEN 'D' ELSE 'N' END AS rj_do FROM rj_met AS m) "
+            "SELECT {d_keys}, d.rj_first, d.rj_base, d.rj_present, d.rj_merged, d.rj_gone, d.rj_same, d.rj_conflict, "
+            "  d.rj_conflict, d.rj_lost, d.rj_do, d.rj_do, d.rj_diff, {d_places}, {values} FROM rj_done AS d"
         ).format(
             fin=shape.temp("fin"),
+            into=shape.fin_columns(),
             row=shape.temp("row"),
             img=shape.temp("img"),
             fold=shape.temp("fold"),
             r_keys=shape.keys("r"),
+            d_keys=shape.keys("d"),
             l_r=shape.same_key("l", "r"),
             columns=columns,
-            digest=shape.digest("w"),
+            live=shape.live_row("w"),
+            places=shape.places("t"),
+            mask=shape.mask("w", "t"),
+            same=shape.same_row("v", "t"),
             edited=sql.Literal(EDITED),
             taken=sql.Literal(TAKEN),
             stay=sql.Literal([EDITED] if policy is Policy.KEEP_LATER else [EDITED, TAKEN]),
+            d_places=comma(col("d", name) for name in shape.place_names),
+            values=shape.values("d"),
         )
     )
-    conn.execute(sql.SQL("ANALYZE {}").format(shape.temp("fin")))
 
 
 def _differences(conn: psycopg.Connection[Any], shape: Shape) -> None:
@@ -66,13 +78,13 @@ def _differences(conn: psycopg.Connection[Any], shape: Shape) -> None:
     parts: list[sql.Composable] = []
     for n, column in enumerate(shape.columns):
         parts.append(
-            sql.SQL("{} IS DISTINCT FROM {} AS {}").format(
-                column.text("b"), column.text("a"), sql.Identifier(f"rj_d{n}")
+            sql.SQL("{} AS {}").format(
+                column.differs(col("b", column.name), col("a", column.name)), sql.Identifier(f"rj_d{n}")
             )
         )
         if column.additive:
             parts.append(sql.SQL("{} AS {}").format(difference(column, "a", "b"), sql.Identifier(f"rj_a{n}")))
-    conn.execute(
+    made = conn.execute(
         sql.SQL(
             "CREATE TEMP TABLE {diff} ON COMMIT DROP AS "
             "SELECT {c_keys}, c.rj_n, c.rj_after, c.rj_sel, "
@@ -91,17 +103,21 @@ def _differences(conn: psycopg.Connection[Any], shape: Shape) -> None:
         )
     )
     conn.execute(sql.SQL("ANALYZE {}").format(shape.temp("diff")))
+    if made.rowcount:
+        conn.execute(sql.SQL("CREATE INDEX ON {} (rj_id)").format(shape.temp("img")))
 
 
 def _deciding(conn: psycopg.Connection[Any], shape: Shape) -> None:
-    """``rj_fold``: per row and column the number of the change whose value stands, and the sum of an additive
+    """``rj_fold``: per row and column the image whose value stands, and the sum of an additive
     column's differences. ``rj_same`` names columns on which a later value stands over a selected one."""
     lasts: list[sql.Composable] = []
     same: list[sql.Composable] = []
     for n, column in enumerate(shape.columns):
         flag, last = col("d", f"rj_d{n}"), sql.Identifier(f"rj_l{n}")
         lasts.append(
-            sql.SQL("max(d.rj_n) FILTER (WHERE d.rj_counts AND {flag}) AS {last}").format(flag=flag, last=last)
+            sql.SQL("(max(ARRAY[d.rj_n, d.rj_after]) FILTER (WHERE d.rj_counts AND {flag}))[2] AS {last}").format(
+                flag=flag, last=last
+            )
         )
         if column.additive:
             lasts.append(
@@ -147,13 +163,12 @@ def difference(column: Column, after: str, before: str) -> sql.Composed:
 def _value(shape: Shape, n: int, column: Column) -> sql.Composed:
     """The wanted value of one column, for a row whose start is image ``s`` and whose fold is ``l``."""
     last = sql.SQL(
-        "CASE WHEN s.rj_id IS NULL OR l.{last} IS NULL THEN {start} ELSE (SELECT {there} FROM {chg} AS c "
-        "JOIN {img} AS i ON i.rj_id = c.rj_after WHERE c.rj_n = l.{last}) END"
+        "CASE WHEN s.rj_id IS NULL OR l.{last} IS NULL THEN {start} ELSE (SELECT {there} FROM {img} AS i "
+        "WHERE i.rj_id = l.{last}) END"
     ).format(
         last=sql.Identifier(f"rj_l{n}"),
         start=col("s", column.name),
         there=col("i", column.name),
-        chg=shape.temp("chg"),
         img=shape.temp("img"),
     )
     if not column.additive:

@@ -65,7 +65,8 @@ class JournalTx:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RunRef:
-    """A run to be undone: writes tagged ``run`` by ``actor``, and the listed transactions (inferred ones)."""
+    """A run to be undone: writes tagged ``run`` by ``actor`` (empty: by anybody), and the listed transactions
+    (inferred ones)."""
 
     actor: str
     run: str | None
@@ -86,11 +87,19 @@ class Gap:
 
 class Policy(StrEnum):
     """What to do with a conflict. ``refuse``: do not plan. ``non-conflicting-only``: leave conflicting rows as they
-    are, listed. ``keep-later``: later legitimate values win, column by column, listed."""
+    are, listed. ``keep-later``: later legitimate values win, column by column, listed. ``cascade``: before planning,
+    the selection is extended by what cannot stand without it and by suspects (:func:`snapshots.undo.cascade`); a
+    conflict that is left then refuses."""
 
     REFUSE = "refuse"
     NON_CONFLICTING_ONLY = "non-conflicting-only"
     KEEP_LATER = "keep-later"
+    CASCADE = "cascade"
+
+    @property
+    def refuses(self) -> bool:
+        """Whether a blocking conflict stops the plan."""
+        return self in (Policy.REFUSE, Policy.CASCADE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,17 +130,41 @@ class TableCounts:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UndoSpec:
     """The frozen selection of an undo. Rows are recomputed from it under lock at execution, by the same rule.
-    ``cancelled`` are transactions that count as selected because they already reverted selected ones (an earlier
-    undo by the same recovery), so that planning again after an undo yields nothing."""
+
+    A write is selected when it meets all of what is given: it belongs to one of ``runs`` (tag or transaction), to one
+    of the transactions ``xids``, to one of the database roles ``actors``; its transaction committed after ``since``
+    and by ``until``; its table is one of ``only``; and an image of the changed row, before or after, meets the
+    table's condition in ``where`` (SQL over ``r``, written by an operator; it limits the undo to the tables it names
+    and those in ``only``). Where nothing of it is given, nothing is selected. ``cancelled`` are transactions that
+    count as selected in any case because they already reverted selected ones (an earlier undo by the same recovery),
+    so that planning again after an undo yields nothing. ``tables`` are all that the app has: what the undo must know
+    about, not what it selects."""
 
     tables: tuple[TableSpec, ...]
     runs: tuple[RunRef, ...]
     policy: Policy
     cancelled: tuple[int, ...] = ()
+    xids: tuple[int, ...] = ()
+    actors: tuple[str, ...] = ()
+    since: Position | None = None
+    until: Position | None = None
+    only: tuple[str, ...] = ()
+    where: tuple[tuple[str, str], ...] = ()
+    """(table, condition)."""
     max_deleted_rows: int = 5_000
     max_deleted_share: float = 0.2
     max_changed_rows: int = 100_000
     drift_rows: int = 200
+
+    @property
+    def limited_to(self) -> tuple[str, ...]:
+        """The tables whose writes are selected; empty: all."""
+        return tuple(sorted({*self.only, *(table for table, _ in self.where)}))
+
+    @property
+    def selects(self) -> bool:
+        """Whether anything is selected at all."""
+        return bool(self.runs or self.xids or self.actors or self.since or self.until or self.limited_to)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,51 +1,71 @@
 """Selective undo: take back exactly what a selection of runs wrote, and keep everything else.
 
 ``preview`` shows, ``apply`` does; both compute by the rule of docs/design.md, "The undo rule". ``apply`` is one
-transaction with its row in ``reinstate.applied``: that row is the truth about whether it happened.
+transaction with its row in ``reinstate.applied``: that row is the truth about whether it happened. What an undo writes
+is journaled with its recovery's id as the run, so that it can itself be undone, as any other run.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import psycopg
-from psycopg import sql
 
-from snapshots import position, undo_write
+from snapshots import position, undo_catchup, undo_write
 from snapshots.model import Applied, TableCounts, UndoPreview, UndoSpec
-from snapshots.undo_errors import Drift, UndoBusy, UndoRefused
-from snapshots.undo_plan import Computed, compute, conflicts
-from snapshots.undo_reads import EntangledTx, Suspects, TableDamage, damage, entangled, entangled_closure, suspects
-from snapshots.undo_select import SELECTED, require_journal, select
+from snapshots.undo_conflicts import Disagreement, conflicts, listing
+from snapshots.undo_errors import Drift, UndoRefused
+from snapshots.undo_plan import Computed, compute
+from snapshots.undo_reads import EntangledTx, Suspect, Suspects, cascade, entangled, suspects
+from snapshots.undo_select import require_journal
 from snapshots.undo_step import LOCK_TIMEOUT_S, already, applied, applied_steps, one_transaction, record, tag
-from snapshots.undo_tables import fix_output, read_relations
+from snapshots.undo_tables import fix_output
 
 __all__ = [
+    "Disagreement",
     "EntangledTx",
+    "Look",
+    "Suspect",
     "Suspects",
-    "TableDamage",
     "applied",
     "applied_steps",
     "apply",
-    "damage",
+    "cascade",
     "entangled",
-    "entangled_closure",
     "extend",
+    "look",
     "preview",
     "suspects",
 ]
 
 
-def preview(conn: psycopg.Connection[Any], spec: UndoSpec) -> UndoPreview:
-    """What ``apply`` would do now. Capturer or recoverer; one repeatable-read snapshot; changes nothing.
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """An undo as it would be now, while its transaction is open: the summary, and every conflict as it is asked for."""
 
-    What speaks against the undo is not an error but in ``problems``. Raises :class:`Incomplete` without a journal.
+    preview: UndoPreview
+    conn: psycopg.Connection[Any]
+    computed: Computed
+
+    def disagreements(self, *, show_values: bool = False) -> Iterator[Disagreement]:
+        """Every conflict with its values before, now and wanted, streamed; masked unless public or ``show_values``."""
+        return listing(self.conn, self.computed, show_values=show_values)
+
+
+@contextmanager
+def look(conn: psycopg.Connection[Any], spec: UndoSpec) -> Iterator[Look]:
+    """What ``apply`` would do now, from one repeatable-read snapshot that is rolled back at the end. Capturer or
+    recoverer; changes nothing.
+
+    What speaks against the undo is not an error but in ``preview.problems``. Raises :class:`Incomplete` without a
+    journal, :class:`UndoRefused` for a condition that is none.
     """
     with one_transaction(conn, snapshot=True):
         computed = compute(conn, spec)
-        return UndoPreview(
+        shown = UndoPreview(
             counts=computed.counts,
             conflicts=conflicts(conn, computed),
             conflict_counts=dict(computed.conflict_counts),
@@ -53,6 +73,13 @@ def preview(conn: psycopg.Connection[Any], spec: UndoSpec) -> UndoPreview:
             position=position.current(conn),
             problems=computed.problems,
         )
+        yield Look(preview=shown, conn=conn, computed=computed)
+
+
+def preview(conn: psycopg.Connection[Any], spec: UndoSpec) -> UndoPreview:
+    """The summary of :func:`look`."""
+    with look(conn, spec) as seen:
+        return seen.preview
 
 
 def apply(
@@ -68,6 +95,9 @@ def apply(
 ) -> Applied:
     """Undo the selection, once per (``recovery_id``, ``step``); called again it returns what it did. Recoverer.
 
+    Computes first, without locks; then locks, computes again what moved meanwhile, writes and checks: other writers
+    wait only for that.
+
     ``expected`` are the counts of the plan and ``known_conflicts`` the kinds of conflict it showed: a table whose
     counts moved by more than ``spec.drift_rows``, or a blocking kind that the plan did not show, raises
     :class:`Drift`. ``known_conflicts`` ``None`` accepts any kind (rows in conflict are never touched).
@@ -82,15 +112,13 @@ def apply(
         if done is not None:
             return done
         fix_output(conn)
-        locked = select(conn, spec).tables
-        conn.execute(sql.SQL("DROP TABLE {}").format(SELECTED))
-        undo_write.lock(conn, locked, read_relations(conn, spec.tables))
+        seen = position.current(conn)
+        computed = compute(conn, spec)
+        undo_write.lock(conn, computed.selection.tables, computed.relations)
         done = already(conn, recovery_id, step, plan_hash)
         if done is not None:
             return done
-        computed = compute(conn, spec)
-        if set(computed.selection.tables) - set(locked):
-            raise UndoBusy("the selected runs wrote to a further table just now: pause them, then try again")
+        computed = undo_catchup.catch_up(conn, spec, computed, seen)
         if computed.problems:
             raise UndoRefused("; ".join(computed.problems))
         check_drift(spec, expected, computed, known_conflicts)

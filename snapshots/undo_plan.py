@@ -1,24 +1,26 @@
 """One computation for preview and apply: what was changed, what shall be there instead, what stands against it.
 
-Runs in the caller's transaction and leaves its result in temporary tables (see :mod:`snapshots.chain` and
-:mod:`snapshots.merge`), so that client memory does not grow with the selection. Needs read access to the tables and
-the journal, and the right to make temporary tables.
+Runs in the caller's transaction and leaves its result in temporary tables (see :mod:`snapshots.undo_direct`,
+:mod:`snapshots.chain` and :mod:`snapshots.merge`), so that client memory does not grow with the selection. Needs read
+access to the tables and the journal, and the right to make temporary tables.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
-from snapshots import chain, journal, merge
-from snapshots.model import Conflict, Policy, TableCounts, UndoSpec
+from snapshots import chain, journal, merge, undo_direct, undo_where
+from snapshots.model import TableCounts, UndoSpec
 from snapshots.undo_relations import PARENT_GONE, REFERENCED, mark_conflicts
 from snapshots.undo_select import Selection, require_journal, select
-from snapshots.undo_tables import Relation, Shape, fix_output, read_relations, read_shapes
+from snapshots.undo_shape import BITS, SELECTED, Relation, Shape
+from snapshots.undo_tables import fix_output, read_relations, read_shapes
 
 BLOCKING = frozenset([merge.EDITED, merge.TAKEN, REFERENCED, PARENT_GONE])
 """Conflicts whose row stays as it is; the others only say that later work was kept."""
@@ -26,11 +28,28 @@ BLOCKING = frozenset([merge.EDITED, merge.TAKEN, REFERENCED, PARENT_GONE])
 NOT_JOURNALED = "not-journaled"
 """The gap that :func:`snapshots.undo_tables.read_shapes` already names."""
 
-CONFLICTS_LISTED = 500
-"""Per table and kind; the counts are always complete."""
+NEAR_SHARE = 4
+"""A selection of fewer than a table's rows divided by this is looked up row by row; above, the table is read once."""
 
-EXACT_COUNT_BELOW = 1_000_000
-"""Rows by the planner's estimate, from which on the estimate is used for the share of deleted rows."""
+TEMPORARY = ("fin", "key", "img", "chg", "row", "diff", "fold")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tally:
+    """Rows of ``rj_fin`` by what is to be done; ``mask`` are the columns that some update changes, as bits."""
+
+    delete: int
+    update: int
+    insert: int
+    merged: int
+    broken: int
+    mask: int
+    chained: int
+    """Rows that went the long way, which alone have an ``rj_row``."""
+
+    def touches(self, shape: Shape, columns: Sequence[str]) -> bool:
+        """Whether an update may change one of ``columns``."""
+        return any(self.mask & shape.bit(column) for column in columns)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +59,8 @@ class Computed:
     selection: Selection
     shapes: tuple[Shape, ...]
     relations: tuple[Relation, ...]
+    tallies: Mapping[str, Tally]
+    """By table, before conflicts with relations were marked."""
     counts: tuple[TableCounts, ...]
     conflict_counts: Mapping[str, int]
     problems: tuple[str, ...]
@@ -51,49 +72,137 @@ class Computed:
     def shape(self, table: str) -> Shape | None:
         return next((shape for shape in self.shapes if shape.name == table), None)
 
+    def chained(self) -> tuple[Shape, ...]:
+        """Tables that have chains (``rj_chg``, ``rj_row``) at all."""
+        return tuple(shape for shape in self.shapes if self.tallies[shape.name].chained)
+
 
 def compute(conn: psycopg.Connection[Any], spec: UndoSpec, *, settle: bool = True) -> Computed:
     """Fill the temporary tables. With ``settle`` off, relations are left alone (to see who stands in the way)."""
     require_journal(conn)
     fix_output(conn)
-    all_shapes, shape_problems = read_shapes(conn, spec.tables)
     relations = read_relations(conn, spec.tables)
+    all_shapes, shape_problems = read_shapes(conn, spec.tables, relations)
+    undo_where.validate(conn, spec, all_shapes)
     selection = select(conn, spec)
-    problems = [*shape_problems, *selection.problems]
-    shapes = tuple(shape for shape in all_shapes if shape.name in selection.tables)
+    shapes = tuple(_limited(shape, spec, selection) for shape in all_shapes if shape.name in selection.tables)
+    tallies: dict[str, Tally] = {}
+    avoid_loops(conn, avoid=True)
     for shape in shapes:
-        chain.link(conn, shape)
-        broken = chain.broken(conn, shape)
-        if broken:
+        others = undo_direct.other_keys(conn, shape)
+        undo_direct.fill(conn, shape, others)
+        if others:
+            chain.link(conn, shape)
+            merge.fold(conn, shape, spec.policy)
+        _analyze(conn, shape)
+        tallies[shape.name] = _tally(conn, shape, others)
+    avoid_loops(conn, avoid=False)
+    known = Computed(
+        selection=selection,
+        shapes=shapes,
+        relations=relations,
+        tallies=tallies,
+        counts=(),
+        conflict_counts={},
+        problems=(*shape_problems, *selection.problems),
+    )
+    return settled(conn, spec, known) if settle else known
+
+
+def settled(conn: psycopg.Connection[Any], spec: UndoSpec, known: Computed) -> Computed:
+    """``known`` with conflicts between rows marked, counts and everything that speaks against the undo."""
+    problems = list(known.problems)
+    for shape in known.shapes:
+        if known.tallies[shape.name].broken:
             problems.append(
-                f"table {shape.name}: the journal missed changes of {broken} selected rows (images do not link up): "
-                "compare with a recovery point"
+                f"table {shape.name}: the journal missed changes of {known.tallies[shape.name].broken} selected rows "
+                "(images do not link up): compare with a recovery point"
             )
         if shape.spec.undeclared_triggers:
             problems.append(
                 f"table {shape.name}: triggers {', '.join(shape.spec.undeclared_triggers)} are not declared: "
                 "say in the catalogue whether an undo suppresses them"
             )
-        merge.fold(conn, shape, spec.policy)
-    if settle:
-        mark_conflicts(conn, shapes, relations)
-    counts = tuple(_count(conn, shape) for shape in shapes)
-    conflict_counts = _count_conflicts(conn, shapes)
-    problems += _journal_problems(conn, spec, selection)
+    mark_conflicts(conn, known)
+    counts = tuple(_counts(shape, _tally(conn, shape, 0)) for shape in known.shapes)
+    conflict_counts = _count_conflicts(conn, known.shapes)
+    problems += _journal_problems(conn, spec, known.selection)
     problems += cap_problems(spec, counts)
-    if spec.policy is Policy.REFUSE:
+    if spec.policy.refuses:
         problems += [
             f"{rows} rows in conflict ({kind}): decide about them, or undo under another policy"
             for kind, rows in sorted(conflict_counts.items())
             if kind in BLOCKING
         ]
-    return Computed(
-        selection=selection,
-        shapes=shapes,
-        relations=relations,
-        counts=counts,
-        conflict_counts=conflict_counts,
-        problems=tuple(dict.fromkeys(problems)),
+    return replace(known, counts=counts, conflict_counts=conflict_counts, problems=tuple(dict.fromkeys(problems)))
+
+
+def redo(
+    conn: psycopg.Connection[Any], spec: UndoSpec, known: Computed, touched: Mapping[str, sql.Composed]
+) -> Computed:
+    """``known`` with the rows that moved since computed again, all of them as chains. ``touched``: by table, a query
+    for their keys (``rj_k0`` and so on). Conflicts are marked anew."""
+    tallies = dict(known.tallies)
+    for shape in known.shapes:
+        fin = shape.temp("fin")
+        conn.execute(
+            sql.SQL(
+                "UPDATE {} SET rj_do = rj_want, rj_conflict = rj_kind WHERE rj_conflict IS DISTINCT FROM rj_kind"
+            ).format(fin)
+        )
+        if shape.name not in touched:
+            continue
+        forget(conn, shape, TEMPORARY[2:])
+        conn.execute(sql.SQL("CREATE TEMP TABLE pg_temp.rj_again ON COMMIT DROP AS {}").format(touched[shape.name]))
+        forget(conn, shape, ("key",))
+        conn.execute(
+            sql.SQL("ALTER TABLE pg_temp.rj_again RENAME TO {}").format(sql.Identifier(f"rj_key_{shape.index}"))
+        )
+        conn.execute(sql.SQL("ANALYZE {}").format(shape.temp("key")))
+        conn.execute(
+            sql.SQL("DELETE FROM {} AS f USING {} AS k WHERE {}").format(
+                fin, shape.temp("key"), shape.same_key("f", "k")
+            )
+        )
+        avoid_loops(conn, avoid=True)
+        chained = chain.link(conn, shape)
+        merge.fold(conn, shape, spec.policy)
+        avoid_loops(conn, avoid=False)
+        tallies[shape.name] = _tally(conn, shape, chained)
+    return settled(conn, spec, replace(known, tallies=tallies))
+
+
+def avoid_loops(conn: psycopg.Connection[Any], *, avoid: bool) -> None:
+    """Nobody has told the planner yet how much was just journaled: a nested loop it takes for cheap may run for hours.
+    Look-ups that are meant say so themselves (``Shape.live_row``)."""
+    conn.execute("SELECT set_config('enable_nestloop', %s, true)", ("off" if avoid else "on",))
+
+
+def forget(conn: psycopg.Connection[Any], shape: Shape, what: Sequence[str] = TEMPORARY) -> None:
+    """Drop temporary tables of one table's computation."""
+    for name in what:
+        conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(shape.temp(name)))
+
+
+def forget_all(conn: psycopg.Connection[Any], known: Computed) -> None:
+    """Drop every temporary table of a computation, so that it can be made again in the same transaction."""
+    for shape in known.shapes:
+        forget(conn, shape)
+    conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(SELECTED))
+
+
+def _limited(shape: Shape, spec: UndoSpec, selection: Selection) -> Shape:
+    return replace(
+        selection.of(shape),
+        near=selection.images[shape.name] * NEAR_SHARE < shape.table_rows,
+        where=dict(spec.where).get(shape.name, ""),
+    )
+
+
+def _analyze(conn: psycopg.Connection[Any], shape: Shape) -> None:
+    names = [*(f"rj_k{n}" for n in range(len(shape.key))), "rj_do", *(shape.was(name) for name in shape.watched)]
+    conn.execute(
+        sql.SQL("ANALYZE {} ({})").format(shape.temp("fin"), sql.SQL(", ").join(sql.Identifier(n) for n in names))
     )
 
 
@@ -117,81 +226,66 @@ def cap_problems(spec: UndoSpec, counts: Sequence[TableCounts]) -> list[str]:
     return problems
 
 
+def standing_problems(conn: psycopg.Connection[Any], spec: UndoSpec, known: Computed) -> tuple[str, ...]:
+    """The problems of a computation that still stands, with gaps looked for again."""
+    return tuple(dict.fromkeys((*known.problems, *_journal_problems(conn, spec, known.selection))))
+
+
 def _journal_problems(conn: psycopg.Connection[Any], spec: UndoSpec, selection: Selection) -> list[str]:
     """Gaps since the first selected write, and journals that are younger than it. On all tables of the undo: with a
     gap, nobody knows which of them the selection touched."""
-    if selection.first_at is None:
+    since: datetime | None = selection.first_at
+    if spec.since is not None:
+        since = spec.since.at if since is None else min(since, spec.since.at)
+    if since is None:
         return []
     return [
         f"the journal of {gap.table} may miss changes since {gap.at.isoformat()} ({gap.kind}: {gap.detail}): "
         "compare with a recovery point"
-        for gap in journal.gaps(conn, since=selection.first_at, tables=[table.name for table in spec.tables])
+        for gap in journal.gaps(conn, since=since, tables=[table.name for table in spec.tables])
         if gap.kind != NOT_JOURNALED
     ]
 
 
-def _count(conn: psycopg.Connection[Any], shape: Shape) -> TableCounts:
+def _tally(conn: psycopg.Connection[Any], shape: Shape, chained: int) -> Tally:
     row = conn.execute(
         sql.SQL(
             "SELECT count(*) FILTER (WHERE rj_do = 'D'), count(*) FILTER (WHERE rj_do = 'U'), "
             "count(*) FILTER (WHERE rj_do = 'I'), count(*) FILTER (WHERE rj_do IN ('U', 'I') AND rj_merged), "
-            "(SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass) FROM {}"
-        ).format(shape.temp("fin")),
-        (shape.relation.as_string(None),),
+            "count(*) FILTER (WHERE rj_broken), coalesce(bit_or(rj_diff) FILTER (WHERE rj_do = 'U'), 0) FROM {}"
+        ).format(shape.temp("fin"))
     ).fetchone()
-    delete, update, insert, merged, rows = row or (0, 0, 0, 0, 0)
-    if rows < EXACT_COUNT_BELOW:
-        exact = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(shape.relation)).fetchone()
-        rows = exact[0] if exact else 0
+    delete, update, insert, merged, broken, mask = row or (0, 0, 0, 0, 0, (1 << BITS) - 1)
+    return Tally(delete=delete, update=update, insert=insert, merged=merged, broken=broken, mask=mask, chained=chained)
+
+
+def _counts(shape: Shape, tally: Tally) -> TableCounts:
     return TableCounts(
-        table=shape.name, delete=delete, update=update, insert=insert, merged=merged, table_rows=int(rows)
+        table=shape.name,
+        delete=tally.delete,
+        update=tally.update,
+        insert=tally.insert,
+        merged=tally.merged,
+        table_rows=shape.table_rows,
     )
 
 
-_KINDS = sql.SQL(
-    "SELECT f.*, f.rj_conflict AS rj_kind FROM {fin} AS f WHERE f.rj_conflict IS NOT NULL "
+KINDS = sql.SQL(
+    "SELECT f.*, f.rj_conflict AS rj_stands FROM {fin} AS f WHERE f.rj_conflict IS NOT NULL "
     "UNION ALL SELECT f.*, 'row-gone' FROM {fin} AS f WHERE f.rj_gone AND f.rj_conflict IS NULL "
     "UNION ALL SELECT f.*, 'later-same-column' FROM {fin} AS f "
     "WHERE f.rj_present AND f.rj_conflict IS NULL AND cardinality(f.rj_same) > 0"
 )
+"""Rows of ``rj_fin`` in conflict, once for each kind (``rj_stands``)."""
 
 
 def _count_conflicts(conn: psycopg.Connection[Any], shapes: Sequence[Shape]) -> dict[str, int]:
     totals: dict[str, int] = {}
     for shape in shapes:
         for kind, rows in conn.execute(
-            sql.SQL("SELECT k.rj_kind, count(*) FROM ({}) AS k GROUP BY 1 ORDER BY 1").format(
-                _KINDS.format(fin=shape.temp("fin"))
+            sql.SQL("SELECT k.rj_stands, count(*) FROM ({}) AS k GROUP BY 1 ORDER BY 1").format(
+                KINDS.format(fin=shape.temp("fin"))
             )
         ):
             totals[kind] = totals.get(kind, 0) + rows
     return totals
-
-
-def conflicts(conn: psycopg.Connection[Any], computed: Computed) -> tuple[Conflict, ...]:
-    """Conflicts, at most ``CONFLICTS_LISTED`` per table and kind, blocking ones first."""
-    found: list[Conflict] = []
-    for shape in computed.shapes:
-        rows = conn.execute(
-            sql.SQL(
-                "SELECT r.kind, r.key, r.same FROM (SELECT k.rj_kind AS kind, {key} AS key, k.rj_same AS same, "
-                "row_number() OVER (PARTITION BY k.rj_kind ORDER BY {order}) AS n FROM ({kinds}) AS k) AS r "
-                "WHERE r.n <= {limit} ORDER BY r.kind, r.n"
-            ).format(
-                key=shape.key_texts("k"),
-                order=shape.keys("k"),
-                kinds=_KINDS.format(fin=shape.temp("fin")),
-                limit=sql.Literal(CONFLICTS_LISTED),
-            )
-        )
-        found += [
-            Conflict(
-                table=shape.name,
-                key=tuple(key),
-                kind=kind,
-                columns=tuple(same) if kind == "later-same-column" else (),
-                blocking=kind in BLOCKING,
-            )
-            for kind, key, same in rows
-        ]
-    return tuple(sorted(found, key=lambda conflict: not conflict.blocking))

@@ -8,34 +8,74 @@ marked rows only grows, hence it ends.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import sql
 
 from snapshots.database import qualified
 from snapshots.merge import TAKEN
-from snapshots.undo_tables import Relation, Shape, col, comma, equal
+from snapshots.undo_shape import Relation, Shape, col, comma, equal
+
+if TYPE_CHECKING:
+    from snapshots.undo_plan import Computed
 
 REFERENCED, PARENT_GONE = "referenced", "parent-gone"
 
 
-def mark_conflicts(conn: psycopg.Connection[Any], shapes: Sequence[Shape], relations: Sequence[Relation]) -> None:
-    """Set ``rj_conflict`` and ``rj_do = 'N'`` in the ``rj_fin`` tables of ``shapes``."""
-    by_name = {shape.name: shape for shape in shapes}
+def mark_conflicts(conn: psycopg.Connection[Any], known: Computed) -> None:
+    """Set ``rj_conflict`` and ``rj_do = 'N'`` in the ``rj_fin`` tables. Rules that nothing in the selection can break
+    are not even asked: most undos change neither keys nor references."""
+    by_name = {shape.name: shape for shape in known.shapes}
+    relations = [relation for relation in known.relations if is_kept(by_name, relation)]
     while True:
         marked = 0
         for relation in relations:
-            if relation.parent in by_name:
+            if vacates(known, relation):
                 marked += _mark_referenced(conn, by_name, relation)
         for relation in relations:
-            if relation.child in by_name:
+            if claims(known, relation):
                 marked += _mark_parent_gone(conn, by_name, relation)
-        for shape in shapes:
+        for shape in known.shapes:
             for columns in shape.unique:
-                marked += _mark_taken(conn, shape, columns)
+                if known.tallies[shape.name].insert or known.tallies[shape.name].touches(shape, columns):
+                    marked += _mark_taken(conn, shape, columns)
         if not marked:
             return
+
+
+def vacates(known: Computed, relation: Relation) -> bool:
+    """Whether the undo may take away a value of the parent that the relation refers to."""
+    parent = known.shape(relation.parent)
+    if parent is None:
+        return False
+    tally = known.tallies[parent.name]
+    return bool(tally.delete) or tally.touches(parent, relation.to)
+
+
+def claims(known: Computed, relation: Relation) -> bool:
+    """Whether the undo may write a reference that was not there."""
+    child = known.shape(relation.child)
+    if child is None:
+        return False
+    tally = known.tallies[child.name]
+    return bool(tally.insert) or tally.touches(child, relation.columns)
+
+
+def is_kept(by_name: Mapping[str, Shape], relation: Relation) -> bool:
+    """Whether the journal keeps all columns of the relation; generated ones are left to the database to check."""
+    return all(
+        name not in by_name or set(columns) <= set(by_name[name].names)
+        for name, columns in ((relation.parent, relation.to), (relation.child, relation.columns))
+    )
+
+
+def changes(shape: Shape, alias: str, columns: Sequence[str]) -> sql.Composed:
+    """The row ``alias`` of ``rj_fin`` holds, live, other values in ``columns`` than it wants."""
+    wanted = {column.name: column for column in shape.columns}
+    return sql.SQL("({})").format(
+        sql.SQL(" OR ").join(wanted[name].differs(col(alias, shape.was(name)), col(alias, name)) for name in columns)
+    )
 
 
 def references_to(by_name: Mapping[str, Shape], relation: Relation, child_key: Sequence[str] = ()) -> sql.Composed:
@@ -44,15 +84,15 @@ def references_to(by_name: Mapping[str, Shape], relation: Relation, child_key: S
     parent = by_name[relation.parent]
     child = by_name.get(relation.child)
     vacated = sql.SQL(
-        "SELECT {keys}, {values} FROM {fin} AS f JOIN {img} AS v ON v.rj_id = f.rj_live "
-        "WHERE f.rj_do = 'D' OR (f.rj_do = 'U' AND ROW({old})::text IS DISTINCT FROM ROW({new})::text)"
+        "SELECT {keys}, {values} FROM {fin} AS f WHERE f.rj_do = 'D' OR (f.rj_do = 'U' AND {changes})"
     ).format(
         keys=parent.keys("f"),
-        values=_named("v", relation.to),
+        values=comma(
+            sql.SQL("{} AS {}").format(col("f", parent.was(name)), sql.Identifier(f"rj_v{n}"))
+            for n, name in enumerate(relation.to)
+        ),
         fin=parent.temp("fin"),
-        img=parent.temp("img"),
-        old=comma(col("v", name) for name in relation.to),
-        new=comma(col("f", name) for name in relation.to),
+        changes=changes(parent, "f", relation.to),
     )
     joined = equal("c", relation.columns, "v", _numbered(relation))
     stays = _untouched("c", child)
@@ -111,19 +151,16 @@ def _mark_parent_gone(conn: psycopg.Connection[Any], by_name: Mapping[str, Shape
     return conn.execute(
         sql.SQL(
             "UPDATE {fin} AS g SET rj_do = 'N', rj_conflict = {kind} WHERE g.rj_do <> 'N' AND ({own}) IN ("
-            "SELECT {keys} FROM {fin} AS f LEFT JOIN {img} AS v ON v.rj_id = f.rj_live "
-            "WHERE f.rj_do IN ('U', 'I') AND {filled} "
-            "AND (f.rj_do = 'I' OR ROW({old})::text IS DISTINCT FROM ROW({new})::text) "
+            "SELECT {keys} FROM {fin} AS f WHERE f.rj_do IN ('U', 'I') AND {filled} "
+            "AND (f.rj_do = 'I' OR {changes}) "
             "AND NOT EXISTS (SELECT 1 FROM {live} AS p WHERE {same} AND {stays}) AND {wanted})"
         ).format(
             fin=child.temp("fin"),
             kind=sql.Literal(PARENT_GONE),
             own=child.keys("g"),
             keys=child.keys("f"),
-            img=child.temp("img"),
-            filled=_filled("f", relation.columns),
-            old=comma(col("v", name) for name in relation.columns),
-            new=comma(col("f", name) for name in relation.columns),
+            filled=filled("f", relation.columns),
+            changes=changes(child, "f", relation.columns),
             live=qualified(relation.parent),
             same=equal("p", relation.to, "f", relation.columns),
             stays=_untouched("p", parent),
@@ -136,9 +173,8 @@ def _mark_taken(conn: psycopg.Connection[Any], shape: Shape, columns: Sequence[s
     """Rows to be written whose unique value another row holds or gets."""
     return conn.execute(
         sql.SQL(
-            "WITH rj_claims AS (SELECT f.* FROM {fin} AS f LEFT JOIN {img} AS v ON v.rj_id = f.rj_live "
-            "WHERE f.rj_do IN ('U', 'I') AND {filled} "
-            "AND (f.rj_do = 'I' OR ROW({old})::text IS DISTINCT FROM ROW({new})::text)) "
+            "WITH rj_claims AS (SELECT f.* FROM {fin} AS f WHERE f.rj_do IN ('U', 'I') AND {filled} "
+            "AND (f.rj_do = 'I' OR {changes})) "
             "UPDATE {fin} AS g SET rj_do = 'N', rj_conflict = {kind} WHERE g.rj_do <> 'N' AND ({own}) IN ("
             "SELECT {keys} FROM rj_claims AS f JOIN {live} AS p ON {same} WHERE {stays} "
             "UNION SELECT {keys} FROM rj_claims AS f JOIN {fin} AS p ON {same} "
@@ -148,10 +184,8 @@ def _mark_taken(conn: psycopg.Connection[Any], shape: Shape, columns: Sequence[s
             kind=sql.Literal(TAKEN),
             own=shape.keys("g"),
             keys=shape.keys("f"),
-            img=shape.temp("img"),
-            filled=_filled("f", columns),
-            old=comma(col("v", name) for name in columns),
-            new=comma(col("f", name) for name in columns),
+            filled=filled("f", columns),
+            changes=changes(shape, "f", columns),
             live=shape.relation,
             same=equal("p", columns, "f", columns),
             stays=_untouched("p", shape),
@@ -180,11 +214,6 @@ def _numbered(relation: Relation) -> list[str]:
     return [f"rj_v{n}" for n in range(len(relation.to))]
 
 
-def _named(alias: str, names: Sequence[str]) -> sql.Composed:
-    return comma(
-        sql.SQL("{} AS {}").format(col(alias, name), sql.Identifier(f"rj_v{n}")) for n, name in enumerate(names)
-    )
-
-
-def _filled(alias: str, names: Sequence[str]) -> sql.Composed:
+def filled(alias: str, names: Sequence[str]) -> sql.Composed:
+    """No column of a reference is NULL: only then it refers to anything."""
     return sql.SQL(" AND ").join(sql.SQL("{} IS NOT NULL").format(col(alias, name)) for name in names)

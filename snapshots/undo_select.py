@@ -1,23 +1,27 @@
-"""The selection of an undo: from runs and transactions to the set of transactions, and what is wrong with it.
+"""The selection of an undo: from runs, roles, times and tables to the set of transactions, and what is wrong with it.
 
-A transaction is selected as a whole: by its number, or because one of its writes carries the actor and the run.
+A transaction is selected as a whole, by its number, the tag or role of one of its writes, or when it committed; tables
+and conditions then limit what of it is undone (``Shape.where``, and which shapes are computed).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
 import psycopg
 from psycopg import sql
 
+from snapshots import position
 from snapshots.errors import Incomplete
 from snapshots.journal_shape import exists, stored
-from snapshots.model import UndoSpec
+from snapshots.model import Position, UndoSpec
+from snapshots.undo_shape import SELECTED, Shape
 
-SELECTED = sql.Identifier("pg_temp", "rj_sel")
+NAMED = 1_000
+"""From so many transactions on, they are joined instead of named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,8 +31,18 @@ class Selection:
     first_at: datetime | None
     first_xid: int | None
     tables: tuple[str, ...]
-    """Journaled tables with a selected write, sorted."""
+    """Journaled tables with a selected write, sorted; of the tables that the selection is limited to."""
+    lows: Mapping[str, int]
+    """The first selected image of each table."""
+    images: Mapping[str, int]
+    """How many selected images each table has."""
+    xids: Mapping[str, tuple[int, ...]]
+    """The selected transactions that wrote to each table; empty from ``NAMED`` on."""
     problems: tuple[str, ...]
+
+    def of(self, shape: Shape) -> Shape:
+        """``shape`` knowing which of its images are selected."""
+        return replace(shape, low=self.lows[shape.name], xids=self.xids[shape.name])
 
 
 def require_journal(conn: psycopg.Connection[Any]) -> None:
@@ -43,52 +57,176 @@ def require_journal(conn: psycopg.Connection[Any]) -> None:
 def select(conn: psycopg.Connection[Any], spec: UndoSpec) -> Selection:
     """Fill ``pg_temp.rj_sel`` (dropped at the end of the transaction) with the selected transactions."""
     require_journal(conn)
-    listed = sorted({xid for run in spec.runs for xid in run.xids})
-    tagged = sorted({(run.actor, run.run) for run in spec.runs if run.run is not None})
+    for limit in (spec.since, spec.until):
+        if limit is not None:
+            position.require_same_server(conn, limit)
     twins = {table.name: sql.Identifier("reinstate", table.twin) for table in stored(conn).values()}
-    conn.execute(sql.SQL("CREATE TEMP TABLE {} (xid xid8 PRIMARY KEY, tagged bool) ON COMMIT DROP").format(SELECTED))
-    insert = sql.SQL("INSERT INTO {} ").format(SELECTED)
     conn.execute(
-        insert + sql.SQL("SELECT x::xid8, false FROM unnest(%s::text[]) AS u(x) ON CONFLICT DO NOTHING"),
-        ([str(xid) for xid in {*listed, *spec.cancelled}],),
+        sql.SQL("CREATE TEMP TABLE {} (xid xid8 PRIMARY KEY, tagged bool, cancelled bool) ON COMMIT DROP").format(
+            SELECTED
+        )
     )
-    if tagged:
-        for twin in twins.values():
-            conn.execute(
-                insert
-                + sql.SQL(
-                    "SELECT DISTINCT t.rj_xid, true FROM {} AS t JOIN unnest(%s::text[], %s::text[]) AS r(actor, run) "
-                    "ON t.rj_actor = r.actor::name AND t.rj_run = r.run ON CONFLICT DO NOTHING"
-                ).format(twin),
-                ([actor for actor, _ in tagged], [run for _, run in tagged]),
-            )
+    conn.execute(sql.SQL("INSERT INTO {} {}").format(SELECTED, _found(spec, twins)))
+    if spec.cancelled:
+        conn.execute(
+            sql.SQL(
+                "INSERT INTO {} SELECT x::xid8, false, true FROM unnest({}::text[]) AS u(x) "
+                "ON CONFLICT (xid) DO UPDATE SET cancelled = true"
+            ).format(SELECTED, sql.Literal([str(xid) for xid in spec.cancelled]))
+        )
     conn.execute(sql.SQL("ANALYZE {}").format(SELECTED))
-    problems: list[str] = []
+    return _describe(conn, spec, twins)
+
+
+def grown(conn: psycopg.Connection[Any], spec: UndoSpec, seen: Position) -> bool:
+    """Whether transactions that ``seen`` did not show would be selected now, or a selected one wrote more."""
+    twins = {table.name: sql.Identifier("reinstate", table.twin) for table in stored(conn).values()}
+    new = sql.SQL(" UNION ALL ").join(
+        sql.SQL("SELECT t.rj_xid AS xid FROM {} AS t WHERE {}").format(
+            twin, position.after(seen, sql.Identifier("t", "rj_xid"))
+        )
+        for twin in twins.values()
+    )
+    row = conn.execute(
+        sql.SQL(
+            "SELECT EXISTS (SELECT FROM ({}) AS n "
+            "WHERE n.xid IN (SELECT xid FROM {}) OR n.xid IN (SELECT xid FROM ({}) AS f))"
+        ).format(new, SELECTED, _found(spec, twins, after=seen))
+    ).fetchone()
+    return bool(row and row[0])
+
+
+def _found(spec: UndoSpec, twins: Mapping[str, sql.Identifier], *, after: Position | None = None) -> sql.Composed:
+    """Query for ``(xid, tagged, cancelled)`` of what meets every part of the selection, each transaction once."""
+    if not spec.selects:
+        return sql.SQL("SELECT '0'::xid8 AS xid, false AS tagged, false AS cancelled WHERE false").format()
+    sources: list[sql.Composable] = []
+    listed = sorted({xid for run in spec.runs for xid in run.xids})
+    if spec.runs:
+        if listed and after is None:
+            sources.append(_numbers(listed))
+        sources += [
+            _tagged(spec, twin, after) for twin in twins.values() if any(run.run is not None for run in spec.runs)
+        ]
+    elif spec.xids:
+        sources.append(_numbers(spec.xids))
+    else:
+        limited = spec.limited_to
+        sources += [
+            sql.SQL("SELECT DISTINCT t.rj_xid AS xid, false AS tagged FROM {} AS t WHERE {}").format(
+                twin, _and([_by_actor(spec, "t"), *_when(spec, "t"), *_moved(after, "t")])
+            )
+            for name, twin in twins.items()
+            if not limited or name in limited
+        ]
+    conditions: list[sql.Composable] = [*_when(spec, "x", "xid")]
+    if spec.runs and spec.xids:
+        conditions.append(sql.SQL("x.xid = ANY ({}::text[]::xid8[])").format(_texts(spec.xids)))
+    if spec.actors and (spec.runs or spec.xids):
+        conditions.append(
+            sql.SQL("({})").format(
+                sql.SQL(" OR ").join(
+                    sql.SQL("EXISTS (SELECT FROM {} AS t WHERE t.rj_xid = x.xid AND {})").format(
+                        twin, _by_actor(spec, "t")
+                    )
+                    for twin in twins.values()
+                )
+            )
+        )
+    if not sources:
+        return sql.SQL("SELECT '0'::xid8 AS xid, false AS tagged, false AS cancelled WHERE false").format()
+    return sql.SQL(
+        "SELECT x.xid, bool_or(x.tagged) AS tagged, false AS cancelled FROM ({}) AS x WHERE {} GROUP BY x.xid"
+    ).format(sql.SQL(" UNION ALL ").join(sources), _and(conditions))
+
+
+def _numbers(xids: Sequence[int]) -> sql.Composed:
+    return sql.SQL("SELECT x::xid8 AS xid, false AS tagged FROM unnest({}::text[]) AS u(x)").format(_texts(xids))
+
+
+def _tagged(spec: UndoSpec, twin: sql.Identifier, after: Position | None) -> sql.Composed:
+    return sql.SQL("SELECT DISTINCT t.rj_xid AS xid, true AS tagged FROM {} AS t WHERE {}").format(
+        twin, _and([_by_tag(spec, "t"), *_when(spec, "t"), *_moved(after, "t")])
+    )
+
+
+def _by_tag(spec: UndoSpec, alias: str) -> sql.Composed:
+    """The image carries the tag of a selected run."""
+    tags = sorted({(run.actor, run.run) for run in spec.runs if run.run is not None})
+    return sql.SQL(
+        "EXISTS (SELECT FROM unnest({}::text[], {}::text[]) AS g(actor, run) "
+        "WHERE {} = g.run AND g.actor IN ('', {}::text))"
+    ).format(
+        sql.Literal([actor for actor, _ in tags]),
+        sql.Literal([run for _, run in tags]),
+        sql.Identifier(alias, "rj_run"),
+        sql.Identifier(alias, "rj_actor"),
+    )
+
+
+def _by_actor(spec: UndoSpec, alias: str) -> sql.Composable:
+    if not spec.actors:
+        return sql.SQL("true")
+    return sql.SQL("{} = ANY ({}::name[])").format(sql.Identifier(alias, "rj_actor"), sql.Literal(list(spec.actors)))
+
+
+def _when(spec: UndoSpec, alias: str, column: str = "rj_xid") -> list[sql.Composable]:
+    field = sql.Identifier(alias, column)
+    found: list[sql.Composable] = []
+    if spec.since is not None:
+        found.append(position.after(spec.since, field))
+    if spec.until is not None:
+        found.append(position.visible(spec.until, field))
+    return found
+
+
+def _moved(after: Position | None, alias: str) -> list[sql.Composable]:
+    return [position.after(after, sql.Identifier(alias, "rj_xid"))] if after is not None else []
+
+
+def _and(conditions: Sequence[sql.Composable]) -> sql.Composed:
+    return sql.SQL(" AND ").join(conditions or [sql.SQL("true")])
+
+
+def _texts(xids: Sequence[int]) -> sql.Literal:
+    return sql.Literal([str(xid) for xid in xids])
+
+
+def _describe(conn: psycopg.Connection[Any], spec: UndoSpec, twins: Mapping[str, sql.Identifier]) -> Selection:
+    """What the selected transactions wrote, table by table, and what speaks against selecting them."""
+    listed = sorted({*spec.xids, *(xid for run in spec.runs for xid in run.xids)})
     first: tuple[datetime, int] | None = None
     tables: list[str] = []
-    seen: set[int] = set()
+    lows: dict[str, int] = {}
+    images: dict[str, int] = {}
+    xids: dict[str, tuple[int, ...]] = {}
+    missing = set(listed)
+    problems: list[str] = []
+    limited = spec.limited_to
+    covered = {table.name for table in spec.tables}
+    problems.extend(
+        f"table {name} is not one of the app's: correct the selection" for name in limited if name not in covered
+    )
     for name, twin in twins.items():
-        row = conn.execute(
+        rows = conn.execute(
             sql.SQL(
-                "SELECT min(t.rj_at), min(t.rj_xid::text::bigint), "
-                "array_agg(DISTINCT t.rj_xid::text::bigint) FILTER (WHERE t.rj_xid::text::bigint = ANY(%s)) "
-                "FROM {} AS t JOIN {} AS s ON s.xid = t.rj_xid"
-            ).format(twin, SELECTED),
-            (listed,),
-        ).fetchone()
-        if row is None or row[0] is None:
+                "SELECT t.rj_xid::text::bigint, bool_or(s.tagged), min(t.rj_at), min(t.rj_seq), count(*) "
+                "FROM {} AS t JOIN {} AS s ON s.xid = t.rj_xid GROUP BY t.rj_xid"
+            ).format(twin, SELECTED)
+        ).fetchall()
+        missing -= {xid for xid, *_ in rows}
+        if not rows or (limited and name not in limited):
             continue
         tables.append(name)
-        first = min(first or (row[0], row[1]), (row[0], row[1]))
-        seen.update(row[2] or ())
-        problems.extend(_mixed(conn, name, twin, tagged))
-    problems.extend(
-        f"transaction {xid} is not in the journal (it wrote before the journal was installed, or was pruned): "
-        "compare with a recovery point"
-        for xid in listed
-        if xid not in seen
-    )
-    covered = {table.name for table in spec.tables}
+        earliest = min(row[2] for row in rows), min(row[0] for row in rows)
+        first = min(first or earliest, earliest)
+        lows[name] = min(row[3] for row in rows)
+        xids[name] = tuple(row[0] for row in rows) if len(rows) < NAMED else ()
+        images[name] = sum(row[4] for row in rows)
+        if any(row[1] for row in rows):
+            problems.extend(_mixed(conn, spec, name, twin))
+    if missing:
+        problems.extend(_unknown(conn, sorted(missing)))
     problems.extend(
         f"the selection also wrote to {name}, which is not part of this undo: add the table"
         for name in tables
@@ -98,23 +236,36 @@ def select(conn: psycopg.Connection[Any], spec: UndoSpec) -> Selection:
         first_at=first[0] if first else None,
         first_xid=first[1] if first else None,
         tables=tuple(tables),
+        lows=lows,
+        images=images,
+        xids=xids,
         problems=tuple(dict.fromkeys(problems)),
     )
 
 
-def _mixed(
-    conn: psycopg.Connection[Any], name: str, twin: sql.Identifier, tagged: Sequence[tuple[str, str | None]]
-) -> list[str]:
+def _unknown(conn: psycopg.Connection[Any], xids: Sequence[int]) -> list[str]:
+    """Listed transactions without a write in the journal, unless another part of the selection left them out."""
+    rows = conn.execute(
+        sql.SQL("SELECT s.xid::text FROM {} AS s WHERE s.xid = ANY ({}::text[]::xid8[]) ORDER BY s.xid").format(
+            SELECTED, _texts(xids)
+        )
+    ).fetchall()
+    return [
+        f"transaction {xid} is not in the journal (it wrote before the journal was installed, or was pruned): "
+        "compare with a recovery point"
+        for (xid,) in rows
+    ]
+
+
+def _mixed(conn: psycopg.Connection[Any], spec: UndoSpec, name: str, twin: sql.Identifier) -> list[str]:
     """Runs, not selected, that wrote in a transaction selected for its tag: undoing it would undo their work.
     Transactions selected by number are meant as they are."""
     rows = conn.execute(
         sql.SQL(
             "SELECT DISTINCT t.rj_actor::text, t.rj_run FROM {twin} AS t "
             "JOIN {sel} AS s ON s.xid = t.rj_xid AND s.tagged WHERE t.rj_run IS NOT NULL "
-            "AND NOT EXISTS (SELECT 1 FROM unnest(%s::text[], %s::text[]) AS r(actor, run) "
-            "WHERE t.rj_actor = r.actor::name AND t.rj_run = r.run) ORDER BY 1, 2 LIMIT 5"
-        ).format(twin=twin, sel=SELECTED),
-        ([actor for actor, _ in tagged], [run for _, run in tagged]),
+            "AND NOT {chosen} ORDER BY 1, 2 LIMIT 5"
+        ).format(twin=twin, sel=SELECTED, chosen=_by_tag(spec, "t"))
     ).fetchall()
     return [
         f"run {run} of {actor} shares a transaction on {name} with a selected run: select it too, or undo neither"

@@ -1,13 +1,8 @@
-"""Shapes: what an undo reads from the database's own catalogue about each table, before it computes anything.
-
-Temporary tables of one undo are called ``rj_<what>_<index>``; their own columns begin with ``rj_``, a prefix that the
-journal reserves, so that they never collide with a column of the app.
-"""
+"""What an undo reads from the database's own catalogue about each table, before it computes anything."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import psycopg
@@ -16,132 +11,13 @@ from psycopg import sql
 from snapshots.database import qualified
 from snapshots.journal_shape import stored
 from snapshots.model import TableSpec
+from snapshots.undo_shape import SUMMED_AS, Column, Relation, Shape
 
-EXACT_AS_TEXT = frozenset(
-    {
-        *("bool", "bytea", "date", "float4", "float8", "int2", "int4", "int8", "interval", "json", "jsonb", "numeric"),
-        *("text", "time", "timestamp", "timestamptz", "timetz", "uuid", "varchar"),
-    }
-)
-"""Types whose cast to text is their output function, hence exact. Others go through a row, which always uses it."""
+EXACT_COUNT_BELOW = 100_000
+"""Rows by the planner's density, from which on that estimate is used for the share of deleted rows."""
 
-SUMMED_AS = {"int2": "numeric", "int4": "numeric", "int8": "numeric", "numeric": "numeric"} | {
-    name: name for name in ("float4", "float8", "money", "interval")
-}
-"""Types an ``additive`` column may have, and the type its differences are summed in (small integers overflow)."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Column:
-    """``type`` is the exact type as ``format_type`` prints it, ``base`` the catalogue's name of it."""
-
-    name: str
-    type: str
-    base: str
-    additive: bool
-    writable: bool
-    """False for ``GENERATED ALWAYS AS IDENTITY``: it can be inserted with ``OVERRIDING``, never updated."""
-
-    def text(self, alias: str) -> sql.Composable:
-        """An exact text form of the column's value; NULL and any value differ."""
-        value = col(alias, self.name)
-        if self.base in EXACT_AS_TEXT:
-            return sql.SQL("{}::text").format(value)
-        return sql.SQL("ROW({})::text").format(value)
-
-    @property
-    def summed(self) -> sql.SQL:
-        """The type that differences of an additive column are added in."""
-        return sql.SQL(SUMMED_AS.get(self.base, "numeric"))
-
-    @property
-    def cast(self) -> sql.SQL:
-        """The column's own type, as the database prints it (hence quoted where it must be)."""
-        return sql.SQL(self.type)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shape:
-    """One journaled table: its twin, the columns both have (generated ones left out), key and unique columns."""
-
-    index: int
-    spec: TableSpec
-    relation: sql.Identifier
-    twin: sql.Identifier
-    columns: tuple[Column, ...]
-    unique: tuple[tuple[str, ...], ...]
-    missing: tuple[str, ...]
-    """Columns that only one of table and twin has."""
-
-    @property
-    def name(self) -> str:
-        return self.spec.name
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        return self.spec.key
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.columns)
-
-    def temp(self, what: str) -> sql.Identifier:
-        return sql.Identifier("pg_temp", f"rj_{what}_{self.index}")
-
-    def keys(self, alias: str) -> sql.Composed:
-        """The key of a temporary table: ``alias.rj_k0, alias.rj_k1``."""
-        return comma(col(alias, f"rj_k{n}") for n in range(len(self.key)))
-
-    def keys_from(self, alias: str) -> sql.Composed:
-        """The key of the table, its twin or images, under the temporary tables' names."""
-        return comma(
-            sql.SQL("{} AS {}").format(col(alias, name), sql.Identifier(f"rj_k{n}")) for n, name in enumerate(self.key)
-        )
-
-    def same_key(self, left: str, right: str, *, row: bool = False) -> sql.Composed:
-        """Equality of keys between temporary table ``left`` and ``right``; with ``row``, ``right`` has the app's
-        own column names."""
-        return sql.SQL(" AND ").join(
-            sql.SQL("{} = {}").format(col(left, f"rj_k{n}"), col(right, name if row else f"rj_k{n}"))
-            for n, name in enumerate(self.key)
-        )
-
-    def key_texts(self, alias: str) -> sql.Composed:
-        return sql.SQL("ARRAY[{}]").format(
-            comma(sql.SQL("{}::text").format(col(alias, f"rj_k{n}")) for n in range(len(self.key)))
-        )
-
-    def values(self, alias: str) -> sql.Composed:
-        return comma(col(alias, name) for name in self.names)
-
-    def digest(self, alias: str) -> sql.Composed:
-        """128 bits over the exact text of all columns, under the settings of :func:`fix_output`."""
-        return sql.SQL('md5(ROW({})::text) COLLATE "C"').format(self.values(alias))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Relation:
-    """``child`` (``columns``) must exist in ``parent`` (``to``): a foreign key, or a declared reference."""
-
-    child: str
-    columns: tuple[str, ...]
-    parent: str
-    to: tuple[str, ...]
-    declared: bool
-
-
-def col(alias: str, name: str) -> sql.Identifier:
-    return sql.Identifier(alias, name)
-
-
-def comma(parts: Iterable[sql.Composable]) -> sql.Composed:
-    return sql.SQL(", ").join(parts)
-
-
-def equal(left: str, left_columns: Sequence[str], right: str, right_columns: Sequence[str]) -> sql.Composed:
-    return sql.SQL(" AND ").join(
-        sql.SQL("{} = {}").format(col(left, a), col(right, b)) for a, b in zip(left_columns, right_columns, strict=True)
-    )
+WORK_MEM = "128MB"
+"""For sorts and hashes of one undo; the server's other memory is not touched."""
 
 
 def fix_output(conn: psycopg.Connection[Any]) -> None:
@@ -153,7 +29,7 @@ def fix_output(conn: psycopg.Connection[Any]) -> None:
         "bytea_output": "hex",
         "extra_float_digits": "1",
         "jit": "off",
-        "work_mem": "64MB",
+        "work_mem": WORK_MEM,
     }
     conn.execute(
         "SELECT set_config(name, value, true) FROM unnest(%s::text[], %s::text[]) AS s(name, value)",
@@ -162,9 +38,29 @@ def fix_output(conn: psycopg.Connection[Any]) -> None:
 
 
 _COLUMNS = """
-SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname, a.attgenerated <> '', a.attidentity = 'a'
+SELECT a.attname, format_type(a.atttypid, a.atttypmod), t.typname, a.attgenerated <> '', a.attidentity = 'a',
+  CASE WHEN k.atttypid <> a.atttypid THEN format_type(k.atttypid, -1) ELSE '' END
 FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_attribute k ON k.attrelid = to_regclass(%s)::oid AND k.attname = a.attname AND k.attnum > 0
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+"""
+_STATE = """
+WITH leaf AS (SELECT %(oid)s::oid AS relid UNION SELECT relid::oid FROM pg_partition_tree(%(oid)s::oid::regclass))
+SELECT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = %(oid)s),
+  EXISTS (SELECT FROM leaf JOIN pg_trigger t ON t.tgrelid = leaf.relid JOIN pg_proc p ON p.oid = t.tgfoid
+    JOIN pg_namespace n ON n.oid = p.pronamespace WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
+      AND n.nspname <> 'reinstate' AND t.tgname <> ALL (%(suppress)s::text[]))
+  OR EXISTS (SELECT FROM leaf JOIN pg_class c ON c.oid = leaf.relid WHERE c.relhasrules),
+  EXISTS (SELECT FROM pg_index i WHERE i.indrelid = %(oid)s AND i.indisvalid AND i.indpred IS NULL
+    AND i.indnkeyatts >= cardinality(%(key)s::text[])
+    AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C")
+         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(num, pos)
+         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
+         WHERE k.pos <= cardinality(%(key)s::text[]))
+      = (SELECT array_agg(x ORDER BY x COLLATE "C") FROM unnest(%(key)s::text[]) AS x)),
+  (SELECT CASE WHEN bool_and(c.reltuples >= 0) THEN sum(c.reltuples / greatest(c.relpages, 1)
+     * pg_relation_size(c.oid) / current_setting('block_size')::int) END
+   FROM leaf JOIN pg_class c ON c.oid = leaf.relid AND c.relkind = 'r')
 """
 _UNIQUE = """
 SELECT (SELECT array_agg(a.attname::text ORDER BY k.n)
@@ -189,7 +85,7 @@ ORDER BY 1, 2, 3
 
 
 def read_shapes(
-    conn: psycopg.Connection[Any], tables: Sequence[TableSpec]
+    conn: psycopg.Connection[Any], tables: Sequence[TableSpec], relations: Sequence[Relation] = ()
 ) -> tuple[tuple[Shape, ...], tuple[str, ...]]:
     """Shapes of those ``tables`` that are journaled, and the problems that the others are."""
     journaled = {table.name: (table.twin, [c.name for c in table.columns]) for table in stored(conn).values()}
@@ -204,33 +100,60 @@ def read_shapes(
         elif not spec.key:
             problems.append(f"table {spec.name} has no primary key: its rows cannot be undone one by one")
         else:
-            shape = _shape(conn, len(shapes), spec, row[0], journaled[spec.name])
+            shape = _shape(conn, len(shapes), spec, (row[0], *journaled[spec.name]), relations)
             shapes.append(shape)
             problems.extend(_shape_problems(shape))
     return tuple(shapes), tuple(problems)
 
 
 def _shape(
-    conn: psycopg.Connection[Any], index: int, spec: TableSpec, oid: int, journaled: tuple[str, Sequence[str]]
+    conn: psycopg.Connection[Any],
+    index: int,
+    spec: TableSpec,
+    journaled: tuple[int, str, Sequence[str]],
+    relations: Sequence[Relation],
 ) -> Shape:
-    twin, kept = journaled
+    oid, twin, kept = journaled[0], sql.Identifier("reinstate", journaled[1]), journaled[2]
     columns: list[Column] = []
     missing = set(kept)
-    for name, kind, base, generated, always in conn.execute(_COLUMNS, (oid,)):
+    for name, kind, base, generated, always, other in conn.execute(_COLUMNS, (twin.as_string(None), oid)):
         missing ^= {name}
         if generated:
             missing.discard(name)
         elif name in kept:
-            columns.append(Column(name=name, type=kind, base=base, additive=name in spec.additive, writable=not always))
+            columns.append(
+                Column(name=name, type=kind, base=base, additive=name in spec.additive, writable=not always, kept=other)
+            )
+    names = {column.name for column in columns}
+    unique = tuple(tuple(row[0]) for row in conn.execute(_UNIQUE, (oid,)) if names.issuperset(row[0]))
+    watched = {name for group in unique for name in group}
+    for relation in relations:
+        watched.update(relation.columns if relation.child == spec.name else ())
+        watched.update(relation.to if relation.parent == spec.name else ())
+    state = conn.execute(_STATE, {"oid": oid, "suppress": list(spec.suppress), "key": list(spec.key)}).fetchone()
+    partitioned, meddled, indexed, estimate = state or (False, True, False, 0)
     return Shape(
         index=index,
         spec=spec,
         relation=qualified(spec.name),
-        twin=sql.Identifier("reinstate", twin),
+        twin=twin,
         columns=tuple(columns),
-        unique=tuple(tuple(row[0]) for row in conn.execute(_UNIQUE, (oid,))),
+        unique=unique,
         missing=tuple(sorted(missing)),
+        watched=tuple(sorted(watched & names)),
+        key_indexed=indexed,
+        partitioned=partitioned,
+        meddled=meddled,
+        table_rows=_rows(conn, spec.name, estimate),
     )
+
+
+def _rows(conn: psycopg.Connection[Any], table: str, estimate: float | None) -> int:
+    """Counted where that is cheap or nothing else is known; else estimated from pages and rows per page."""
+    if estimate is not None and estimate >= EXACT_COUNT_BELOW:
+        return int(estimate)
+    row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(qualified(table))).fetchone()
+    return int(row[0]) if row else 0
 
 
 def _shape_problems(shape: Shape) -> Iterable[str]:

@@ -5,16 +5,19 @@ Runs in the caller's transaction as the recoverer, under table locks. Every writ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import psycopg
 from psycopg import sql
 
 from snapshots.database import qualified
-from snapshots.undo_errors import UndoRefused
-from snapshots.undo_plan import Computed
-from snapshots.undo_tables import Relation, Shape, col, comma, equal, parents_first
+from snapshots.model import TableCounts
+from snapshots.undo_errors import UndoBusy, UndoRefused
+from snapshots.undo_plan import Computed, Tally
+from snapshots.undo_relations import changes, claims, filled, vacates
+from snapshots.undo_shape import Relation, Shape, col, comma, equal, same_image
+from snapshots.undo_tables import parents_first
 
 
 def lock(conn: psycopg.Connection[Any], tables: Sequence[str], relations: Sequence[Relation]) -> None:
@@ -40,43 +43,56 @@ def set_triggers(conn: psycopg.Connection[Any], shapes: Sequence[Shape], *, enab
 
 def write(conn: psycopg.Connection[Any], computed: Computed) -> None:
     """Bring the rows into the wanted state. Raises :class:`UndoRefused` when the database does not end up as
-    computed (a trigger, a rule or row security in between); the caller's transaction must then be rolled back."""
+    computed (a trigger, a rule or row security in between), :class:`UndoBusy` when rows are not where they were when
+    it was computed; the caller's transaction must then be rolled back."""
     order = parents_first(computed.shapes, computed.relations)
-    late = _deletes_last(conn, computed)
+    tally = {count.table: count for count in computed.counts}
     conn.execute("SET CONSTRAINTS ALL DEFERRED")
     set_triggers(conn, order, enabled=False)
+    # With triggers of the app at work, rows may move under our own hands: look at all of them first instead.
+    guarded = not any(shape.meddled for shape in order)
+    if not guarded:
+        for shape in order:
+            _check_places(conn, shape)
+    late = _deletes_last(conn, computed)
     if not late:
-        _delete_all(conn, order)
+        _delete_all(conn, order, tally, guarded)
     for shape in order:
-        _expect(shape, "updated", _update(conn, shape), _wanted(conn, shape, "U"))
-        _expect(shape, "inserted", _insert(conn, shape), _wanted(conn, shape, "I"))
+        _update(conn, shape, computed.tallies[shape.name], tally[shape.name].update, guarded)
+        _insert(conn, shape, tally[shape.name].insert)
     if late:
-        _delete_all(conn, order)
+        _delete_all(conn, order, tally, guarded)
+    _find_singly(conn, None)
     conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
     for shape in order:
-        _check_rows(conn, shape)
+        _check_rows(conn, shape, everything=not guarded or shape.name in _cascades(computed))
     for relation in computed.relations:
-        _check_relation(conn, computed, relation)
+        if relation.declared:
+            _check_relation(conn, computed, relation)
     set_triggers(conn, order, enabled=True)
+
+
+def _cascades(computed: Computed) -> set[str]:
+    """Tables of the undo whose rows the database itself may touch when a row they refer to changes."""
+    return {relation.child for relation in computed.relations if not relation.declared and vacates(computed, relation)}
 
 
 def _deletes_last(conn: psycopg.Connection[Any], computed: Computed) -> bool:
     """Whether a row to be deleted is referenced, as long as nothing is written, by a row to be updated."""
     for relation in computed.relations:
         child, parent = computed.shape(relation.child), computed.shape(relation.parent)
-        if child is None or parent is None:
+        if child is None or parent is None or not computed.tallies[parent.name].delete:
+            continue
+        if not computed.tallies[child.name].touches(child, relation.columns):
             continue
         row = conn.execute(
             sql.SQL(
-                "SELECT EXISTS (SELECT 1 FROM {cfin} AS c JOIN {cimg} AS ci ON ci.rj_id = c.rj_live "
-                "JOIN {pimg} AS pi ON {same} JOIN {pfin} AS p ON p.rj_live = pi.rj_id "
+                "SELECT EXISTS (SELECT 1 FROM {child} AS c JOIN {parent} AS p ON {same} "
                 "WHERE c.rj_do = 'U' AND p.rj_do = 'D')"
             ).format(
-                cfin=child.temp("fin"),
-                cimg=child.temp("img"),
-                pfin=parent.temp("fin"),
-                pimg=parent.temp("img"),
-                same=equal("pi", relation.to, "ci", relation.columns),
+                child=child.temp("fin"),
+                parent=parent.temp("fin"),
+                same=equal("p", [parent.was(n) for n in relation.to], "c", [child.was(n) for n in relation.columns]),
             )
         ).fetchone()
         if row and row[0]:
@@ -84,48 +100,68 @@ def _deletes_last(conn: psycopg.Connection[Any], computed: Computed) -> bool:
     return False
 
 
-def _delete_all(conn: psycopg.Connection[Any], order: Sequence[Shape]) -> None:
+def _place(shape: Shape, guarded: bool) -> sql.Composed:
+    """Where the row is: by its place and version, which nobody can have changed, or by its key."""
+    same = shape.same_key("f", "t", row=True)
+    if guarded:
+        return sql.SQL("t.ctid = f.rj_tid AND t.xmin = f.rj_xmin AND t.tableoid = f.rj_oid AND {}").format(same)
+    return same
+
+
+def _find_singly(conn: psycopg.Connection[Any], shape: Shape | None) -> None:
+    """Few rows of a large table: the planner does not know that fetching them by place costs next to nothing. Without
+    a table, it is free again."""
+    mode = "off" if shape is not None and shape.near else "on"
+    conn.execute(
+        "SELECT set_config('enable_hashjoin', %(mode)s, true), set_config('enable_mergejoin', %(mode)s, true)",
+        {"mode": mode},
+    )
+
+
+def _delete_all(
+    conn: psycopg.Connection[Any], order: Sequence[Shape], tally: Mapping[str, TableCounts], guarded: bool
+) -> None:
     for shape in reversed(order):
+        if not tally[shape.name].delete:
+            continue
+        _find_singly(conn, shape)
         done = conn.execute(
-            sql.SQL("DELETE FROM {live} AS t USING {fin} AS f WHERE f.rj_do = 'D' AND {same}").format(
-                live=shape.relation, fin=shape.temp("fin"), same=shape.same_key("f", "t", row=True)
+            sql.SQL("DELETE FROM {live} AS t USING {fin} AS f WHERE f.rj_do = 'D' AND {place}").format(
+                live=shape.relation, fin=shape.temp("fin"), place=_place(shape, guarded)
             )
         ).rowcount
-        _expect(shape, "deleted", done, _wanted(conn, shape, "D"))
+        _expect(shape, "deleted", done, tally[shape.name].delete)
 
 
-def _update(conn: psycopg.Connection[Any], shape: Shape) -> int:
-    columns = _changed_columns(conn, shape)
-    if not columns:
-        return 0
-    return conn.execute(
-        sql.SQL("UPDATE {live} AS t SET {sets} FROM {fin} AS f WHERE f.rj_do = 'U' AND {same}").format(
-            live=shape.relation,
-            sets=comma(sql.SQL("{} = {}").format(sql.Identifier(name), col("f", name)) for name in columns),
-            fin=shape.temp("fin"),
-            same=shape.same_key("f", "t", row=True),
-        )
-    ).rowcount
-
-
-def _changed_columns(conn: psycopg.Connection[Any], shape: Shape) -> list[str]:
+def _update(conn: psycopg.Connection[Any], shape: Shape, tally: Tally, wanted: int, guarded: bool) -> None:
     """Only columns that differ somewhere are set, so that column triggers and column grants see no more than needed."""
-    writable = [column for column in shape.columns if column.writable]
+    columns = [c for c in shape.columns if c.writable and tally.touches(shape, [c.name])]
+    if not wanted or not columns:
+        _expect(shape, "updated", 0, wanted)
+        return
+    _find_singly(conn, shape)
     row = conn.execute(
-        sql.SQL("SELECT {flags} FROM {fin} AS f JOIN {img} AS v ON v.rj_id = f.rj_live WHERE f.rj_do = 'U'").format(
-            flags=comma(
-                sql.SQL("bool_or({} IS DISTINCT FROM {})").format(column.text("f"), column.text("v"))
-                for column in writable
-            ),
+        sql.SQL(
+            "WITH rj_written AS (UPDATE {live} AS t SET {sets} FROM {fin} AS f WHERE f.rj_do = 'U' AND {place} "
+            "RETURNING {same} AS rj_same) SELECT count(*), count(*) FILTER (WHERE rj_same) FROM rj_written"
+        ).format(
+            live=shape.relation,
+            sets=comma(sql.SQL("{} = {}").format(sql.Identifier(c.name), col("f", c.name)) for c in columns),
             fin=shape.temp("fin"),
-            img=shape.temp("img"),
+            place=_place(shape, guarded),
+            same=_as_wanted(shape),
         )
     ).fetchone()
-    return [column.name for column, differs in zip(writable, row or (), strict=True) if differs]
+    done, same = row or (0, 0)
+    _expect(shape, "updated", done, wanted)
+    if same != done:
+        _not_as_written(shape, done - same)
 
 
-def _insert(conn: psycopg.Connection[Any], shape: Shape) -> int:
-    return conn.execute(
+def _insert(conn: psycopg.Connection[Any], shape: Shape, wanted: int) -> None:
+    if not wanted:
+        return
+    done = conn.execute(
         sql.SQL(
             "INSERT INTO {live} ({names}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {fin} AS f WHERE f.rj_do = 'I'"
         ).format(
@@ -135,13 +171,23 @@ def _insert(conn: psycopg.Connection[Any], shape: Shape) -> int:
             fin=shape.temp("fin"),
         )
     ).rowcount
+    _expect(shape, "inserted", done, wanted)
 
 
-def _wanted(conn: psycopg.Connection[Any], shape: Shape, kind: str) -> int:
+def _as_wanted(shape: Shape) -> sql.Composed:
+    """The live row ``t`` is the wanted row ``f``, byte for byte."""
+    return same_image([c.live("t") for c in shape.columns], [col("f", c.name) for c in shape.columns])
+
+
+def _check_places(conn: psycopg.Connection[Any], shape: Shape) -> None:
     row = conn.execute(
-        sql.SQL("SELECT count(*) FROM {} WHERE rj_do = {}").format(shape.temp("fin"), sql.Literal(kind))
+        sql.SQL(
+            "SELECT count(*) FROM {fin} AS f {live} WHERE f.rj_do <> 'N' AND (f.rj_tid IS DISTINCT FROM t.rj_tid "
+            "OR f.rj_xmin::text IS DISTINCT FROM t.rj_xmin::text OR f.rj_oid IS DISTINCT FROM t.rj_oid)"
+        ).format(fin=shape.temp("fin"), live=shape.live_row("f"))
     ).fetchone()
-    return int(row[0]) if row else 0
+    if row and row[0]:
+        raise UndoBusy(f"table {shape.name}: {row[0]} rows are not where they were a moment ago: try again")
 
 
 def _expect(shape: Shape, what: str, done: int, wanted: int) -> None:
@@ -152,25 +198,29 @@ def _expect(shape: Shape, what: str, done: int, wanted: int) -> None:
         )
 
 
-def _check_rows(conn: psycopg.Connection[Any], shape: Shape) -> None:
-    """Every row is now what was computed, to the last digit."""
+def _check_rows(conn: psycopg.Connection[Any], shape: Shape, *, everything: bool) -> None:
+    """Inserted rows, or every row, are now what was computed, to the last digit. Updates were compared as they were
+    written; only the app's triggers or a cascade could have changed those since."""
     row = conn.execute(
         sql.SQL(
-            "SELECT count(*) FROM {fin} AS f LEFT JOIN {live} AS t ON {same} WHERE f.rj_do <> 'N' "
-            "AND f.rj_h IS DISTINCT FROM CASE WHEN {key} IS NOT NULL THEN {digest} END"
+            "SELECT count(*) FROM {fin} AS f {live} WHERE f.rj_do = ANY({which}) AND CASE "
+            "WHEN f.rj_present AND t.rj_here THEN NOT ({same}) ELSE f.rj_present OR t.rj_here IS NOT NULL END"
         ).format(
             fin=shape.temp("fin"),
-            live=shape.relation,
-            same=shape.same_key("f", "t", row=True),
-            key=col("t", shape.key[0]),
-            digest=shape.digest("t"),
+            which=sql.Literal(["D", "U", "I"] if everything else ["I"]),
+            live=shape.live_row("f"),
+            same=shape.same_row("f", "t"),
         )
     ).fetchone()
     if row and row[0]:
-        raise UndoRefused(
-            f"table {shape.name}: {row[0]} rows are not what the undo wrote: one of the app's triggers changed them; "
-            "declare it as suppressed"
-        )
+        _not_as_written(shape, row[0])
+
+
+def _not_as_written(shape: Shape, rows: int) -> NoReturn:
+    raise UndoRefused(
+        f"table {shape.name}: {rows} rows are not what the undo wrote: one of the app's triggers changed them; "
+        "declare it as suppressed"
+    )
 
 
 def _check_relation(conn: psycopg.Connection[Any], computed: Computed, relation: Relation) -> None:
@@ -180,32 +230,26 @@ def _check_relation(conn: psycopg.Connection[Any], computed: Computed, relation:
         parent=qualified(relation.parent), same=equal("p", relation.to, "c", relation.columns)
     )
     checks: list[sql.Composable] = []
-    if parent is not None:
+    if parent is not None and vacates(computed, relation):
         checks.append(
             sql.SQL(
-                "SELECT 1 FROM {fin} AS f JOIN {img} AS v ON v.rj_id = f.rj_live JOIN {child} AS c ON {same} "
-                "WHERE f.rj_do IN ('D', 'U') AND {absent}"
+                "SELECT 1 FROM {fin} AS f JOIN {child} AS c ON {same} WHERE f.rj_do IN ('D', 'U') AND {absent}"
             ).format(
                 fin=parent.temp("fin"),
-                img=parent.temp("img"),
                 child=qualified(relation.child),
-                same=equal("c", relation.columns, "v", relation.to),
+                same=equal("c", relation.columns, "f", [parent.was(name) for name in relation.to]),
                 absent=absent,
             )
         )
-    if child is not None:
+    if child is not None and claims(computed, relation):
         checks.append(
             sql.SQL(
-                "SELECT 1 FROM {fin} AS c LEFT JOIN {img} AS v ON v.rj_id = c.rj_live WHERE c.rj_do IN ('U', 'I') "
-                "AND {filled} AND (c.rj_do = 'I' OR ROW({old})::text IS DISTINCT FROM ROW({new})::text) AND {absent}"
+                "SELECT 1 FROM {fin} AS c WHERE c.rj_do IN ('U', 'I') AND {filled} "
+                "AND (c.rj_do = 'I' OR {changes}) AND {absent}"
             ).format(
                 fin=child.temp("fin"),
-                img=child.temp("img"),
-                filled=sql.SQL(" AND ").join(
-                    sql.SQL("{} IS NOT NULL").format(col("c", name)) for name in relation.columns
-                ),
-                old=comma(col("v", name) for name in relation.columns),
-                new=comma(col("c", name) for name in relation.columns),
+                filled=filled("c", relation.columns),
+                changes=changes(child, "c", relation.columns),
                 absent=absent,
             )
         )

@@ -7,8 +7,7 @@ import pytest
 from undo_desk import CLERK, Desk, build, close
 
 from snapshots import undo
-from snapshots.model import RunRef
-from snapshots.undo_reads import EntangledTx
+from snapshots.model import Policy
 
 pytestmark = pytest.mark.postgres
 
@@ -67,21 +66,14 @@ def test_work_on_overwritten_or_remade_rows_is_not_entangled(desk: Desk) -> None
     assert _found(desk) == {}
 
 
-def test_the_closure_follows_chains_and_whole_runs(desk: Desk) -> None:
+def test_the_cascade_follows_chains_and_whole_runs(desk: Desk) -> None:
     before = desk.dump()
     _bad_order(desk)
-    desk.good("INSERT INTO shop.payments VALUES (50, 'n1', 3, 'open')", run="pay-1")
+    paid = desk.good("INSERT INTO shop.payments VALUES (50, 'n1', 3, 'open')", run="pay-1")
     desk.good("INSERT INTO shop.payments VALUES (60, 'o1', 3, 'open')", run="pay-1")
     late = desk.clerk("UPDATE shop.payments SET status = 'checked' WHERE id = 60")
-    asked: list[tuple[int, ...]] = []
-
-    def whole_runs(found: tuple[EntangledTx, ...]) -> list[RunRef]:
-        asked.append(tuple(tx.xid for tx in found))
-        return [RunRef(actor=tx.actor, run=tx.run) for tx in found if tx.run]
-
-    spec, found = undo.entangled_closure(desk.capturer, desk.spec(), whole_runs)
-    assert len(asked) == 2
-    assert found[-1].xid == late
+    spec, found = undo.cascade(desk.capturer, desk.spec(policy=Policy.CASCADE))
+    assert [(tx.xid, tx.why) for tx in found] == [(paid, ("references",)), (late, ("edited",))]
     desk.undo(spec)
     assert desk.dump() == before
 
@@ -104,15 +96,3 @@ def test_suspects_are_later_writers_of_overwritten_rows(desk: Desk) -> None:
     assert [(s.xid, s.run, s.rows) for s in seen.listed] == [(first, "later-1", 2), (second, None, 1)]
     few = undo.suspects(desk.capturer, desk.spec(), limit=1)
     assert (few.count, len(few.listed)) == (2, 1)
-
-
-def test_damage_is_counted_by_table(desk: Desk) -> None:
-    _bad_order(desk)
-    desk.bad(
-        "DELETE FROM shop.items WHERE order_id IN ('o1', 'o2')", "UPDATE shop.orders SET note = 'x' WHERE id < 'o2'"
-    )
-    desk.clerk("UPDATE shop.orders SET state = 'sent' WHERE id IN ('o1', 'n1')")
-    rows = {
-        d.table: (d.created, d.overwritten, d.deleted, d.edited_later) for d in undo.damage(desk.capturer, desk.spec())
-    }
-    assert rows == {"shop.items": (1, 0, 2, 0), "shop.orders": (1, 11, 0, 2), "shop.stock": (0, 1, 0, 0)}

@@ -73,7 +73,7 @@ def _end_session(conn: psycopg.Connection[Any]) -> None:
 def test_a_connection_lost_in_the_middle_changes_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.bad("UPDATE shop.orders SET note = 'bad'")
     with monkeypatch.context() as patched:
-        patched.setattr(undo_write, "_check_rows", lambda conn, _: _end_session(conn))
+        patched.setattr(undo_write, "_check_rows", lambda conn, *_, **__: _end_session(conn))
         _unchanged(desk, OutcomeUnknown, "ask whether the step was applied")
     desk.connections["recoverer"] = desk.connect("recoverer")
     desk.undo(desk.spec())
@@ -238,7 +238,7 @@ def test_a_transaction_shared_with_another_run_is_a_problem(desk: Desk) -> None:
 
 def test_without_a_journal_there_is_no_undo(desk: Desk) -> None:
     journal.remove(desk.connections["installer"])
-    for call in (undo.preview, undo.entangled, undo.suspects, undo.damage):
+    for call in (undo.preview, undo.entangled, undo.suspects, undo.cascade):
         with pytest.raises(Incomplete, match="has no journal"):
             call(desk.capturer, desk.spec())
 

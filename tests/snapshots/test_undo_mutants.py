@@ -10,7 +10,7 @@ from undo_desk import ITEMS, ORDERS, Desk, build, close
 
 from snapshots import chain, merge, undo, undo_relations
 from snapshots.undo_errors import UndoRefused
-from snapshots.undo_tables import Column, Shape, col
+from snapshots.undo_shape import Column, Shape, col
 
 pytestmark = pytest.mark.postgres
 
@@ -35,7 +35,7 @@ def _first_image_by_sequence(conn: Any, shape: Shape) -> int:
         sql.SQL(
             "UPDATE {row} AS r SET rj_base = o.rj_id, rj_start = o.rj_id FROM (SELECT DISTINCT ON (i.rj_xid, {key}) "
             "i.rj_id, {keys} FROM {img} AS i JOIN pg_temp.rj_sel AS s ON s.xid = i.rj_xid WHERE i.rj_side = 'o' "
-            "ORDER BY i.rj_xid, {key}, i.rj_seq) AS o WHERE {same}"
+            "ORDER BY i.rj_xid, {key}, i.rj_id) AS o WHERE {same}"
         ).format(
             row=shape.temp("row"),
             img=shape.temp("img"),

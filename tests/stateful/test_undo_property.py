@@ -338,7 +338,7 @@ def test_undo_equals_the_model(zoo: Zoo, script: Any, later: Any, chosen: list[b
     expected = model(zoo.history, live, selected)
     planned = undo.preview(zoo.connections["capturer"], spec)
     assert planned.problems == ()
-    closed, _ = undo.entangled_closure(zoo.connections["capturer"], spec, lambda _: ())
+    closed, _ = undo.cascade(zoo.connections["capturer"], spec, whole_runs=False)
     assert "created-then-edited" not in undo.preview(zoo.connections["capturer"], closed).conflict_counts
     call = {"recovery_id": "rec", "plan_hash": "h"}
     done = undo.apply(zoo.connections["recoverer"], spec, step="1", expected=planned.counts, **call)
