@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import engine, site
+from benchmarks import engine, restore_table, site
 from benchmarks.site import Database
 from snapshots import points
 from snapshots.store import Store
@@ -29,6 +29,7 @@ OPERATIONS: Final = (
     "repair-journal",
     "repair-scan",
     "restore-empty",
+    "restore-table",
 )
 _STATUS: Final = Path("/proc/self/status")
 
@@ -53,6 +54,8 @@ def perform(operation: str, db: Database, store: Store, point: RecoveryPoint) ->
             engine.capture_increment(db, store, point, source)
         case "repair":
             engine.repair(db, store, point, source)
+        case "restore" if how == "table":
+            engine.restore_lost(db, store, point, restore_table.TABLE)
         case "restore":
             engine.load_empty(db, store, point)
         case _:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from benchmarks import shop
 from benchmarks.damage import RUN
 from benchmarks.race import timed
+from benchmarks.service import BenchmarkError
 from benchmarks.site import CAPTURER, INSTALLER, RECOVERER, WORKFLOW, Database
 from platforms.fake import FakePlatform
 from snapshots import capture, undo
@@ -27,14 +27,16 @@ def capture_full(db: Database, store: Store) -> RecoveryPoint:
 
 
 def capture_increment(db: Database, store: Store, base: RecoveryPoint, method: str) -> RecoveryPoint:
-    """``method``: ``journal`` or ``scan``."""
-    return _capture(db, store, base=base, method=method)
+    """``method``: ``journal`` or ``scan``. Raises when it was not what found the changes of every table."""
+    point = _capture(db, store, base=base, method=method)
+    others = [t.name for t in point.tables if t.method != method]
+    if others:
+        raise BenchmarkError(f"capture: {', '.join(others)} not captured by {method}: nothing was measured")
+    return point
 
 
 def _capture(db: Database, store: Store, **how: Any) -> RecoveryPoint:
-    known = inspect.signature(capture.capture).parameters
-    how = {k: v for k, v in {**how, "workers": WORKERS}.items() if k in known}
-    return capture.capture(db.dsn(CAPTURER), shop.TABLES, {}, FakePlatform(), store, app=APP, **how)
+    return capture.capture(db.dsn(CAPTURER), shop.TABLES, {}, FakePlatform(), store, app=APP, workers=WORKERS, **how)
 
 
 def undo_spec() -> UndoSpec:
@@ -86,12 +88,18 @@ def repair(db: Database, store: Store, point: RecoveryPoint, source: Source) -> 
     return applied.seconds, planned.seconds
 
 
+def restore_lost(db: Database, store: Store, point: RecoveryPoint, table: str) -> None:
+    """A table that was dropped (role: installer)."""
+    from snapshots import restore_table
+
+    restore_table.restore(db.dsn(INSTALLER), point, store, [t for t in shop.TABLES if t.name == table], workers=WORKERS)
+
+
 def load_empty(db: Database, store: Store, point: RecoveryPoint) -> None:
     """The whole point into tables without rows (role: installer)."""
     from snapshots import restore_copy
 
-    with db.open(INSTALLER) as conn:
-        restore_copy.into_empty(conn, point, store)
+    restore_copy.into_empty(db.dsn(INSTALLER), point, store, workers=WORKERS)
 
 
 def stored_bytes(folder: Path) -> int:

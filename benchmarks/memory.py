@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
-from benchmarks import child, damage, increments, proof, rival_undo, undo_100k
+from benchmarks import child, damage, increments, proof, restore_table, rival_undo, undo_100k
 from benchmarks.outcome import Outcome
 from benchmarks.service import BenchmarkError
 from benchmarks.site import CLERK
@@ -63,7 +63,7 @@ def used(stage: Stage, operation: str) -> float:
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise BenchmarkError(f"{ID}: {operation} ended with code {done.returncode}: {last}")
-        if operation in ("repair-journal", "repair-scan", "restore-empty"):
+        if operation.startswith(("repair", "restore")):
             with db.open("", superuser=True) as conn:
                 proof.same(proof.sums(conn), base.sums, what=operation)
     return float(json.loads(done.stdout)["mb"])
@@ -79,6 +79,8 @@ def prepared(stage: Stage, base: Base, operation: str) -> Iterator[Database]:
     with stage.copy(base.db) as db:
         if operation == "undo":
             rival_undo.prepare(db, undo_100k.written(base))
+        elif operation == "restore-table":
+            restore_table.lose(db)
         elif operation.startswith("repair"):
             damage.scatter(db, REPAIRED)
         elif operation.startswith("capture-incr"):

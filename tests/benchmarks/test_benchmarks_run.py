@@ -19,7 +19,7 @@ ROWS = 4_000
 LIVE = {"event-contained", "event-running"}
 """These need the whole estate."""
 PROMISED = {
-    *("undo-100k", "writer-stall-1", "journal-tps", "journal-bulk", "memory-mb", "growth"),
+    *("undo-100k", "writer-stall-1", "restore-table", "journal-tps", "journal-bulk", "memory-mb", "growth"),
     *(f"repair-{source}-{share}" for source in ("journal", "scan") for share in ("0.01", "1", "10")),
     *("capture-incr-journal", "capture-incr-scan", "capture-full", "capture-size"),
 }
