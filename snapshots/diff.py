@@ -66,6 +66,7 @@ def would_lose(
     tables: Sequence[str | TableSpec] | None = None,
     *,
     source: Source = "auto",
+    keys: int = 0,
 ) -> Loss:
     """What a restore would overwrite: rows by table and, where a journal exists, work by actor.
 
@@ -74,7 +75,7 @@ def would_lose(
     goal = target_of(target)
     with translated(), staging.transaction(conn, repeatable=True):
         made, gaps = frames(conn, goal, tables, source)
-        found = computed(conn, made, goal, store)
+        found = computed(conn, made, goal, store, keys=keys)
         loss = loss_of(conn, goal, found, gaps)
         drop(conn, made)
     return loss

@@ -10,6 +10,7 @@ looked at again, and the rows are written, checked and proven. Both cost what di
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from psycopg import Connection
@@ -111,10 +112,10 @@ def apply(
                     caps=caps or Caps(),
                     expected=expected,
                 )
-            restore_checks.refresh(conn, done.detail.get("views", []))
+            stale = restore_checks.refresh(conn, done.detail.get("views", []))
     finally:
         drop(conn, made)
-    return done
+    return replace(done, detail={**done.detail, "stale": list(stale)}) if stale else done
 
 
 def _write(
