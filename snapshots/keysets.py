@@ -1,4 +1,9 @@
-"""Keys of a point that live no longer has: whole columns of keys, compact, in bounded memory."""
+"""Keys of a point that live no longer has: whole columns of keys, in bounded memory.
+
+Keys are compared by a 64-bit mix of their values. A key whose mix live does not have is surely gone. Two keys with one
+mix could hide one that is gone, so the number found must be the number that counting says; else the answer is "do not
+know", never a wrong one.
+"""
 
 from __future__ import annotations
 
@@ -7,83 +12,94 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from . import chunks, pieces, reading, touched
 from .model import ColumnInfo, TableManifest
 from .pieces import Piece, Work
 from .reader import Reader
 
+Mixed = np.ndarray[Any, np.dtype[np.uint64]]
 TURN_ROWS = 4_000_000
 """Keys that are looked at together; larger tables take several turns."""
 _NUMBERS = {"smallint", "integer", "bigint"}
 _UUID_DIGITS = [i for i in range(36) if i not in (8, 13, 18, 23)]
+_ODD = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
 def gone(work: Work, base: TableManifest, changed: pa.Table, live_rows: int) -> pa.Table | None:
     """The keys of rows of ``base`` that are gone. ``changed`` are the live rows written since, ``live_rows`` counts all
-    live rows. The numbers are compared first: most often nothing is gone. ``None`` when the numbers contradict each
-    other; the table must then be read in full."""
+    live rows. The numbers are compared first: most often nothing is gone. ``None`` when they contradict what is found;
+    the table must then be read in full."""
     layout = chunks.schema(touched.key_columns(base))
     asked = changed.select(list(base.key))
     known = sum(b.num_rows for b in reading.batches(work.store, base, columns=base.key, keys=asked))
     missing = base.rows + changed.num_rows - known - live_rows
     found = layout.empty_table()
     if missing > 0:
-        found = _absent(work, base, turns=-(-max(base.rows, live_rows) // TURN_ROWS))
+        turns = -(-max(base.rows, live_rows) // TURN_ROWS)
+        found = pa.concat_tables([found, *(_absent(work, base, turn, turns) for turn in range(turns))])
     return found if found.num_rows == missing else None
 
 
-def _absent(work: Work, base: TableManifest, *, turns: int) -> pa.Table:
+def _absent(work: Work, base: TableManifest, turn: int, turns: int) -> pa.Table:
+    """Keys of the point, of this turn, that live does not have. Live's come straight from the readers; the point's are
+    read twice, so that only their mixes are held."""
     columns = touched.key_columns(base)
-    layout = chunks.schema(columns)
+
+    def mine(batch: pa.RecordBatch) -> Mixed:
+        mixed = mix(batch, columns)
+        return mixed if turns == 1 else mixed[mixed % np.uint64(turns) == turn]
+
+    def live(reader: Reader, piece: Piece) -> list[Mixed]:
+        return [mine(b) for b in reader.batches(piece.query, columns)]
+
     parts = pieces.plan(work.conn, base.name, columns)
-    found = [layout.empty_table()]
-    if not all(_packs(c) for c in columns):
-        turns = 1
-    for turn in range(turns):
-
-        def live(reader: Reader, piece: Piece, turn: int = turn) -> list[pa.Array]:
-            return [_chosen(b, base, turn, turns)[0] for b in reader.batches(piece.query, columns)]
-
-        there = [ids for listed in work.readers.map(live, parts) for ids in listed]
-        mine = [_chosen(b, base, turn, turns) for b in reading.batches(work.store, base, columns=base.key)]
-        rows = pa.Table.from_batches([b for _, b in mine], schema=layout)
-        if there and mine:
-            absent = pc.invert(pc.is_in(pa.chunked_array([i for i, _ in mine]), value_set=pa.chunked_array(there)))
-            rows = rows.filter(absent)
-        found.append(rows)
-    return pa.concat_tables(found)
+    there = _sorted([m for listed in work.readers.map(live, parts) for m in listed])
+    then = _sorted([mine(b) for b in reading.batches(work.store, base, columns=base.key)])
+    places = np.searchsorted(there, then)
+    places[places == len(there)] = 0
+    absent = then[there[places] != then] if len(there) else then
+    found = [
+        b.filter(pa.array(np.isin(mix(b, columns), absent)))
+        for b in (reading.batches(work.store, base, columns=base.key) if len(absent) else ())
+    ]
+    return pa.Table.from_batches(found, schema=chunks.schema(columns))
 
 
-def _chosen(batch: pa.RecordBatch, manifest: TableManifest, turn: int, turns: int) -> tuple[pa.Array, pa.RecordBatch]:
-    """The keys of this turn, as one value each, and their rows."""
-    columns = touched.key_columns(manifest)
-    if not all(_packs(c) for c in columns):
-        return reading.identity(pa.Table.from_batches([batch]), manifest).combine_chunks(), batch
-    packed = _packed(batch, columns)
-    if turns > 1:
-        mine = packed[:, -1] % turns == turn
-        packed, batch = np.ascontiguousarray(packed[mine]), batch.filter(pa.array(mine))
-    kind = pa.binary(packed.shape[1])
-    return pa.FixedSizeBinaryArray.from_buffers(kind, len(packed), [None, pa.py_buffer(packed)]), batch
-
-
-def _packs(column: ColumnInfo) -> bool:
-    return column.type in _NUMBERS or column.type == "uuid"
-
-
-def _packed(batch: pa.RecordBatch, columns: Sequence[ColumnInfo]) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    """The key's bytes side by side, a row each: numbers with the lowest byte last, uuids as their sixteen."""
-    count = batch.num_rows
-    parts = []
+def mix(batch: pa.RecordBatch, columns: Sequence[ColumnInfo]) -> Mixed:
+    """One number per key, equal for equal keys."""
+    total = np.zeros(batch.num_rows, np.uint64)
     for column in columns:
-        values = batch.column(column.name)
-        if column.type in _NUMBERS:
-            parts.append(values.to_numpy(zero_copy_only=False).astype(">i8").view(np.uint8).reshape(count, 8))
-            continue
+        for part in _numbers(batch.column(column.name), column, batch):
+            total = _scrambled(total ^ part)
+    return total
+
+
+def _numbers(values: Any, column: ColumnInfo, batch: pa.RecordBatch) -> list[Mixed]:
+    count = len(values)
+    if column.type in _NUMBERS:
+        return [values.to_numpy(zero_copy_only=False).astype(np.int64).view(np.uint64)]
+    if column.type == "uuid":
         starts = np.frombuffer(values.buffers()[1], np.int64)[values.offset : values.offset + count + 1]
         text = np.frombuffer(values.buffers()[2], np.uint8)[starts[0] : starts[-1]].reshape(count, 36)
-        digits = bytes.fromhex(text[:, _UUID_DIGITS].tobytes().decode("ascii"))
-        parts.append(np.frombuffer(digits, np.uint8).reshape(count, 16))
-    return np.ascontiguousarray(np.hstack(parts))
+        halves = np.frombuffer(bytes.fromhex(text[:, _UUID_DIGITS].tobytes().decode("ascii")), np.uint64)
+        return [halves[0::2], halves[1::2]]
+    import pandas as pd
+
+    one = TableManifest(name="", columns=(column,), key=(column.name,), rows=count, chunks=())
+    same = reading.identity(pa.Table.from_batches([batch]), one).combine_chunks()
+    return [pd.util.hash_array(same.to_numpy(zero_copy_only=False), categorize=False).astype(np.uint64)]
+
+
+def _scrambled(values: Mixed) -> Mixed:
+    """The end of splitmix64: every bit of the input reaches every bit of the output, and none is lost."""
+    mixed = values + _ODD[0]
+    mixed = (mixed ^ (mixed >> np.uint64(30))) * _ODD[1]
+    mixed = (mixed ^ (mixed >> np.uint64(27))) * _ODD[2]
+    return mixed ^ (mixed >> np.uint64(31))
+
+
+def _sorted(parts: list[Mixed]) -> Mixed:
+    whole = np.concatenate(parts) if parts else np.zeros(0, np.uint64)
+    whole.sort()
+    return whole
