@@ -247,8 +247,8 @@ class StorePolicy(Model):
     options: dict[str, SecretRef] = {}
     """Credentials and endpoints, as fsspec's backend names them."""
     keys: tuple[SecretRef, ...] = ()
-    """Encryption keys (32 bytes, base64), the one for new objects first; old ones stay readable. None: not
-    encrypted."""
+    """Encryption keys (32 bytes, base64): any of them may open the store; `reinstate store rotate` makes the first one
+    the only one that does. None: not encrypted."""
     keep: Keep = Keep()
 
 

@@ -61,7 +61,8 @@ class Status:
     encryption: str
     key: str | None
     generation: int | None
-    apps: tuple[str, ...]
+    others: tuple[str, ...]
+    """Other apps with points in the same store."""
     points: int
     verified: int
     proven: int
@@ -96,7 +97,7 @@ def status(ctx: AppContext) -> Status:
         encryption=kind,
         key=store.masters[0].id if sealer is not None else None,
         generation=sealer.ring.generation if sealer is not None else None,
-        apps=tuple(store.apps()),
+        others=tuple(a for a in store.apps() if a != app),
         points=len(listing.points),
         verified=sum(p.verified for p in listing.points),
         proven=sum(p.passed for p in proof.proofs(store, app)),

@@ -61,7 +61,8 @@ def told(found: Status) -> list[str]:
     ]
     if found.oldest and found.newest:
         lines.append(f"from {found.oldest:%Y-%m-%d %H:%M:%S} to {found.newest:%Y-%m-%d %H:%M:%S} (UTC)")
-    lines.append(f"objects: {found.objects}, {size(found.bytes)}; other apps too: {', '.join(found.apps) or 'none'}")
+    others = f"; it also holds {', '.join(found.others)}" if found.others else ""
+    lines.append(f"objects: {found.objects}, {size(found.bytes)}{others}")
     if found.piece_bytes and found.logical_bytes > found.piece_bytes:
         times = found.logical_bytes / found.piece_bytes
         lines.append(f"shared: the points stand for {size(found.logical_bytes)}, {times:.1f} times what is stored")

@@ -24,7 +24,8 @@ ISSUED = {
     "points show", "points export", "erase",
     "approvals", "approve", "reject", "up", "down", "password",
     "status", "timeline", "report", "notify", "estate up", "estate status", "estate down", "journal install",
-    "journal status",
+    "journal status", "store status", "store verify", "store prune", "store hold", "store release", "store holds",
+    "store rotate",
     "journal prune", "journal remove",
     "drill run", "drill list", "drill show", "drill trends", "drill clear", "wreck",
 }  # fmt: skip

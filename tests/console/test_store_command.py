@@ -45,7 +45,7 @@ def test_status_and_verify(taken: tuple[Desk, list[str]], capsys: pytest.Capture
     found = _json(desk, capsys, "status")
     assert (found["points"], found["verified"], found["encryption"], found["key"]) == (3, 3, "plain", None)
     assert found["bytes"] > found["piece_bytes"] > 0
-    assert (found["apps"], found["unneeded"], found["at_work"]) == (["desk"], 0, [])
+    assert (found["others"], found["unneeded"], found["at_work"]) == ([], 0, [])
     assert desk.run("store", "status") == exits.OK
     said = capsys.readouterr().out
     assert "3 verified, 0 proven, 0 held" in said
