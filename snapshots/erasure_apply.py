@@ -38,6 +38,13 @@ CREATE TABLE IF NOT EXISTS reinstate.erased (
 """
 
 
+_PIECES = """
+WITH RECURSIVE piece AS (
+    SELECT %s::regclass::oid AS id UNION ALL SELECT i.inhrelid FROM pg_inherits i JOIN piece p ON p.id = i.inhparent)
+SELECT n.nspname, c.relname FROM piece p JOIN pg_class c ON c.oid = p.id JOIN pg_namespace n ON n.oid = c.relnamespace
+"""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Erased:
     """What was done. ``entry`` names the erasure in the list; empty when there was nothing to do."""
@@ -180,10 +187,12 @@ def _vacuum(conn: Connection[Any], scopes: Sequence[Scope]) -> None:
     conn.autocommit = True
     try:
         for scope in scopes:
-            try:
-                conn.execute(sql.SQL("VACUUM {}").format(sql.Identifier("reinstate", scope.twin or "")))
-            except psycopg.Error:
-                continue
+            pieces = conn.execute(_PIECES, (sql.Identifier("reinstate", scope.twin or "").as_string(conn),)).fetchall()
+            for schema, name in pieces:
+                try:
+                    conn.execute(sql.SQL("VACUUM {}").format(sql.Identifier(schema, name)))
+                except psycopg.Error:
+                    continue
     finally:
         conn.autocommit = before
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import Connection, sql
 
-from . import chunks, reading, staging, touched
+from . import chunks, erasure, reading, staging, touched
 from .model import Position, TableManifest
 from .restore_frame import Frame, want
 from .store import Store
@@ -41,8 +41,42 @@ def compute(
         if keys.num_rows:
             staging.stage(conn, frame, store, keys=keys, app=app)
             conn.execute(_insert(frame, frame.temp("key")))
+    if app is not None:
+        _spare(conn, frame, store, app)
     conn.execute(sql.SQL("ANALYZE {} (rj_do)").format(frame.temp("want")))
     return how
+
+
+def _spare(conn: Connection[Any], frame: Frame, store: Store, app: str) -> None:
+    """Live rows that the point lacks only because they were erased from it (the app made them anonymous) are no
+    difference: nothing is done about them."""
+    manifest = frame.manifest
+    if manifest is None or not frame.key or set(frame.key) != set(manifest.key):
+        return
+    hidden = erasure.hides(store, app, manifest.name, manifest.erased)
+    if hidden is None:
+        return
+    going = sql.SQL("(SELECT {} FROM {} w WHERE w.rj_do = 'D')").format(frame.keys("w"), frame.temp("want"))
+    keys = _fetched(conn, manifest, going)
+    spared = keys.filter(hidden(keys))
+    columns = touched.key_columns(manifest)
+    arrays = [
+        sql.SQL("{}::text[]::{}[]").format(
+            sql.Literal([_text(v) for v in spared.column(c.name).to_pylist()]), sql.SQL(c.type)
+        )
+        for c in columns
+    ]
+    names = sql.SQL(", ").join(sql.Identifier("w", c.name) for c in columns)
+    if spared.num_rows:
+        conn.execute(
+            sql.SQL("DELETE FROM {} w WHERE ({}) IN (SELECT * FROM unnest({}))").format(
+                frame.temp("want"), names, sql.SQL(", ").join(arrays)
+            )
+        )
+
+
+def _text(value: Any) -> str:
+    return "\\x" + value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _named(conn: Connection[Any], frame: Frame, store: Store, since: Position, app: str | None) -> pa.Table | None:
@@ -73,7 +107,7 @@ def _named(conn: Connection[Any], frame: Frame, store: Store, since: Position, a
     return _fetched(conn, manifest, frame.temp("key"))
 
 
-def _fetched(conn: Connection[Any], manifest: TableManifest, table: sql.Identifier) -> pa.Table:
+def _fetched(conn: Connection[Any], manifest: TableManifest, table: sql.Composable) -> pa.Table:
     import pyarrow as pa
 
     columns = touched.key_columns(manifest)

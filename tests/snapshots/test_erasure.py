@@ -179,17 +179,24 @@ def test_a_row_made_anonymous_takes_its_place_in_the_past(app_db: Any, tmp_path:
     desk.touch(app_db)
     desk.take(app_db, store, base=first)
     desk.write(app_db, desk.DELETE[0], "UPDATE shop.people SET email = 'gone-77', name = NULL WHERE id = 77")
+    shutil.copytree(tmp_path / "store", tmp_path / "copy")
     plan = desk.plan(app_db, store, desk.person())
     assert {t.table for t in plan.tables} == {"shop.people", "shop.mails"}
     assert {x.where for x in plan.left} == {"shop.people", "shop.orders"}
     desk.erase(app_db, store)
-    assert b"Marsh" not in desk.everything(app_db, tmp_path)
+    assert b"Marsh" not in desk.everything(app_db, tmp_path / "store")
     for point in points.listing(store, "desk").points:
         kept = [r for r in rows(store, point, "shop.people") if r["id"] == 77]
         assert kept == [{"id": 77, "email": "gone-77", "name": None}]
         assert {700, 701} <= {r["id"] for r in rows(store, point, "shop.orders") if r["person"] == 77}
         bring_back(app_db, point, store, source="scan")
         assert "(77,gone-77,)" in live(app_db, "shop.people")
+    old = desk.store_at(tmp_path / "copy", tmp_path)
+    for point in points.listing(old, "desk").points:
+        assert desk.PERSON not in repr(rows(old, point, "shop.people"))
+        with database.connect(app_db.recoverer, purpose="test") as conn:
+            people = diff.diff(conn, point, old, ["shop.people"], source="scan")[0]
+            assert (people.added, people.deleted) == (0, 0)
 
 
 def test_a_held_point_stops_it(app_db: Any, tmp_path: Path, store: Store) -> None:
