@@ -39,7 +39,7 @@ def prove(ctx: AppContext, point: RecoveryPoint, *, scratch: str | None = None, 
         missing = empty.copy_schema(ctx.dsn("installer"), dsn, names)
         try:
             say(f"point {point.id}: restoring {sum(t.rows for t in point.tables)} rows")
-            rows = _restored(ctx, point, dsn)
+            rows = restore_copy.into_empty(dsn, point, ctx.store)
             say(f"point {point.id}: comparing every row, then running the suites")
             problems += _differences(ctx, point, dsn)
             report = suites.run(dsn, ctx.suites)
@@ -59,14 +59,6 @@ def prove(ctx: AppContext, point: RecoveryPoint, *, scratch: str | None = None, 
         failed=tuple(failed),
         problems=tuple(problems),
     )
-
-
-def _restored(ctx: AppContext, point: RecoveryPoint, dsn: str) -> dict[str, int]:
-    connection = database.connect(dsn, purpose="proof")
-    try:
-        return restore_copy.into_empty(connection, point, ctx.store)
-    finally:
-        connection.close()
 
 
 def _differences(ctx: AppContext, point: RecoveryPoint, dsn: str) -> list[str]:

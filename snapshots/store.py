@@ -68,6 +68,9 @@ class Store:
         self._known_plain = False
         self._opening = threading.Lock()
         self._alone: store_lock.Presence | None = None
+        self._present: store_lock.Presence | None = None
+        self._writers = 0
+        self._coming = threading.Lock()
 
     def __repr__(self) -> str:
         return f"Store({self.name!r})"
@@ -80,6 +83,9 @@ class Store:
         Raises :class:`Damaged` if the object exists and is not what its name says (locally by its checksum, elsewhere
         by its size): a new point must not lean on a rotten piece.
         """
+        present = self._present
+        if present is not None:
+            present.keep()
         sealer = self.sealer(create=True)
         name = sealer.name(data) if sealer else hashlib.sha256(data).hexdigest()
         path = chunk_path(name)
@@ -187,20 +193,30 @@ class Store:
 
     @contextlib.contextmanager
     def writing(self, purpose: str = "capture") -> Iterator[None]:
-        """Keep whoever would remove objects out meanwhile (for :data:`store_lock.LEASE_S` seconds at least). Raises
-        :class:`StoreBusy` when such a one does not finish. Inside :meth:`exclusively` it is nothing."""
+        """Keep whoever would remove objects out, for :data:`store_lock.LEASE_S` seconds after a piece. May be nested.
+        Raises :class:`StoreBusy` when such a one does not finish. Inside :meth:`exclusively` it is nothing."""
         if self._alone is not None:
             yield
             return
-        presence = store_lock.Presence(self.backend, "writer", purpose)
-        presence.enter()
+        with self._coming:
+            if self._present is None:
+                coming = store_lock.Presence(self.backend, "writer", purpose)
+                coming.enter()
+                self._present = coming
+            else:
+                self._present.keep()
+            self._writers += 1
         try:
             if self._known_plain:
                 self.reopened()  # it may have been encrypted meanwhile: then this is refused, as every later one
             self.sealer(create=True)
             yield
         finally:
-            presence.leave()
+            with self._coming:
+                self._writers -= 1
+                if not self._writers:
+                    leaving, self._present = self._present, None
+                    leaving.leave()
 
     @contextlib.contextmanager
     def exclusively(self, purpose: str) -> Iterator[store_lock.Presence]:

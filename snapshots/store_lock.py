@@ -28,6 +28,7 @@ RENEW_S = 60.0
 PATIENCE_S = 60.0
 _LOOK_S = 0.2
 
+clock = time.time
 Kind = Literal["writer", "alone"]
 
 
@@ -85,7 +86,7 @@ class Presence:
     def renew(self) -> None:
         """Raises :class:`StoreBusy` when the announcement expired meanwhile: others may have come since."""
         with self._renewing:
-            now = time.time()
+            now = clock()
             if now > self._until:
                 raise StoreBusy(
                     f"This {self._purpose} was held up for too long in the store {self._backend.name}; start it again."
@@ -93,12 +94,20 @@ class Presence:
             if now > self._until - LEASE_S + RENEW_S:
                 self._announce()
 
+    def keep(self) -> None:
+        """Like :meth:`renew`, for a writer: one that was held up for too long comes in again, and waits if need be."""
+        if clock() > self._until:
+            self.enter()
+        else:
+            self.renew()
+
     def leave(self) -> None:
+        self._until = 0.0
         self._backend.remove(self._path)
 
     def _announce(self) -> None:
         host, space = _here()
-        self._until = time.time() + LEASE_S
+        self._until = clock() + LEASE_S
         made = Announcement(
             kind=self._kind,
             purpose=self._purpose,
@@ -124,7 +133,7 @@ def present(backend: Backend, *, but: str = "") -> list[Announcement]:
             continue
         try:
             other = Announcement(**json.loads(data))
-            alive = other.alive(time.time())
+            alive = other.alive(clock())
         except (ValueError, TypeError, KeyError):
             alive = False
         if alive:

@@ -1,6 +1,7 @@
 """What every store promises, wherever it lives and whether it is encrypted: one suite on a folder, on memory, on S3."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,30 @@ def test_one_alone_keeps_captures_out_and_gives_way_to_them(where: Place, monkey
             pass
     other.publish("desk", "p1", POINT)
     assert store.object_names("locks") == []
+
+
+def test_a_capture_that_was_held_up_comes_in_again(where: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_lock.Presence.enter, "__kwdefaults__", {"patience_s": 0.1})
+    store, other = where.open(), where.open()
+    with store.writing():
+        monkeypatch.setattr(store_lock, "clock", lambda: time.time() + store_lock.LEASE_S + 1)
+        with other.exclusively("pruning"), pytest.raises(StoreBusy, match="pruning"):
+            store.put_chunk(b"rows")
+        store.put_chunk(b"rows")
+        with pytest.raises(StoreBusy, match="capture"), other.exclusively("pruning"):
+            pass
+        with other.writing(), store.writing("publishing of a point"):
+            pass
+        with pytest.raises(StoreBusy, match="capture"), other.exclusively("pruning"):
+            pass
+    assert store.object_names("locks") == []
+
+
+def test_one_alone_who_was_held_up_stops(where: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    with where.open().exclusively("pruning") as alone:
+        monkeypatch.setattr(store_lock, "clock", lambda: time.time() + store_lock.LEASE_S + 1)
+        with pytest.raises(StoreBusy, match="held up for too long"):
+            alone.renew()
 
 
 def test_an_address_that_refuses_is_named_without_its_secrets(where: Place, s3: dict[str, Any]) -> None:
