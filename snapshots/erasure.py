@@ -23,11 +23,12 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from psycopg import Connection
+from psycopg import Connection, sql
 
+from . import position
 from .erasure_rules import Hidden, Rule
 from .errors import Refused
-from .model import RecoveryPoint, TableManifest
+from .model import RecoveryPoint, TableManifest, UndoSpec
 from .point_errors import Damaged
 from .store import Store
 
@@ -83,22 +84,37 @@ def blocked_keys(store: Store, app: str, table: str, keys: pa.Table) -> Any:
     return pa.repeat(pa.scalar(False), keys.num_rows) if found is None else found(keys)
 
 
-def images_gone(
-    conn: Connection[Any], *, xids: Sequence[int] = (), runs: Sequence[tuple[str, str | None]] = ()
-) -> dict[str, int]:
-    """How many row images of these transactions and runs (actor, run) were erased from the journal, by table (any of
-    our roles). Nobody can undo them any more; an undo says so with this, and goes on with the others."""
+def images_gone(conn: Connection[Any], spec: UndoSpec) -> dict[str, int]:
+    """How many row images of what ``spec`` selects were erased from the journal, by table (any of our roles). Nobody
+    can undo them any more; an undo says so with this and goes on with the others. Conditions on rows are not looked at:
+    the rows are not there."""
     row = conn.execute("SELECT to_regclass('reinstate.erased') IS NOT NULL").fetchone()
-    if row is None or not row[0]:
+    if row is None or not row[0] or not spec.selects:
         return {}
-    rows = conn.execute(
-        """SELECT table_name, sum(images)::bigint FROM reinstate.erased e
-           WHERE xid = ANY (%s::text[]::xid8[]) OR EXISTS (
-               SELECT FROM unnest(%s::text[], %s::text[]) AS r(actor, run) WHERE r.actor = e.actor AND r.run = e.run)
-           GROUP BY table_name ORDER BY table_name""",
-        ([str(x) for x in xids], [r[0] for r in runs], [r[1] for r in runs]),
-    ).fetchall()
-    return {r[0]: r[1] for r in rows}
+    tests: list[sql.Composable] = []
+    if spec.runs:
+        tests.append(
+            sql.SQL(
+                "(xid = ANY ({}::text[]::xid8[]) OR EXISTS (SELECT FROM unnest({}::text[], {}::text[]) AS r(actor, run)"
+                " WHERE r.actor = e.actor AND r.run = e.run))"
+            ).format(
+                sql.Literal([str(x) for run in spec.runs for x in run.xids]),
+                sql.Literal([run.actor for run in spec.runs]),
+                sql.Literal([run.run for run in spec.runs]),
+            )
+        )
+    if spec.xids:
+        tests.append(sql.SQL("xid = ANY ({}::text[]::xid8[])").format(sql.Literal([str(x) for x in spec.xids])))
+    if spec.actors:
+        tests.append(sql.SQL("actor = ANY ({}::name[])").format(sql.Literal(list(spec.actors))))
+    if spec.since:
+        tests.append(position.after(spec.since, sql.Identifier("xid")))
+    if spec.until:
+        tests.append(position.visible(spec.until, sql.Identifier("xid")))
+    if spec.limited_to:
+        tests.append(sql.SQL("table_name = ANY ({}::text[])").format(sql.Literal(list(spec.limited_to))))
+    query = sql.SQL("SELECT table_name, sum(images)::bigint FROM reinstate.erased e WHERE {} GROUP BY 1 ORDER BY 1")
+    return {r[0]: r[1] for r in conn.execute(query.format(sql.SQL(" AND ").join(tests))).fetchall()}
 
 
 def honoured(store: Store, app: str) -> str:

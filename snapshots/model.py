@@ -180,6 +180,8 @@ class UndoPreview:
     """Why it must not run (gaps, broken chains, caps, undeclared triggers); empty when it may."""
     conflict_counts: dict[str, int] = field(default_factory=dict)
     """Rows by kind of conflict; complete, whereas ``conflicts`` lists only the first ones."""
+    erased: dict[str, int] = field(default_factory=dict)
+    """Row images of the selection that were erased with a person, by table: those rows stay as they are."""
 
     @property
     def empty(self) -> bool:

@@ -14,7 +14,7 @@ from typing import Any
 
 import psycopg
 
-from snapshots import position, undo_catchup, undo_write
+from snapshots import erasure, position, undo_catchup, undo_write
 from snapshots.model import Applied, TableCounts, UndoPreview, UndoSpec
 from snapshots.undo_conflicts import Disagreement, conflicts, listing
 from snapshots.undo_errors import Drift, UndoRefused
@@ -72,6 +72,7 @@ def look(conn: psycopg.Connection[Any], spec: UndoSpec) -> Iterator[Look]:
             first_at=computed.selection.first_at,
             position=position.current(conn),
             problems=computed.problems,
+            erased=erasure.images_gone(conn, spec),
         )
         yield Look(preview=shown, conn=conn, computed=computed)
 

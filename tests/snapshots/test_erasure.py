@@ -83,13 +83,8 @@ def test_no_restore_and_no_undo_brings_them_back(app_db: Any, store: Store) -> N
     with database.connect(app_db.recoverer, purpose="test") as conn:
         seen = undo.preview(conn, spec)
         assert seen.problems == ()
+        assert seen.erased == {"shop.lines": 4, "shop.mails": 1, "shop.orders": 3, "shop.people": 1}
         undo.apply(conn, spec, recovery_id="u", step="s", plan_hash="h", expected=seen.counts)
-        xid = conn.execute("SELECT xid::text::bigint FROM reinstate.erased LIMIT 1").fetchone()
-        assert xid is not None
-        gone = {"shop.lines": 4, "shop.mails": 1, "shop.orders": 3, "shop.people": 1}
-        assert erasure.images_gone(conn, runs=[("installer", "R7"), ("installer", "R8")]) == gone
-        assert erasure.images_gone(conn, xids=[xid[0]])
-        assert erasure.images_gone(conn, runs=[("installer", None)]) == {}
     assert len(live(app_db, "shop.people")) == 40
     newest, oldest = points.listing(store, "desk").points
     for point in (newest, oldest):
@@ -100,6 +95,25 @@ def test_no_restore_and_no_undo_brings_them_back(app_db: Any, store: Store) -> N
         with database.connect(app_db.recoverer, purpose="test") as conn:
             assert [t.rows for t in diff.diff(conn, point, store, [s.name for s in desk.TABLES[:4]])] == [0, 0, 0, 0]
     assert "(3,1,thing)" in live(app_db, "shop.lines")
+
+
+def test_what_an_undo_cannot_see_any_more_is_said_by_every_kind_of_selection(app_db: Any, store: Store) -> None:
+    [first, *_] = points.listing(store, "desk").points[::-1]
+    desk.erase(app_db, store)
+    spec = UndoSpec(tables=desk.TABLES[:4], runs=(), policy=Policy.REFUSE)
+    with database.connect(app_db.recoverer, purpose="test") as conn:
+        row = conn.execute("SELECT xid::text::bigint FROM reinstate.erased WHERE run = 'R7'").fetchone()
+        assert row is not None
+
+        def gone(**selection: Any) -> int:
+            return sum(erasure.images_gone(conn, dataclasses.replace(spec, **selection)).values())
+
+        assert gone(runs=(RunRef(actor="installer", run="R7"),)) == gone(xids=(row[0],)) == 9
+        assert gone(runs=(RunRef(actor="installer", run=None, xids=(row[0],)),)) == 9
+        assert gone(runs=(RunRef(actor="installer", run="R8"), RunRef(actor="clerk", run="R7"))) == 0
+        assert gone(actors=("installer",), only=("shop.mails",)) == 1
+        assert gone(since=first.position) == 13
+        assert gone(until=first.position) == gone() == 0
 
 
 def test_a_copy_of_the_store_from_before_does_not_either(app_db: Any, tmp_path: Path, store: Store) -> None:
