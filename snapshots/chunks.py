@@ -9,7 +9,6 @@ dimensions, money and oid in silence, and fail on ranges, inet, bit, tsvector an
 from __future__ import annotations
 
 import io
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -21,15 +20,6 @@ import pyarrow.parquet as pq
 from psycopg import Connection, sql
 
 from .model import ColumnInfo
-
-MIN_ROWS = 10_000
-MAX_ROWS = 40_000
-MAX_BYTES = 32 * 1024 * 1024
-"""Text and binary bytes after which a chunk ends early: memory stays bounded for wide rows too."""
-CUT = 10_000
-"""A chunk ends where the checksum of the key is a multiple of this, between ``MIN_ROWS`` and ``MAX_ROWS``: about
-20,000 rows each, and a row inserted in the middle changes one chunk, not all that follow (content-defined chunking,
-as in restic's chunker)."""
 
 ZSTD_LEVEL = 1
 CSV_BYTES = 8 * 1024 * 1024
@@ -44,18 +34,18 @@ _PACKED = {
     pa.float64(): "BYTE_STREAM_SPLIT",
 }
 
-_NATIVE: dict[str, tuple[pa.DataType, str]] = {
-    "smallint": (pa.int16(), "int2"),
-    "integer": (pa.int32(), "int4"),
-    "bigint": (pa.int64(), "int8"),
-    "boolean": (pa.bool_(), "bool"),
-    "real": (pa.float32(), "float4"),
-    "double precision": (pa.float64(), "float8"),
-    "text": (pa.large_string(), "text"),
-    "bytea": (pa.large_binary(), "bytea"),
-    "character varying": (pa.large_string(), "varchar"),
-    "character": (pa.large_string(), "bpchar"),
-    "bpchar": (pa.large_string(), "bpchar"),
+_NATIVE = {
+    "smallint": pa.int16(),
+    "integer": pa.int32(),
+    "bigint": pa.int64(),
+    "boolean": pa.bool_(),
+    "real": pa.float32(),
+    "double precision": pa.float64(),
+    "text": pa.large_string(),
+    "bytea": pa.large_binary(),
+    "character varying": pa.large_string(),
+    "character": pa.large_string(),
+    "bpchar": pa.large_string(),
 }
 """``character`` is native because ``::text`` strips its trailing blanks."""
 
@@ -105,31 +95,9 @@ def row_text(columns: Sequence[ColumnInfo], alias: str) -> sql.Composable:
     return sql.SQL("ROW({})::text").format(names)
 
 
-def copy_types(columns: Sequence[ColumnInfo]) -> list[str]:
-    """Type names for ``Copy.set_types`` that match :func:`select_list`."""
-    return [native[1] if (native := _native(c)) else "text" for c in columns]
-
-
 def schema(columns: Sequence[ColumnInfo]) -> pa.Schema:
     """The Arrow schema of a chunk. All columns are nullable: NOT NULL is the table's own business."""
-    return pa.schema([(c.name, native[0] if (native := _native(c)) else pa.large_string()) for c in columns])
-
-
-def split(rows: Iterable[tuple[Any, ...]], key: Sequence[int]) -> Iterator[list[tuple[Any, ...]]]:
-    """Group ordered rows into chunks by content of the columns numbered ``key`` (all columns when empty)."""
-    batch: list[tuple[Any, ...]] = []
-    size = 0
-    for row in rows:
-        batch.append(row)
-        size += sum(len(v) for v in row if isinstance(v, str | bytes))
-        if len(batch) < MIN_ROWS and size < MAX_BYTES:
-            continue
-        identity = tuple(row[i] for i in key) if key else row
-        if len(batch) >= MAX_ROWS or size >= MAX_BYTES or zlib.crc32(repr(identity).encode()) % CUT == 0:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+    return pa.schema([(c.name, _native(c) or pa.large_string()) for c in columns])
 
 
 def from_rows(rows: Sequence[tuple[Any, ...]], columns: Sequence[ColumnInfo]) -> pa.Table:
@@ -183,7 +151,9 @@ def csv_blocks(batch: pa.RecordBatch, columns: Sequence[ColumnInfo]) -> bytes:
     return sink.getvalue()
 
 
-def from_csv(blocks: Iterable[bytes | bytearray | memoryview], columns: Sequence[ColumnInfo]) -> Iterator[pa.RecordBatch]:
+def from_csv(
+    blocks: Iterable[bytes | bytearray | memoryview], columns: Sequence[ColumnInfo]
+) -> Iterator[pa.RecordBatch]:
     """What ``COPY (SELECT <select_list>) TO STDOUT (FORMAT csv)`` gives, in batches of about ``CSV_BYTES``: for
     rows read on a connection whose transaction matters, where a second session is not wanted."""
     held: list[bytes] = []
@@ -257,22 +227,7 @@ def _repeats(field: pa.Field, column: pa.ChunkedArray) -> bool:
     return len(head) > 0 and pc.count_distinct(head).as_py() <= len(head) * REPEATS_BELOW
 
 
-def decode(data: bytes, columns: Sequence[ColumnInfo]) -> Iterator[tuple[Any, ...]]:
-    """The rows of one chunk, in order, values as Python objects that print as they came.
-
-    Raises :class:`ValueError` when the file is not Parquet or does not hold ``columns``.
-    """
-    try:
-        table = pq.read_table(io.BytesIO(data), partitioning=None)
-    except pa.ArrowException as error:
-        raise ValueError(f"not a readable Parquet file ({type(error).__name__})") from error
-    if not table.schema.equals(schema(columns)):
-        raise ValueError(f"its columns are {', '.join(table.schema.names)}")
-    for batch in table.to_batches(max_chunksize=2_000):
-        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
-
-
-def _native(column: ColumnInfo) -> tuple[pa.DataType, str] | None:
+def _native(column: ColumnInfo) -> pa.DataType | None:
     """Looked up by the type's name without its length, so ``character varying(20)`` counts."""
     name, bracket, rest = column.type.partition("(")
     return _NATIVE.get(name) if not bracket or rest.endswith(")") else None
