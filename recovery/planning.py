@@ -84,6 +84,8 @@ def make_plan(
     effects: tuple[TableEffect, ...] = ()
     if selected is not None:
         conflicts = dict(selected.preview.conflict_counts)
+        if erased := sum(selected.preview.erased.values()):
+            notes.append(f"{erased} row images of the selection were erased with a person: those rows stay as they are")
         effects = tuple(
             TableEffect(
                 table=c.table,
