@@ -180,8 +180,8 @@ def _parsed(data: bytes, columns: Sequence[ColumnInfo]) -> Iterator[pa.RecordBat
             null_values=[""],
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
-            true_values=["t"],
-            false_values=["f"],
+            true_values=["t", "true"],
+            false_values=["f", "false"],
         ),
     )
     arrays = [_unhex(a) if pa.types.is_large_binary(f.type) else a for a, f in zip(table.columns, layout, strict=True)]

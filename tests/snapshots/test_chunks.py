@@ -60,9 +60,7 @@ def test_csv_reads_what_csv_wrote(rows: list[tuple[Any, ...]], skip: int) -> Non
     """Also of a slice, whose buffers begin elsewhere."""
     table = chunks.from_rows([*EXTREMES, *rows], TYPES)
     for batch in table.slice(skip).to_batches():
-        written = chunks.csv_blocks(batch, TYPES).replace(b'"true"', b"t").replace(b'"false"', b"f")
-        if b"true" in written or b"false" in written:
-            continue  # inside a text
+        written = chunks.csv_blocks(batch, TYPES)
         again = list(chunks.from_csv([written], TYPES))
         assert _bits(pa.Table.from_batches(again)) == _bits(pa.Table.from_batches([batch]))
 
