@@ -189,8 +189,15 @@ def _changes(shape: Shape, xid: int, kind: str) -> sql.Composed:
     }
     return sql.SQL(
         "(SELECT c.* FROM {chg} AS c WHERE c.rj_xid = {xid}::text::xid8 AND {kind}) AS c "
-        "LEFT JOIN {img} AS b ON b.rj_id = c.rj_before LEFT JOIN {img} AS a ON a.rj_id = c.rj_after"
-    ).format(chg=shape.temp("chg"), img=shape.temp("img"), xid=sql.Literal(xid), kind=sql.SQL(kinds[kind]))
+        "LEFT JOIN {img} AS b ON {b_c} LEFT JOIN {img} AS a ON {a_c}"
+    ).format(
+        b_c=shape.image("b", "c", "rj_before"),
+        a_c=shape.image("a", "c", "rj_after"),
+        chg=shape.temp("chg"),
+        img=shape.temp("img"),
+        xid=sql.Literal(xid),
+        kind=sql.SQL(kinds[kind]),
+    )
 
 
 def _listed(conn: psycopg.Connection[Any], shape: Shape, xid: int, report: _Report) -> None:

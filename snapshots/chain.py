@@ -8,9 +8,9 @@ new image and the last one the live row; otherwise the journal missed something.
 Most rows of a selection have one net change and nothing later: :mod:`snapshots.undo_direct` handles those without all
 this. Only keys in ``rj_key`` get a chain.
 
-Temporary tables made here, per table: ``rj_img`` (all images of those keys since the first selected one; ``rj_id`` is
-their place in the journal), ``rj_chg`` (changes; ``rj_n`` orders them), ``rj_row`` (one row per key that the selection
-changed).
+Temporary tables made here, per table: ``rj_img`` (all images of those keys since the first selected one), ``rj_chg``
+(changes), ``rj_row`` (one row per key that the selection changed). The journal numbers statements, not rows: an image
+is named by its key and ``rj_id``, a change by its key and ``rj_n``, which orders the changes of one key.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from snapshots.undo_shape import SELECTED, Shape, comma
+from snapshots.undo_shape import SELECTED, Shape
 
 
 def link(conn: psycopg.Connection[Any], shape: Shape) -> int:
@@ -69,11 +69,7 @@ def read_images(conn: psycopg.Connection[Any], shape: Shape) -> None:
             low=sql.Literal(shape.low),
         )
     )
-    conn.execute(sql.SQL("ANALYZE {} (rj_id, rj_xid, {})").format(shape.temp("img"), _bare(shape)))
-
-
-def _bare(shape: Shape) -> sql.Composed:
-    return comma(sql.Identifier(name) for name in shape.key)
+    conn.execute(sql.SQL("ANALYZE {} (rj_id, rj_xid, {})").format(shape.temp("img"), shape.bare_keys()))
 
 
 def net_changes(conn: psycopg.Connection[Any], shape: Shape) -> None:
@@ -86,9 +82,11 @@ def net_changes(conn: psycopg.Connection[Any], shape: Shape) -> None:
         selected = sql.SQL(
             "x.xid IS NOT NULL AND (x.cancelled OR b.rj_id IS NOT NULL AND {} OR a.rj_id IS NOT NULL AND {})"
         ).format(shape.holds("b"), shape.holds("a"))
-        images = sql.SQL(
-            "LEFT JOIN {img} AS b ON b.rj_id = n.rj_before LEFT JOIN {img} AS a ON a.rj_id = n.rj_after"
-        ).format(img=shape.temp("img"))
+        images = sql.SQL("LEFT JOIN {img} AS b ON {b_n} LEFT JOIN {img} AS a ON {a_n}").format(
+            img=shape.temp("img"),
+            b_n=shape.image("b", "n", "rj_before"),
+            a_n=shape.image("a", "n", "rj_after"),
+        )
     conn.execute(
         sql.SQL(
             "CREATE TEMP TABLE {chg} ON COMMIT DROP AS "
@@ -144,12 +142,15 @@ def _rows(conn: psycopg.Connection[Any], shape: Shape) -> int:
             "  FROM rj_links AS c GROUP BY {c_keys}) "
             "SELECT r.*, CASE WHEN r.rj_reset IS NULL THEN r.rj_base ELSE e.rj_after END AS rj_start, "
             "  coalesce(e.rj_was, r.rj_base IS NOT NULL) AS rj_was, l.rj_after AS rj_live "
-            "FROM rj_rows AS r LEFT JOIN rj_resets AS e ON e.rj_n = r.rj_reset JOIN {chg} AS l ON l.rj_n = r.rj_last"
+            "FROM rj_rows AS r LEFT JOIN rj_resets AS e ON e.rj_n = r.rj_reset AND {e_r} "
+            "JOIN {chg} AS l ON l.rj_n = r.rj_last AND {l_r}"
         ).format(
             row=shape.temp("row"),
             chg=shape.temp("chg"),
             c_keys=shape.keys("c"),
             f_c=shape.same_key("f", "c"),
+            e_r=shape.same_key("e", "r"),
+            l_r=shape.same_key("l", "r"),
         )
     )
     conn.execute(sql.SQL("ANALYZE {}").format(shape.temp("row")))

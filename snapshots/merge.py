@@ -38,12 +38,12 @@ def fold(conn: psycopg.Connection[Any], shape: Shape, policy: Policy) -> None:
             "    WHEN s.rj_id IS NOT NULL AND r.rj_reset IS NOT NULL AND r.rj_was THEN {taken} END AS rj_conflict, "
             "  r.rj_was AND r.rj_reset IS NOT NULL AND s.rj_id IS NULL AS rj_gone, "
             "  coalesce(l.rj_same, ARRAY[]::text[]) AS rj_same, {columns} "
-            "  FROM {row} AS r LEFT JOIN {img} AS s ON s.rj_id = r.rj_start LEFT JOIN {fold} AS l ON {l_r}), "
+            "  FROM {row} AS r LEFT JOIN {img} AS s ON {s_r} LEFT JOIN {fold} AS l ON {l_r}), "
             "rj_met AS (SELECT w.*, coalesce(t.rj_here, false) AS rj_here, {places}, "
             "  CASE WHEN w.rj_present AND t.rj_here THEN {mask} ELSE 0 END AS rj_diff, "
             "  w.rj_broken OR CASE WHEN w.rj_live IS NULL OR t.rj_here IS NULL "
             "    THEN w.rj_live IS NOT NULL OR t.rj_here IS NOT NULL ELSE NOT ({same}) END AS rj_lost "
-            "  FROM rj_wanted AS w {live} LEFT JOIN {img} AS v ON v.rj_id = w.rj_live), "
+            "  FROM rj_wanted AS w {live} LEFT JOIN {img} AS v ON {v_w}), "
             "rj_done AS (SELECT m.*, CASE WHEN m.rj_conflict = ANY({stay}) THEN 'N' "
             "  WHEN m.rj_present AND m.rj_here THEN CASE WHEN m.rj_diff = 0 THEN 'N' ELSE 'U' END "
             "  WHEN m.rj_present THEN 'I' WHEN m.rj_here THEN 'D' ELSE 'N' END AS rj_do FROM rj_met AS m) "
@@ -58,6 +58,8 @@ def fold(conn: psycopg.Connection[Any], shape: Shape, policy: Policy) -> None:
             r_keys=shape.keys("r"),
             d_keys=shape.keys("d"),
             l_r=shape.same_key("l", "r"),
+            s_r=shape.image("s", "r", "rj_start"),
+            v_w=shape.image("v", "w", "rj_live"),
             columns=columns,
             live=shape.live_row("w"),
             places=shape.places("t"),
@@ -90,7 +92,7 @@ def _differences(conn: psycopg.Connection[Any], shape: Shape) -> None:
             "SELECT {c_keys}, c.rj_n, c.rj_after, c.rj_sel, "
             "NOT c.rj_sel AND c.rj_n > coalesce(r.rj_reset, 0) AS rj_counts, {parts} "
             "FROM {chg} AS c JOIN {row} AS r ON {r_c} "
-            "JOIN {img} AS b ON b.rj_id = c.rj_before JOIN {img} AS a ON a.rj_id = c.rj_after "
+            "JOIN {img} AS b ON {b_c} JOIN {img} AS a ON {a_c} "
             "WHERE r.rj_edit > coalesce(r.rj_reset, 0) AND c.rj_n >= r.rj_first"
         ).format(
             diff=shape.temp("diff"),
@@ -99,12 +101,14 @@ def _differences(conn: psycopg.Connection[Any], shape: Shape) -> None:
             img=shape.temp("img"),
             c_keys=shape.keys("c"),
             r_c=shape.same_key("r", "c"),
+            b_c=shape.image("b", "c", "rj_before"),
+            a_c=shape.image("a", "c", "rj_after"),
             parts=comma(parts),
         )
     )
     conn.execute(sql.SQL("ANALYZE {}").format(shape.temp("diff")))
     if made.rowcount:
-        conn.execute(sql.SQL("CREATE INDEX ON {} (rj_id)").format(shape.temp("img")))
+        conn.execute(sql.SQL("CREATE INDEX ON {} ({}, rj_id)").format(shape.temp("img"), shape.bare_keys()))
 
 
 def _deciding(conn: psycopg.Connection[Any], shape: Shape) -> None:
@@ -164,11 +168,12 @@ def _value(shape: Shape, n: int, column: Column) -> sql.Composed:
     """The wanted value of one column, for a row whose start is image ``s`` and whose fold is ``l``."""
     last = sql.SQL(
         "CASE WHEN s.rj_id IS NULL OR l.{last} IS NULL THEN {start} ELSE (SELECT {there} FROM {img} AS i "
-        "WHERE i.rj_id = l.{last}) END"
+        "WHERE {i_l}) END"
     ).format(
         last=sql.Identifier(f"rj_l{n}"),
         start=col("s", column.name),
         there=col("i", column.name),
+        i_l=shape.image("i", "l", f"rj_l{n}"),
         img=shape.temp("img"),
     )
     if not column.additive:

@@ -48,6 +48,8 @@ class Disagreement:
 def conflicts(conn: psycopg.Connection[Any], computed: Computed) -> tuple[Conflict, ...]:
     """Conflicts, at most ``CONFLICTS_LISTED`` per table and kind, blocking ones first."""
     found: list[Conflict] = []
+    if not computed.conflict_counts:
+        return ()
     for shape in computed.shapes:
         rows = conn.execute(
             sql.SQL(
@@ -89,7 +91,11 @@ def listing(conn: psycopg.Connection[Any], computed: Computed, *, show_values: b
 def _query(computed: Computed, shape: Shape, *, show_values: bool) -> sql.Composed:
     """Kind, key, columns of a later value; then per column the text before, now and wanted, and whether they differ."""
     chained = bool(computed.tallies[shape.name].chained)
-    base = sql.SQL("LEFT JOIN {} AS b ON b.rj_id = k.rj_base").format(shape.temp("img")) if chained else sql.SQL("")
+    base = (
+        sql.SQL("LEFT JOIN {} AS b ON {}").format(shape.temp("img"), shape.image("b", "k", "rj_base"))
+        if chained
+        else sql.SQL("")
+    )
 
     def before(name: str) -> sql.Composable:
         if not chained:

@@ -20,16 +20,13 @@ from snapshots.model import TableCounts, UndoSpec
 from snapshots.undo_relations import PARENT_GONE, REFERENCED, mark_conflicts
 from snapshots.undo_select import Selection, require_journal, select
 from snapshots.undo_shape import BITS, SELECTED, Relation, Shape
-from snapshots.undo_tables import fix_output, read_relations, read_shapes
+from snapshots.undo_tables import NEAR_SHARE, fix_output, read_relations, read_shapes
 
 BLOCKING = frozenset([merge.EDITED, merge.TAKEN, REFERENCED, PARENT_GONE])
 """Conflicts whose row stays as it is; the others only say that later work was kept."""
 
 NOT_JOURNALED = "not-journaled"
 """The gap that :func:`snapshots.undo_tables.read_shapes` already names."""
-
-NEAR_SHARE = 4
-"""A selection of fewer than a table's rows divided by this is looked up row by row; above, the table is read once."""
 
 TEMPORARY = ("fin", "key", "img", "chg", "row", "diff", "fold")
 
@@ -43,6 +40,8 @@ class Tally:
     insert: int
     merged: int
     broken: int
+    odd: int
+    """Rows in any conflict, also one that stops nothing."""
     mask: int
     chained: int
     """Rows that went the long way, which alone have an ``rj_row``."""
@@ -78,7 +77,10 @@ class Computed:
 
 
 def compute(conn: psycopg.Connection[Any], spec: UndoSpec, *, settle: bool = True) -> Computed:
-    """Fill the temporary tables. With ``settle`` off, relations are left alone (to see who stands in the way)."""
+    """Fill the temporary tables. With ``settle`` off, relations are left alone (to see who stands in the way).
+
+    From here on the planner avoids nested loops: it does not know yet how much was just journaled, and one that it
+    takes for cheap may run for hours. Look-ups that are meant say so themselves (``Shape.live_row``)."""
     require_journal(conn)
     fix_output(conn)
     relations = read_relations(conn, spec.tables)
@@ -87,7 +89,7 @@ def compute(conn: psycopg.Connection[Any], spec: UndoSpec, *, settle: bool = Tru
     selection = select(conn, spec)
     shapes = tuple(_limited(shape, spec, selection) for shape in all_shapes if shape.name in selection.tables)
     tallies: dict[str, Tally] = {}
-    avoid_loops(conn, avoid=True)
+    conn.execute("SET LOCAL enable_nestloop = off")
     for shape in shapes:
         others = undo_direct.other_keys(conn, shape)
         undo_direct.fill(conn, shape, others)
@@ -96,7 +98,6 @@ def compute(conn: psycopg.Connection[Any], spec: UndoSpec, *, settle: bool = Tru
             merge.fold(conn, shape, spec.policy)
         _analyze(conn, shape)
         tallies[shape.name] = _tally(conn, shape, others)
-    avoid_loops(conn, avoid=False)
     known = Computed(
         selection=selection,
         shapes=shapes,
@@ -123,9 +124,11 @@ def settled(conn: psycopg.Connection[Any], spec: UndoSpec, known: Computed) -> C
                 f"table {shape.name}: triggers {', '.join(shape.spec.undeclared_triggers)} are not declared: "
                 "say in the catalogue whether an undo suppresses them"
             )
-    mark_conflicts(conn, known)
-    counts = tuple(_counts(shape, _tally(conn, shape, 0)) for shape in known.shapes)
-    conflict_counts = _count_conflicts(conn, known.shapes)
+    tallies = known.tallies
+    if mark_conflicts(conn, known):
+        tallies = {shape.name: _tally(conn, shape, 0) for shape in known.shapes}
+    counts = tuple(_counts(shape, tallies[shape.name]) for shape in known.shapes)
+    conflict_counts = _count_conflicts(conn, [shape for shape in known.shapes if tallies[shape.name].odd])
     problems += _journal_problems(conn, spec, known.selection)
     problems += cap_problems(spec, counts)
     if spec.policy.refuses:
@@ -164,18 +167,10 @@ def redo(
                 fin, shape.temp("key"), shape.same_key("f", "k")
             )
         )
-        avoid_loops(conn, avoid=True)
         chained = chain.link(conn, shape)
         merge.fold(conn, shape, spec.policy)
-        avoid_loops(conn, avoid=False)
         tallies[shape.name] = _tally(conn, shape, chained)
     return settled(conn, spec, replace(known, tallies=tallies))
-
-
-def avoid_loops(conn: psycopg.Connection[Any], *, avoid: bool) -> None:
-    """Nobody has told the planner yet how much was just journaled: a nested loop it takes for cheap may run for hours.
-    Look-ups that are meant say so themselves (``Shape.live_row``)."""
-    conn.execute("SELECT set_config('enable_nestloop', %s, true)", ("off" if avoid else "on",))
 
 
 def forget(conn: psycopg.Connection[Any], shape: Shape, what: Sequence[str] = TEMPORARY) -> None:
@@ -252,11 +247,22 @@ def _tally(conn: psycopg.Connection[Any], shape: Shape, chained: int) -> Tally:
         sql.SQL(
             "SELECT count(*) FILTER (WHERE rj_do = 'D'), count(*) FILTER (WHERE rj_do = 'U'), "
             "count(*) FILTER (WHERE rj_do = 'I'), count(*) FILTER (WHERE rj_do IN ('U', 'I') AND rj_merged), "
-            "count(*) FILTER (WHERE rj_broken), coalesce(bit_or(rj_diff) FILTER (WHERE rj_do = 'U'), 0) FROM {}"
+            "count(*) FILTER (WHERE rj_broken), "
+            "count(*) FILTER (WHERE rj_conflict IS NOT NULL OR rj_gone OR rj_same <> ARRAY[]::text[]), "
+            "coalesce(bit_or(rj_diff) FILTER (WHERE rj_do = 'U'), 0) FROM {}"
         ).format(shape.temp("fin"))
     ).fetchone()
-    delete, update, insert, merged, broken, mask = row or (0, 0, 0, 0, 0, (1 << BITS) - 1)
-    return Tally(delete=delete, update=update, insert=insert, merged=merged, broken=broken, mask=mask, chained=chained)
+    delete, update, insert, merged, broken, odd, mask = row or (0, 0, 0, 0, 0, 0, (1 << BITS) - 1)
+    return Tally(
+        delete=delete,
+        update=update,
+        insert=insert,
+        merged=merged,
+        broken=broken,
+        odd=odd,
+        mask=mask,
+        chained=chained,
+    )
 
 
 def _counts(shape: Shape, tally: Tally) -> TableCounts:

@@ -138,7 +138,7 @@ def _standing(conn: psycopg.Connection[Any], spec: UndoSpec, reads: Reads) -> tu
             )
         for relation in computed.relations:
             if relation.parent in by_name and is_kept(by_name, relation):
-                _referrers(conn, by_name, relation, spec)
+                _referrers(conn, computed, relation, spec)
         _readers(conn, computed, reads)
         who = {
             int(xid): tuple(why)
@@ -159,12 +159,12 @@ def _make_who(conn: psycopg.Connection[Any]) -> None:
     conn.execute("CREATE TEMP TABLE pg_temp.rj_who (xid xid8, why text) ON COMMIT DROP")
 
 
-def _referrers(conn: psycopg.Connection[Any], by_name: dict[str, Shape], relation: Relation, spec: UndoSpec) -> None:
+def _referrers(conn: psycopg.Connection[Any], computed: Computed, relation: Relation, spec: UndoSpec) -> None:
     """Transactions that left an image, holding the reference, of a row that stays and refers to a row that goes."""
-    parent = by_name[relation.parent]
+    parent = computed.shape(relation.parent)
     child_spec = next((table for table in spec.tables if table.name == relation.child), None)
     twin = stored(conn).get(relation.child)
-    if child_spec is None or twin is None:
+    if parent is None or child_spec is None or twin is None:
         return
     key = child_spec.key
     conn.execute(
@@ -173,7 +173,7 @@ def _referrers(conn: psycopg.Connection[Any], by_name: dict[str, Shape], relatio
             "JOIN {fin} AS f ON {f_x} JOIN {twin} AS t ON {value} AND {child_keys} "
             "WHERE NOT f.rj_present AND t.rj_side = 'n' AND t.rj_seq > f.rj_first"
         ).format(
-            references=references_to(by_name, relation, key),
+            references=references_to(computed, relation, key),
             fin=parent.temp("fin"),
             f_x=parent.same_key("f", "x"),
             twin=sql.Identifier("reinstate", twin.twin),
@@ -198,7 +198,7 @@ def _readers(conn: psycopg.Connection[Any], computed: Computed, reads: Reads) ->
             conn.execute(
                 sql.SQL(
                     "INSERT INTO pg_temp.rj_who SELECT DISTINCT t.rj_xid, 'read' FROM {} AS t "
-                    "WHERE t.rj_actor = {}::name AND t.rj_seq > {} "
+                    "WHERE t.rj_actor = {} AND t.rj_seq > {} "
                     "AND NOT EXISTS (SELECT 1 FROM {} AS s WHERE s.xid = t.rj_xid)"
                 ).format(
                     sql.Identifier("reinstate", table.twin), sql.Literal(actor), sql.Literal(min(damaged)), SELECTED

@@ -16,32 +16,36 @@ from psycopg import sql
 from snapshots.database import qualified
 from snapshots.merge import TAKEN
 from snapshots.undo_shape import Relation, Shape, col, comma, equal
+from snapshots.undo_tables import NEAR_SHARE
 
 if TYPE_CHECKING:
-    from snapshots.undo_plan import Computed
+    from snapshots.undo_plan import Computed, Tally
 
 REFERENCED, PARENT_GONE = "referenced", "parent-gone"
 
 
-def mark_conflicts(conn: psycopg.Connection[Any], known: Computed) -> None:
-    """Set ``rj_conflict`` and ``rj_do = 'N'`` in the ``rj_fin`` tables. Rules that nothing in the selection can break
-    are not even asked: most undos change neither keys nor references."""
+def mark_conflicts(conn: psycopg.Connection[Any], known: Computed) -> int:
+    """Set ``rj_conflict`` and ``rj_do = 'N'`` in the ``rj_fin`` tables; returns how many rows. Rules that
+    nothing in the selection can break are not even asked: most undos change neither keys nor references."""
+    total = 0
     by_name = {shape.name: shape for shape in known.shapes}
     relations = [relation for relation in known.relations if is_kept(by_name, relation)]
     while True:
         marked = 0
         for relation in relations:
             if vacates(known, relation):
-                marked += _mark_referenced(conn, by_name, relation)
+                marked += _mark_referenced(conn, known, relation)
         for relation in relations:
             if claims(known, relation):
-                marked += _mark_parent_gone(conn, by_name, relation)
+                marked += _mark_parent_gone(conn, known, relation)
         for shape in known.shapes:
+            tally = known.tallies[shape.name]
             for columns in shape.unique:
-                if known.tallies[shape.name].insert or known.tallies[shape.name].touches(shape, columns):
-                    marked += _mark_taken(conn, shape, columns)
+                if tally.insert or tally.touches(shape, columns):
+                    marked += _mark_taken(conn, shape, columns, tally)
+        total += marked
         if not marked:
-            return
+            return total
 
 
 def vacates(known: Computed, relation: Relation) -> bool:
@@ -78,120 +82,138 @@ def changes(shape: Shape, alias: str, columns: Sequence[str]) -> sql.Composed:
     )
 
 
-def references_to(by_name: Mapping[str, Shape], relation: Relation, child_key: Sequence[str] = ()) -> sql.Composed:
+def references_to(known: Computed, relation: Relation, child_key: Sequence[str] = ()) -> sql.Composed:
     """Who references a value that the undo removes from the parent: keys of the parent (``rj_k*``) and, if the
-    child's key columns are given, keys of the child (``rj_c*``). To be read as ``FROM (...) AS x``."""
-    parent = by_name[relation.parent]
-    child = by_name.get(relation.child)
-    vacated = sql.SQL(
-        "SELECT {keys}, {values} FROM {fin} AS f WHERE f.rj_do = 'D' OR (f.rj_do = 'U' AND {changes})"
-    ).format(
-        keys=parent.keys("f"),
-        values=comma(
-            sql.SQL("{} AS {}").format(col("f", parent.was(name)), sql.Identifier(f"rj_v{n}"))
-            for n, name in enumerate(relation.to)
-        ),
-        fin=parent.temp("fin"),
-        changes=changes(parent, "f", relation.to),
-    )
+    child's key columns are given, keys of the child (``rj_c*``). To be read as ``FROM (...) AS x``. The parent must be
+    one of the undo's tables."""
+    parent, child = known.shape(relation.parent), known.shape(relation.child)
+    assert parent is not None  # noqa: S101 - the caller's duty
+    tally = known.tallies[parent.name]
     joined = equal("c", relation.columns, "v", _numbered(relation))
-    stays = _untouched("c", child)
-    live = sql.SQL("SELECT {keys}{child} FROM rj_vacated AS v JOIN {live} AS c ON {joined} WHERE {stays}").format(
+    live = sql.SQL("SELECT {keys}{child} FROM rj_vacated AS v {rows} WHERE {stays}").format(
         keys=parent.keys("v"),
         child=_child_key(child_key, live=True),
-        live=qualified(relation.child),
-        joined=joined,
-        stays=stays,
+        rows=_rows(relation.child, "c", joined, singly=tally.delete + tally.update <= relation.child_lookups),
+        stays=_untouched("c", child),
     )
     if child is not None:
         live += sql.SQL(
             " UNION SELECT {keys}{child} FROM rj_vacated AS v JOIN {fin} AS c ON {joined} WHERE c.rj_do IN ('U', 'I')"
         ).format(keys=parent.keys("v"), child=_child_key(child_key, live=False), fin=child.temp("fin"), joined=joined)
+    p_v = equal("p", relation.to, "v", _numbered(relation))
+    elsewhere: sql.Composable = sql.SQL("")
+    if relation.declared and set(relation.to) != set(parent.key):
+        # Nothing says that the value is unique: another row may have it too.
+        elsewhere = sql.SQL(" AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {} AND {})").format(
+            parent.relation, p_v, _untouched("p", parent)
+        )
     return (
         sql.SQL(
-            "WITH rj_vacated AS (SELECT v.* FROM ({vacated}) AS v WHERE NOT EXISTS (SELECT 1 FROM {parent} AS p "
-            "WHERE {p_v} AND {p_stays}) "
-            "AND NOT EXISTS (SELECT 1 FROM {fin} AS p WHERE {p_v} AND p.rj_do IN ('U', 'I'))) "
+            "WITH rj_vacated AS (SELECT v.* FROM (SELECT {keys}, {values} FROM {fin} AS f "
+            "WHERE f.rj_do = 'D' OR (f.rj_do = 'U' AND {changes})) AS v "
+            "WHERE NOT EXISTS (SELECT 1 FROM {fin} AS p WHERE {p_v} AND p.rj_do IN ('U', 'I')){elsewhere}) "
         ).format(
-            vacated=vacated,
-            parent=parent.relation,
-            p_v=equal("p", relation.to, "v", _numbered(relation)),
-            p_stays=_untouched("p", parent),
+            keys=parent.keys("f"),
+            values=comma(
+                sql.SQL("{} AS {}").format(col("f", parent.was(name)), sql.Identifier(f"rj_v{n}"))
+                for n, name in enumerate(relation.to)
+            ),
             fin=parent.temp("fin"),
+            changes=changes(parent, "f", relation.to),
+            p_v=p_v,
+            elsewhere=elsewhere,
         )
         + live
     )
 
 
-def _mark_referenced(conn: psycopg.Connection[Any], by_name: Mapping[str, Shape], relation: Relation) -> int:
-    parent = by_name[relation.parent]
-    return conn.execute(
-        sql.SQL(
-            "UPDATE {fin} AS g SET rj_do = 'N', rj_conflict = {kind} WHERE g.rj_do <> 'N' AND ({own}) IN "
-            "(SELECT {keys} FROM ({references}) AS x)"
-        ).format(
-            fin=parent.temp("fin"),
-            kind=sql.Literal(REFERENCED),
-            own=parent.keys("g"),
-            keys=parent.keys("x"),
-            references=references_to(by_name, relation),
-        )
-    ).rowcount
+def _mark_referenced(conn: psycopg.Connection[Any], known: Computed, relation: Relation) -> int:
+    parent = known.shape(relation.parent)
+    assert parent is not None  # noqa: S101 - see vacates
+    return _mark(conn, parent, REFERENCED, references_to(known, relation))
 
 
-def _mark_parent_gone(conn: psycopg.Connection[Any], by_name: Mapping[str, Shape], relation: Relation) -> int:
+def _mark_parent_gone(conn: psycopg.Connection[Any], known: Computed, relation: Relation) -> int:
     """Rows to be written whose parent exists neither live nor among the rows to be written. A reference that the
     live row already has is not the undo's doing."""
-    child, parent = by_name[relation.child], by_name.get(relation.parent)
-    wanted: sql.Composable = sql.SQL("true")
+    child, parent = known.shape(relation.child), known.shape(relation.parent)
+    assert child is not None  # noqa: S101 - see claims
+    tally = known.tallies[child.name]
+    same = equal("p", relation.to, "f", relation.columns)
+    wanted: sql.Composable = sql.SQL("")
     if parent is not None:
-        wanted = sql.SQL("NOT EXISTS (SELECT 1 FROM {fin} AS p WHERE {same} AND p.rj_do IN ('U', 'I'))").format(
-            fin=parent.temp("fin"), same=equal("p", relation.to, "f", relation.columns)
+        wanted = sql.SQL(" AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {} AND p.rj_do IN ('U', 'I'))").format(
+            parent.temp("fin"), same
         )
-    return conn.execute(
+    singly = tally.insert + tally.update <= relation.parent_lookups
+    return _mark(
+        conn,
+        child,
+        PARENT_GONE,
         sql.SQL(
-            "UPDATE {fin} AS g SET rj_do = 'N', rj_conflict = {kind} WHERE g.rj_do <> 'N' AND ({own}) IN ("
-            "SELECT {keys} FROM {fin} AS f WHERE f.rj_do IN ('U', 'I') AND {filled} "
-            "AND (f.rj_do = 'I' OR {changes}) "
-            "AND NOT EXISTS (SELECT 1 FROM {live} AS p WHERE {same} AND {stays}) AND {wanted})"
+            "WITH rj_claims AS (SELECT f.* FROM {fin} AS f WHERE {claims}), "
+            "rj_held AS (SELECT {keys} FROM rj_claims AS f {rows} WHERE {stays}) "
+            "SELECT {keys} FROM rj_claims AS f WHERE NOT EXISTS (SELECT 1 FROM rj_held AS h WHERE {h_f}){wanted}"
         ).format(
             fin=child.temp("fin"),
-            kind=sql.Literal(PARENT_GONE),
-            own=child.keys("g"),
+            claims=claimed(child, relation.columns),
             keys=child.keys("f"),
-            filled=filled("f", relation.columns),
-            changes=changes(child, "f", relation.columns),
-            live=qualified(relation.parent),
-            same=equal("p", relation.to, "f", relation.columns),
+            rows=_rows(relation.parent, "p", same, singly=singly),
             stays=_untouched("p", parent),
+            h_f=child.same_key("h", "f"),
             wanted=wanted,
-        )
-    ).rowcount
+        ),
+    )
 
 
-def _mark_taken(conn: psycopg.Connection[Any], shape: Shape, columns: Sequence[str]) -> int:
-    """Rows to be written whose unique value another row holds or gets."""
+def _mark(conn: psycopg.Connection[Any], shape: Shape, kind: str, keys: sql.Composable) -> int:
+    """Leave the rows with ``keys`` (a query) as they are, for that reason."""
     return conn.execute(
         sql.SQL(
-            "WITH rj_claims AS (SELECT f.* FROM {fin} AS f WHERE f.rj_do IN ('U', 'I') AND {filled} "
-            "AND (f.rj_do = 'I' OR {changes})) "
-            "UPDATE {fin} AS g SET rj_do = 'N', rj_conflict = {kind} WHERE g.rj_do <> 'N' AND ({own}) IN ("
-            "SELECT {keys} FROM rj_claims AS f JOIN {live} AS p ON {same} WHERE {stays} "
+            "UPDATE {fin} AS g SET rj_do = 'N', rj_conflict = {kind} WHERE g.rj_do <> 'N' "
+            "AND ({own}) IN (SELECT {x} FROM ({keys}) AS x)"
+        ).format(fin=shape.temp("fin"), kind=sql.Literal(kind), own=shape.keys("g"), x=shape.keys("x"), keys=keys)
+    ).rowcount
+
+
+def claimed(shape: Shape, columns: Sequence[str]) -> sql.Composed:
+    """The row ``f`` of ``rj_fin`` will have values in ``columns`` that the live row has not."""
+    return sql.SQL("f.rj_do IN ('U', 'I') AND {} AND (f.rj_do = 'I' OR {})").format(
+        filled("f", columns), changes(shape, "f", columns)
+    )
+
+
+def _rows(table: str, alias: str, condition: sql.Composable, *, singly: bool) -> sql.Composed:
+    """``JOIN`` with live rows; ``singly`` looks them up one by one (OFFSET keeps the planner from undoing that)."""
+    if singly:
+        return sql.SQL("CROSS JOIN LATERAL (SELECT {0}.* FROM {1} AS {0} WHERE {2} OFFSET 0) AS {0}").format(
+            sql.Identifier(alias), qualified(table), condition
+        )
+    return sql.SQL("JOIN {} AS {} ON {}").format(qualified(table), sql.Identifier(alias), condition)
+
+
+def _mark_taken(conn: psycopg.Connection[Any], shape: Shape, columns: Sequence[str], tally: Tally) -> int:
+    """Rows to be written whose unique value another row holds or gets."""
+    same = equal("p", columns, "f", columns)
+    return _mark(
+        conn,
+        shape,
+        TAKEN,
+        sql.SQL(
+            "WITH rj_claims AS (SELECT f.* FROM {fin} AS f WHERE {claims}) "
+            "SELECT {keys} FROM rj_claims AS f {rows} WHERE {stays} "
             "UNION SELECT {keys} FROM rj_claims AS f JOIN {fin} AS p ON {same} "
-            "WHERE p.rj_do IN ('U', 'I') AND NOT ({own_row}))"
+            "WHERE p.rj_do IN ('U', 'I') AND NOT ({own_row})"
         ).format(
             fin=shape.temp("fin"),
-            kind=sql.Literal(TAKEN),
-            own=shape.keys("g"),
+            claims=claimed(shape, columns),
             keys=shape.keys("f"),
-            filled=filled("f", columns),
-            changes=changes(shape, "f", columns),
-            live=shape.relation,
-            same=equal("p", columns, "f", columns),
+            rows=_rows(shape.name, "p", same, singly=(tally.insert + tally.update) * NEAR_SHARE <= shape.table_rows),
+            same=same,
             stays=_untouched("p", shape),
             own_row=shape.same_key("p", "f"),
-        )
-    ).rowcount
+        ),
+    )
 
 
 def _untouched(alias: str, shape: Shape | None) -> sql.Composable:

@@ -20,6 +20,8 @@ from snapshots.journal_shape import exists, stored
 from snapshots.model import Position, UndoSpec
 from snapshots.undo_shape import SELECTED, Shape
 
+MIXED_LISTED = 5
+
 NAMED = 1_000
 """From so many transactions on, they are joined instead of named."""
 
@@ -167,7 +169,7 @@ def _by_tag(spec: UndoSpec, alias: str) -> sql.Composed:
 def _by_actor(spec: UndoSpec, alias: str) -> sql.Composable:
     if not spec.actors:
         return sql.SQL("true")
-    return sql.SQL("{} = ANY ({}::name[])").format(sql.Identifier(alias, "rj_actor"), sql.Literal(list(spec.actors)))
+    return sql.SQL("{} = ANY ({}::text[])").format(sql.Identifier(alias, "rj_actor"), sql.Literal(list(spec.actors)))
 
 
 def _when(spec: UndoSpec, alias: str, column: str = "rj_xid") -> list[sql.Composable]:
@@ -210,21 +212,21 @@ def _describe(conn: psycopg.Connection[Any], spec: UndoSpec, twins: Mapping[str,
     for name, twin in twins.items():
         rows = conn.execute(
             sql.SQL(
-                "SELECT t.rj_xid::text::bigint, bool_or(s.tagged), min(t.rj_at), min(t.rj_seq), count(*) "
-                "FROM {} AS t JOIN {} AS s ON s.xid = t.rj_xid GROUP BY t.rj_xid"
+                "SELECT t.rj_xid::text::bigint, bool_or(s.tagged), min(t.rj_at), min(t.rj_seq), count(*), t.rj_run, "
+                "t.rj_actor::text FROM {} AS t JOIN {} AS s ON s.xid = t.rj_xid GROUP BY t.rj_xid, t.rj_run, t.rj_actor"
             ).format(twin, SELECTED)
         ).fetchall()
-        missing -= {xid for xid, *_ in rows}
+        numbers = {row[0] for row in rows}
+        missing -= numbers
         if not rows or (limited and name not in limited):
             continue
         tables.append(name)
         earliest = min(row[2] for row in rows), min(row[0] for row in rows)
         first = min(first or earliest, earliest)
         lows[name] = min(row[3] for row in rows)
-        xids[name] = tuple(row[0] for row in rows) if len(rows) < NAMED else ()
+        xids[name] = tuple(sorted(numbers)) if len(numbers) < NAMED else ()
         images[name] = sum(row[4] for row in rows)
-        if any(row[1] for row in rows):
-            problems.extend(_mixed(conn, spec, name, twin))
+        problems.extend(_mixed(spec, name, rows))
     if missing:
         problems.extend(_unknown(conn, sorted(missing)))
     problems.extend(
@@ -257,17 +259,15 @@ def _unknown(conn: psycopg.Connection[Any], xids: Sequence[int]) -> list[str]:
     ]
 
 
-def _mixed(conn: psycopg.Connection[Any], spec: UndoSpec, name: str, twin: sql.Identifier) -> list[str]:
+def _mixed(spec: UndoSpec, name: str, rows: Sequence[tuple[Any, ...]]) -> list[str]:
     """Runs, not selected, that wrote in a transaction selected for its tag: undoing it would undo their work.
     Transactions selected by number are meant as they are."""
-    rows = conn.execute(
-        sql.SQL(
-            "SELECT DISTINCT t.rj_actor::text, t.rj_run FROM {twin} AS t "
-            "JOIN {sel} AS s ON s.xid = t.rj_xid AND s.tagged WHERE t.rj_run IS NOT NULL "
-            "AND NOT {chosen} ORDER BY 1, 2 LIMIT 5"
-        ).format(twin=twin, sel=SELECTED, chosen=_by_tag(spec, "t"))
-    ).fetchall()
+    tags = {(run.actor, run.run) for run in spec.runs}
+    others = sorted(
+        {(row[6], row[5]) for row in rows if row[1] and row[5] is not None}
+        - {(actor, run) for _, _, _, _, _, run, actor in rows if (actor, run) in tags or ("", run) in tags}
+    )
     return [
         f"run {run} of {actor} shares a transaction on {name} with a selected run: select it too, or undo neither"
-        for actor, run in rows
+        for actor, run in others[:MIXED_LISTED]
     ]

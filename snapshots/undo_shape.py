@@ -120,6 +120,10 @@ class Shape:
             sql.SQL("{} AS {}").format(col(alias, name), sql.Identifier(f"rj_k{n}")) for n, name in enumerate(self.key)
         )
 
+    def bare_keys(self) -> sql.Composed:
+        """The key of the table, its twin or images, without an alias."""
+        return comma(sql.Identifier(name) for name in self.key)
+
     def own_keys(self, alias: str) -> sql.Composed:
         """The key of the table, its twin or images, under its own names."""
         return comma(col(alias, name) for name in self.key)
@@ -130,6 +134,13 @@ class Shape:
         return sql.SQL(" AND ").join(
             sql.SQL("{} = {}").format(col(left, f"rj_k{n}"), col(right, name if row else f"rj_k{n}"))
             for n, name in enumerate(self.key)
+        )
+
+    def image(self, alias: str, left: str, column: str) -> sql.Composed:
+        """``alias`` is the image that ``column`` of the temporary table ``left`` names: one number counts for all rows
+        of a statement, so that only the key makes it one row's."""
+        return sql.SQL("{} = {} AND {}").format(
+            col(alias, "rj_id"), col(left, column), self.same_key(left, alias, row=True)
         )
 
     def key_texts(self, alias: str) -> sql.Composed:
@@ -241,6 +252,10 @@ class Relation:
     parent: str
     to: tuple[str, ...]
     declared: bool
+    """The database does not see to it."""
+    child_lookups: int = 0
+    """Up to how many values are looked up one by one in the child; 0: no index serves that."""
+    parent_lookups: int = 0
 
 
 def col(alias: str, name: str) -> sql.Identifier:

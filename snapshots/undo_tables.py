@@ -16,6 +16,12 @@ from snapshots.undo_shape import SUMMED_AS, Column, Relation, Shape
 EXACT_COUNT_BELOW = 100_000
 """Rows by the planner's density, from which on that estimate is used for the share of deleted rows."""
 
+NEAR_SHARE = 4
+"""Fewer rows than a table's divided by this are looked up one by one; for more, the table is read once."""
+
+FEW = 1_000
+"""So many rows are always looked up one by one where an index allows it."""
+
 WORK_MEM = "128MB"
 """For sorts and hashes of one undo; the server's other memory is not touched."""
 
@@ -29,6 +35,7 @@ def fix_output(conn: psycopg.Connection[Any]) -> None:
         "bytea_output": "hex",
         "extra_float_digits": "1",
         "jit": "off",
+        "default_statistics_target": "10",
         "work_mem": WORK_MEM,
     }
     conn.execute(
@@ -51,16 +58,19 @@ SELECT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = %(oid)s),
     JOIN pg_namespace n ON n.oid = p.pronamespace WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
       AND n.nspname <> 'reinstate' AND t.tgname <> ALL (%(suppress)s::text[]))
   OR EXISTS (SELECT FROM leaf JOIN pg_class c ON c.oid = leaf.relid WHERE c.relhasrules),
-  EXISTS (SELECT FROM pg_index i WHERE i.indrelid = %(oid)s AND i.indisvalid AND i.indpred IS NULL
-    AND i.indnkeyatts >= cardinality(%(key)s::text[])
-    AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C")
-         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(num, pos)
-         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
-         WHERE k.pos <= cardinality(%(key)s::text[]))
-      = (SELECT array_agg(x ORDER BY x COLLATE "C") FROM unnest(%(key)s::text[]) AS x)),
   (SELECT CASE WHEN bool_and(c.reltuples >= 0) THEN sum(c.reltuples / greatest(c.relpages, 1)
      * pg_relation_size(c.oid) / current_setting('block_size')::int) END
    FROM leaf JOIN pg_class c ON c.oid = leaf.relid AND c.relkind = 'r')
+"""
+_INDEXED = """
+SELECT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL
+    AND i.indnkeyatts >= cardinality(%(columns)s::text[])
+    AND (SELECT array_agg(a.attname::text ORDER BY a.attname::text COLLATE "C")
+         FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(num, pos)
+         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
+         WHERE k.pos <= cardinality(%(columns)s::text[]))
+      = (SELECT array_agg(x ORDER BY x COLLATE "C") FROM unnest(%(columns)s::text[]) AS x)), c.reltuples
+FROM pg_class c WHERE c.oid = to_regclass(%(table)s)
 """
 _UNIQUE = """
 SELECT (SELECT array_agg(a.attname::text ORDER BY k.n)
@@ -74,7 +84,8 @@ SELECT format('%%s.%%s', cn.nspname, c.relname), format('%%s.%%s', pn.nspname, p
   (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(f.conkey) WITH ORDINALITY k(attnum, n)
    JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = k.attnum),
   (SELECT array_agg(a.attname::text ORDER BY k.n) FROM unnest(f.confkey) WITH ORDINALITY k(attnum, n)
-   JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum)
+   JOIN pg_attribute a ON a.attrelid = f.confrelid AND a.attnum = k.attnum),
+  coalesce(to_jsonb(f) ->> 'conenforced' = 'false', false)
 FROM pg_constraint f
 JOIN pg_class c ON c.oid = f.conrelid JOIN pg_namespace cn ON cn.oid = c.relnamespace
 JOIN pg_class p ON p.oid = f.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
@@ -130,8 +141,8 @@ def _shape(
     for relation in relations:
         watched.update(relation.columns if relation.child == spec.name else ())
         watched.update(relation.to if relation.parent == spec.name else ())
-    state = conn.execute(_STATE, {"oid": oid, "suppress": list(spec.suppress), "key": list(spec.key)}).fetchone()
-    partitioned, meddled, indexed, estimate = state or (False, True, False, 0)
+    state = conn.execute(_STATE, {"oid": oid, "suppress": list(spec.suppress)}).fetchone()
+    partitioned, meddled, estimate = state or (False, True, 0)
     return Shape(
         index=index,
         spec=spec,
@@ -141,7 +152,7 @@ def _shape(
         unique=unique,
         missing=tuple(sorted(missing)),
         watched=tuple(sorted(watched & names)),
-        key_indexed=indexed,
+        key_indexed=_lookups(conn, spec.name, spec.key) > 0,
         partitioned=partitioned,
         meddled=meddled,
         table_rows=_rows(conn, spec.name, estimate),
@@ -168,18 +179,38 @@ def _shape_problems(shape: Shape) -> Iterable[str]:
 
 
 def read_relations(conn: psycopg.Connection[Any], tables: Sequence[TableSpec]) -> tuple[Relation, ...]:
-    """Foreign keys from or to ``tables``, then the declared references of ``tables``."""
+    """Foreign keys from or to ``tables``, then the declared references of ``tables``. A foreign key that the database
+    does not enforce counts as declared."""
     names = [table.name for table in tables]
     found = [
-        Relation(child=child, columns=tuple(columns), parent=parent, to=tuple(to), declared=False)
-        for child, parent, columns, to in conn.execute(_FOREIGN_KEYS, (names, names))
+        (child, tuple(columns), parent, tuple(to), declared)
+        for child, parent, columns, to, declared in conn.execute(_FOREIGN_KEYS, (names, names))
     ]
-    known = {(r.child, r.columns, r.parent, r.to) for r in found}
+    known = {relation[:4] for relation in found}
     for table in tables:
         for columns, parent, to in table.references:
             if (table.name, columns, parent, to) not in known:
-                found.append(Relation(child=table.name, columns=columns, parent=parent, to=to, declared=True))
-    return tuple(found)
+                found.append((table.name, columns, parent, to, True))
+    return tuple(
+        Relation(
+            child=child,
+            columns=columns,
+            parent=parent,
+            to=to,
+            declared=declared,
+            child_lookups=_lookups(conn, child, columns),
+            parent_lookups=_lookups(conn, parent, to),
+        )
+        for child, columns, parent, to, declared in found
+    )
+
+
+def _lookups(conn: psycopg.Connection[Any], table: str, columns: Sequence[str]) -> int:
+    """Up to how many rows are faster found one by one, by an index on ``columns``, than by reading the table."""
+    row = conn.execute(_INDEXED, {"table": qualified(table).as_string(None), "columns": list(columns)}).fetchone()
+    if row is None or not row[0]:
+        return 0
+    return max(int(row[1]) // NEAR_SHARE, FEW)
 
 
 def parents_first(shapes: Sequence[Shape], relations: Sequence[Relation]) -> tuple[Shape, ...]:

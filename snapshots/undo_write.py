@@ -62,10 +62,13 @@ def write(conn: psycopg.Connection[Any], computed: Computed) -> None:
         _insert(conn, shape, tally[shape.name].insert)
     if late:
         _delete_all(conn, order, tally, guarded)
-    _find_singly(conn, None)
+    conn.execute("SET LOCAL enable_hashjoin = on; SET LOCAL enable_mergejoin = on; SET LOCAL enable_nestloop = off")
     conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
+    cascades = _cascades(computed)
     for shape in order:
-        _check_rows(conn, shape, everything=not guarded or shape.name in _cascades(computed))
+        everything = not guarded or shape.name in cascades
+        if everything or tally[shape.name].insert:
+            _check_rows(conn, shape, everything=everything)
     for relation in computed.relations:
         if relation.declared:
             _check_relation(conn, computed, relation)
@@ -108,13 +111,12 @@ def _place(shape: Shape, guarded: bool) -> sql.Composed:
     return same
 
 
-def _find_singly(conn: psycopg.Connection[Any], shape: Shape | None) -> None:
-    """Few rows of a large table: the planner does not know that fetching them by place costs next to nothing. Without
-    a table, it is free again."""
-    mode = "off" if shape is not None and shape.near else "on"
+def _find_singly(conn: psycopg.Connection[Any], shape: Shape) -> None:
+    """Few rows of a large table: the planner does not know that fetching them by place costs next to nothing."""
     conn.execute(
-        "SELECT set_config('enable_hashjoin', %(mode)s, true), set_config('enable_mergejoin', %(mode)s, true)",
-        {"mode": mode},
+        "SELECT set_config('enable_nestloop', 'on', true), set_config('enable_hashjoin', %(mode)s, true), "
+        "set_config('enable_mergejoin', %(mode)s, true)",
+        {"mode": "off" if shape.near else "on"},
     )
 
 

@@ -73,7 +73,7 @@ def _end_session(conn: psycopg.Connection[Any]) -> None:
 def test_a_connection_lost_in_the_middle_changes_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.bad("UPDATE shop.orders SET note = 'bad'")
     with monkeypatch.context() as patched:
-        patched.setattr(undo_write, "_check_rows", lambda conn, *_, **__: _end_session(conn))
+        patched.setattr(undo_write, "_update", lambda conn, *_, **__: _end_session(conn))
         _unchanged(desk, OutcomeUnknown, "ask whether the step was applied")
     desk.connections["recoverer"] = desk.connect("recoverer")
     desk.undo(desk.spec())
