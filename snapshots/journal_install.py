@@ -45,6 +45,7 @@ _RECOVERER_CALLS = (
     "set_triggers(text, text[], boolean)",
     "tend()",
     "turn(text)",
+    "note_missed(text, text, timestamptz, timestamptz)",
     "forget(text, xid8, timestamptz)",
     "prune_ticks()",
 )

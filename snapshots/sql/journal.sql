@@ -145,6 +145,16 @@ EXCEPTION WHEN OTHERS THEN
     RAISE LOG 'reinstate: gap % of % could not be recorded: %', p_kind, p_table, SQLERRM;
 END $$;
 
+-- Record what an audit found, over the whole stretch in which it may have happened.
+CREATE OR REPLACE FUNCTION reinstate.note_missed(p_table text, p_detail text, p_since timestamptz, p_until timestamptz)
+RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO reinstate.gap (table_name, kind, detail, at, until)
+    SELECT p_table, 'audit', p_detail, p_since, p_until
+    WHERE NOT EXISTS (SELECT FROM reinstate.gap g WHERE g.table_name = p_table AND g.kind = 'audit'
+                      AND g.at <= p_since AND g.until >= p_until)
+$$;
+
 -- The slow path of a capture function. The counter comes first: it needs no new disk space, survives a rollback and
 -- is compared at every tick, so that a gap is found even when its row could not be written.
 CREATE OR REPLACE FUNCTION reinstate.note_failure(p_table text, p_state text, p_message text) RETURNS void
