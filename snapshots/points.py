@@ -7,6 +7,7 @@ visible in the point's snapshot, so "before the first bad commit" is exact howev
 from __future__ import annotations
 
 import dataclasses
+import functools
 import secrets
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
@@ -192,11 +193,17 @@ def _table(values: Mapping[str, Any]) -> TableManifest:
         values,
         columns=tuple(_made(ColumnInfo, c) for c in values["columns"]),
         key=tuple(values["key"]),
-        chunks=tuple(_made(Chunk, c) for c in values["chunks"]),
-        deltas=tuple(_made(Chunk, c) for c in values.get("deltas", ())),
+        chunks=tuple(_chunk(c["sha256"], c["rows"], c["bytes"]) for c in values["chunks"]),
+        deltas=tuple(_chunk(c["sha256"], c["rows"], c["bytes"]) for c in values.get("deltas", ())),
         leaves=tuple(values.get("leaves", ())),
         fingerprint=tuple(values.get("fingerprint", ())),
     )
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _chunk(sha256: str, rows: int, size: int) -> Chunk:
+    """Points share most of their pieces, so a listing shares what stands for them."""
+    return Chunk(sha256=sha256, rows=rows, bytes=size)
 
 
 def _position(values: Mapping[str, Any]) -> Position:

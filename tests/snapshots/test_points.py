@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from snapshots import points
-from snapshots.model import Chunk, ColumnInfo, Position, RecoveryPoint, TableManifest, WorkflowState
+from snapshots.model import Chunk, ColumnInfo, Position, RecoveryPoint, Segment, TableManifest, WorkflowState
 from snapshots.point_errors import Damaged
 from snapshots.store import Store
 
@@ -86,6 +86,27 @@ def test_newest_verified_point_that_the_evidence_admits(tmp_path: Path) -> None:
     assert [(r.point.id, r.age_s) for r in ranked] == [("p3", 420), ("p2", 480), ("p1", 540), ("p5", 300), ("p4", 360)]
 
 
+def test_the_newest_point_is_found_without_reading_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    for n in range(40):
+        _publish(store, f"p{n:02d}", n, passed=n % 3 == 0)
+    read: list[str] = []
+    real = store.backend.read
+    monkeypatch.setattr(store.backend, "read", lambda path: read.append(path) or real(path))  # type: ignore[func-returns-value]
+    newest = points.latest_verified(store, "desk")
+    assert newest is not None
+    assert newest.id == "p39"
+    assert read == ["points/desk/p39.json"]
+
+
+def test_a_point_that_was_pruned_while_listing_is_no_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    good = _publish(store, "p1", 1, passed=True)
+    monkeypatch.setattr(store, "point_ids", lambda _: ["p0", "p1", "p2"])
+    assert points.listing(store, "desk") == points.Listing(points=(good,))
+    assert points.latest_verified(store, "desk") == good
+
+
 def test_a_damaged_manifest_is_named_and_hides_no_other(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     good = _publish(store, "p1", 1, passed=True)
@@ -102,6 +123,26 @@ def test_a_manifest_of_another_shape_is_damaged(tmp_path: Path) -> None:
     store.publish("desk", "p1", {"id": "p1"})
     with pytest.raises(Damaged, match=r"p1\.json.*taken_at"):
         points.load(store, "desk", "p1")
+
+
+@pytest.mark.parametrize("kind", ["deltas", "segments"])
+def test_audit_covers_deltas_and_segments(tmp_path: Path, kind: str) -> None:
+    store = Store(str(tmp_path))
+    names = {part: store.put_chunk(part.encode()) for part in ("chunks", "deltas", "segments")}
+    made = {part: (Chunk(sha256=name, rows=1, bytes=1),) for part, name in names.items()}
+    segment = Segment(table="shop.log", sha256=names["segments"], rows=1, bytes=1, since=POINT.position)
+    table = replace(POINT.tables[0], chunks=made["chunks"], deltas=made["deltas"])
+    point = replace(POINT, tables=(table,), segments=(segment,))
+    assert set(points.pieces(point)) == set(names.values())
+    seen: list[int] = []
+    known: dict[str, str] = {}
+    assert points.audit(store, point, known=known, seen=seen.append) == ()
+    assert points.audit(store, point, known=known, seen=seen.append) == (), "what was read is not read again"
+    assert sorted(seen) == [6, 6, 8]
+    (tmp_path / "chunks" / names[kind][:2] / f"{names[kind]}.parquet").unlink()
+    (problem,) = points.audit(store, point)
+    assert names[kind] in problem
+    assert problem.startswith("shop.log" if kind == "segments" else "shop.orders")
 
 
 def test_audit_names_what_is_damaged(tmp_path: Path) -> None:

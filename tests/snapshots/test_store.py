@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import signal
 import socket
 import stat
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from snapshots.errors import Refused, Unreachable
-from snapshots.point_errors import BadName, Damaged, PointMissing, StoreUnreachable, UnknownFormat
+from snapshots.point_errors import BadName, Damaged, PointMissing, StoreFull, StoreUnreachable, UnknownFormat
 from snapshots.store import Store
 
 POINT: dict[str, Any] = {"id": "p1", "tables": [], "note": "é"}
@@ -142,6 +143,46 @@ def test_an_unreachable_store_says_so_and_hides_its_secrets(tmp_path: Path, monk
     with pytest.raises(StoreUnreachable) as error:
         Store("ftp://user:hunter2@127.0.0.1:1/points")
     assert "hunter2" not in str(error.value)
+
+
+class Full:
+    """Writes of a disk on which there is room for so many files."""
+
+    def __init__(self, room: int, cause: int) -> None:
+        self.left, self.cause, self.real = room, cause, os.fsync
+
+    def __call__(self, handle: int) -> None:
+        if not stat.S_ISDIR(os.fstat(handle).st_mode):
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(self.cause, os.strerror(self.cause))
+        self.real(handle)
+
+
+@pytest.mark.parametrize("cause", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_store_is_named_and_holds_nothing_half_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cause: int
+) -> None:
+    """Room ends at each file in turn: no point appears, what was there stays, and with room again all goes well."""
+    for room in range(6):
+        root = tmp_path / str(room)
+        store = Store(str(root))
+        store.publish("desk", "p0", {"tables": [], "n": store.put_chunk(b"before")})
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", Full(room, cause))
+            said = ""
+            try:
+                pieces = [{"sha256": store.put_chunk(b"%d" % n)} for n in range(3)]
+                store.publish("desk", "p1", {"tables": [{"chunks": pieces}]})
+            except StoreFull as error:
+                said = str(error) if error.retryable else ""
+        assert bool(re.match(rf"The store {re.escape(str(root))} is full .*not written; make room", said)) is (room < 5)
+        assert store.object_names("locks") == []
+        assert list((root / "tmp").iterdir()) == []
+        assert store.point_ids("desk") == (["p0", "p1"] if room == 5 else ["p0"])
+        pieces = [{"sha256": store.put_chunk(b"%d" % n)} for n in range(3)]
+        store.publish("desk", "p1", {"tables": [{"chunks": pieces}]})
+        assert [store.read_chunk(p["sha256"]) for p in pieces] == [b"0", b"1", b"2"]
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "x" * 200])
