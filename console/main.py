@@ -33,6 +33,7 @@ from console.commands import (
     up,
     wreck,
 )
+from console.tasks import ByTask
 
 HELP = """Bring a no-code app back: its workflows and its data, in agreement, proven, then resumed.
 
@@ -47,6 +48,7 @@ BAD_USE: Final[type[Exception]] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
     name="reinstate",
+    cls=ByTask,
     help=HELP,
     epilog=EPILOG,
     no_args_is_help=True,

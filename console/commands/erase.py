@@ -43,7 +43,7 @@ def erase(
     decide, and asks. Run again after an interruption, it finishes. Exit code 5 while the app still has the person or
     a point with them is under legal hold, 8 when nothing of them is left.
 
-    Examples: `reinstate erase --stdin --dry-run < address.txt`, `reinstate erase --subject ann@example.com --reason
+    Examples: `reinstate erase --stdin --dry-run`, `reinstate erase --subject ann@example.com --reason
     "request 17"`, `reinstate erase --stdin --table shop.visits --where visitor_email --keep shop.invoices --yes`.
     """
     if as_json and not (yes or dry_run):

@@ -15,13 +15,14 @@ import pytest
 
 from console import exits, output
 from console.main import EPILOG, run
+from console.tasks import TASKS
 from tests.console.commands import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("prefect", "pandas", "sqlalchemy", "great_expectations", "pyarrow", "psycopg", "pydantic", "httpx", "numpy")
 ISSUED = {
     "demo", "roles", "protect", "points", "watch", "diagnose", "contain", "plan", "recover", "replay", "resume",
-    "points show", "points export", "erase",
+    "points show", "points export", "diff", "restore", "erase",
     "approvals", "approve", "reject", "up", "down", "password",
     "status", "timeline", "report", "notify", "estate up", "estate status", "estate down", "journal install",
     "journal status", "store status", "store verify", "store prune", "store hold", "store release", "store holds",
@@ -98,7 +99,14 @@ def test_help_of_a_command(words: str, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_no_arguments_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run([]) == exits.USAGE
-    assert "Commands:" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    for heading, names in TASKS.items():
+        assert f"{heading}:" in said
+        for name, summary in names.items():
+            if not any(words.split()[0] == name for words in COMMANDS):
+                continue
+            assert re.search(rf"^  {name} +{re.escape(summary)}$", said, re.MULTILINE), name
+    assert "Other:" not in said
 
 
 def test_the_help_documents_every_exit_code() -> None:
