@@ -1,5 +1,6 @@
 """A capture killed with -9 at any instant leaves the store readable and earlier verified points as they were."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -13,7 +14,9 @@ import psycopg
 import pytest
 from point_desk import build, take, write
 
-from snapshots import points
+from snapshots import chunks, points
+from snapshots.errors import Unreachable
+from snapshots.point_errors import StoreUnreachable
 from snapshots.store import Store
 
 pytestmark = pytest.mark.postgres
@@ -23,9 +26,9 @@ import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from point_desk import TABLES, WORKFLOWS, Told
-from snapshots import capture
+from snapshots import capture, points
 from snapshots.store import Store
-moment = sys.argv[4]
+moment, leaning = sys.argv[4], sys.argv[5]
 real_link, real_fsync, real_unlink = os.link, os.fsync, Path.unlink
 links = 0
 
@@ -51,7 +54,9 @@ def verify(snapshot):
     return {"passed": True}
 
 os.link, os.fsync = link, fsync
-capture.capture(sys.argv[2], TABLES, WORKFLOWS, Told(), Store(sys.argv[3]), app="desk", verify=verify)
+store = Store(sys.argv[3])
+base = points.listing(store, "desk").points[0] if leaning == "leaning" else None
+capture.capture(sys.argv[2], TABLES, WORKFLOWS, Told(), store, app="desk", verify=verify, base=base)
 """
 MOMENTS = (
     "before the first chunk",
@@ -69,10 +74,10 @@ def app(app_db: Any) -> Any:
     return app_db
 
 
-def _start(app: Any, folder: Path, moment: str) -> "subprocess.Popen[bytes]":
+def _start(app: Any, folder: Path, moment: str, kind: str = "full") -> "subprocess.Popen[bytes]":
     here = str(Path(__file__).parent)
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, here, app.capturer, str(folder), moment], stdout=subprocess.PIPE
+        [sys.executable, "-c", CHILD, here, app.capturer, str(folder), moment, kind], stdout=subprocess.PIPE
     )
 
 
@@ -91,10 +96,15 @@ def _sessions(app: Any) -> int:
 
 def test_killed_at_each_moment(app: Any, tmp_path: Path) -> None:
     first, store = take(app, tmp_path)
-    for moment in MOMENTS:
+    # Every moment of a full capture, and those that differ for one that leans on an earlier point.
+    for kind, moment in [
+        *(("full", m) for m in MOMENTS),
+        ("leaning", "between chunks"),
+        ("leaning", "after the manifest"),
+    ]:
         write(app, "UPDATE shop.orders SET total = total + 1", "UPDATE shop.log SET at = now()")
         known = set(store.point_ids("desk"))
-        with _start(app, tmp_path, moment) as child:
+        with _start(app, tmp_path, moment, kind) as child:
             if moment == "while suites run":
                 assert child.stdout
                 assert child.stdout.readline() == b"verifying\n"
@@ -119,3 +129,44 @@ def test_two_captures_in_two_processes(app: Any, tmp_path: Path) -> None:
     listing = points.listing(store, "desk")
     assert len(listing.points) == 2
     assert all(points.audit(store, p) == () for p in listing.points)
+
+
+@pytest.mark.parametrize("nth", [1, 3, 6, 9])
+def test_a_full_store_publishes_nothing(app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nth: int) -> None:
+    """At each write of the store; then there is room again."""
+    first, store = take(app, tmp_path)
+    write(app, "UPDATE shop.orders SET total = total + 1", "UPDATE shop.log SET at = now()")
+    real, calls = os.fsync, [0]
+
+    def full(handle: int) -> None:
+        calls[0] += 1
+        if calls[0] >= nth:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(handle)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(StoreUnreachable, match="full|free space"):
+            take(app, tmp_path)
+    assert points.listing(store, "desk").points == (first,)
+    assert points.audit(store, first) == ()
+    second, _ = take(app, tmp_path)
+    assert points.audit(store, second) == ()
+
+
+def test_a_lost_session_publishes_nothing(app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = chunks.encode
+
+    def cut_off(table: Any) -> bytes:
+        with psycopg.connect(app.superuser) as conn:
+            conn.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'capturer'")
+        return real(table)
+
+    store = Store(str(tmp_path))
+    with monkeypatch.context() as patch:
+        patch.setattr(chunks, "encode", cut_off)
+        with pytest.raises(Unreachable) as caught:
+            take(app, tmp_path)
+    assert "test-capturer" not in str(caught.value)
+    assert store.point_ids("desk") == []
+    assert points.audit(store, take(app, tmp_path)[0]) == ()
