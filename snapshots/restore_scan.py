@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from psycopg import Connection, sql
 
 from . import chunks, erasure, reading, staging, touched
-from .model import Position, TableManifest
-from .restore_frame import Frame, want
+from .model import ColumnInfo, Position, TableManifest
+from .restore_frame import Frame, names, rows, want
 from .store import Store
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MANY = 0.5
 """Of the point's rows: when more may differ, all of them are compared."""
+AT_ONCE = 96 * 1024 * 1024
+"""Bytes of keys that are compared in our memory; more of them are compared in the database, which takes longer."""
 
 
 def compute(
@@ -87,34 +89,104 @@ def _named(conn: Connection[Any], frame: Frame, store: Store, since: Position, a
         return None
     if not reading.comparable(manifest.columns, manifest.key):
         return None
-    touch, gone = frame.temp("moved"), frame.temp("gone")
     try:
-        with conn.transaction():
-            fresh = touched.by_rows(conn, manifest, since, into=touch)
-            if fresh > MANY * manifest.rows:
-                return None
-            lost = touched.gone(conn, store, manifest, touched=touch, into=gone, app=app)
+        condition = touched.written_since(conn, manifest, since, alias="t")
     except touched.NotComparable:
         return None
-    if fresh + lost > MANY * manifest.rows:
+    if condition is None:
         return None
-    both = sql.SQL("SELECT {} FROM {} t UNION ALL SELECT {} FROM {} g").format(
-        frame.keys("t"), touch, frame.keys("g"), gone
+    if rows(conn, frame) * _width(manifest) <= AT_ONCE:
+        found = _here(conn, frame, manifest, condition, store=store, app=app)
+    else:
+        found = _there(conn, frame, manifest, since, store=store, app=app)
+    if found is None or found.num_rows > MANY * manifest.rows:
+        return None
+    _keep(conn, frame, manifest, found)
+    return found
+
+
+def _width(manifest: TableManifest) -> int:
+    """Bytes of a key in memory, roughly."""
+    return sum(16 if "int" in c.type else 48 for c in touched.key_columns(manifest))
+
+
+def _here(
+    conn: Connection[Any],
+    frame: Frame,
+    manifest: TableManifest,
+    fresh: sql.Composable,
+    *,
+    store: Store,
+    app: str | None,
+) -> pa.Table | None:
+    """One scan of live sends every key, and whether its row is newer; what the point has beyond them is gone."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    columns = touched.key_columns(manifest)
+    marked = (*columns, ColumnInfo(name="rj_fresh", type="integer", not_null=True, generated=False, identity=""))
+    # One value with all lines: a row by itself costs more to receive than to compare.
+    lines = sql.SQL("SELECT convert_to(string_agg({}, chr(10)) || chr(10), 'UTF8') FROM {} t").format(
+        sql.SQL(" || ',' || ").join([*(_quoted(c) for c in columns), sql.SQL("({})::int").format(fresh)]), frame.live
     )
-    conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(frame.temp("key")))
-    conn.execute(sql.SQL("CREATE TEMP TABLE {} AS {}").format(frame.temp("key"), both))
-    conn.execute(sql.SQL("ANALYZE {}").format(frame.temp("key")))
-    return _fetched(conn, manifest, frame.temp("key"))
+    with conn.cursor(binary=True) as cursor:
+        row = cursor.execute(lines).fetchone()
+    blocks = [row[0]] if row and row[0] else []
+    live = pa.Table.from_batches(list(chunks.from_csv(blocks, marked)), schema=chunks.schema(marked))
+    newer = live.filter(pc.equal(live.column("rj_fresh"), 1)).select([c.name for c in columns])
+    if newer.num_rows > MANY * manifest.rows:
+        return None
+    then = pa.Table.from_batches(
+        reading.batches(store, manifest, columns=manifest.key, app=app), schema=chunks.schema(columns)
+    )
+    known: Any = reading.identity(live, manifest)
+    lost = then.filter(pc.invert(pc.is_in(reading.identity(then, manifest), value_set=known)))
+    return pa.concat_tables([newer, lost])
+
+
+def _quoted(column: ColumnInfo) -> sql.Composed:
+    """A key's value as a CSV field. Never null."""
+    value = sql.SQL("{}::text").format(sql.Identifier("t", column.name))
+    if column.type in ("smallint", "integer", "bigint", "uuid"):
+        return value
+    return sql.SQL("'\"' || replace({}, '\"', '\"\"') || '\"'").format(value)
+
+
+def _there(
+    conn: Connection[Any], frame: Frame, manifest: TableManifest, since: Position, *, store: Store, app: str | None
+) -> pa.Table | None:
+    """The same inside the database, for tables whose keys would fill our memory."""
+    fresh, gone = frame.temp("moved"), frame.temp("gone")
+    if touched.by_rows(conn, manifest, since, into=fresh) > MANY * manifest.rows:
+        return None
+    touched.gone(conn, store, manifest, touched=fresh, into=gone, app=app)
+    both = sql.SQL("(SELECT {} FROM {} t UNION ALL SELECT {} FROM {} g)").format(
+        frame.keys("t"), fresh, frame.keys("g"), gone
+    )
+    return _fetched(conn, manifest, both)
 
 
 def _fetched(conn: Connection[Any], manifest: TableManifest, table: sql.Composable) -> pa.Table:
+    """The keys in ``table``."""
     import pyarrow as pa
 
     columns = touched.key_columns(manifest)
     query = sql.SQL("COPY (SELECT {} FROM {} t) TO STDOUT (FORMAT csv)").format(chunks.select_list(columns, "t"), table)
     with conn.cursor() as cursor, cursor.copy(query) as copy:
-        found = list(chunks.from_csv(copy, columns))
-    return pa.Table.from_batches(found, schema=chunks.schema(columns))
+        return pa.Table.from_batches(list(chunks.from_csv(copy, columns)), schema=chunks.schema(columns))
+
+
+def _keep(conn: Connection[Any], frame: Frame, manifest: TableManifest, keys: pa.Table) -> None:
+    key, columns = frame.temp("key"), touched.key_columns(manifest)
+    conn.execute(sql.SQL("DROP TABLE IF EXISTS {}").format(key))
+    conn.execute(
+        sql.SQL("CREATE TEMP TABLE {} AS SELECT {} FROM {} t WITH NO DATA").format(key, frame.keys("t"), frame.live)
+    )
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT csv)").format(key, names(c.name for c in columns))
+    with conn.cursor() as cursor, cursor.copy(statement) as copy:
+        for batch in keys.to_batches():
+            copy.write(chunks.csv_blocks(batch, columns))
+    conn.execute(sql.SQL("ANALYZE {}").format(key))
 
 
 def catch_up(conn: Connection[Any], frame: Frame) -> int:
