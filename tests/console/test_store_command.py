@@ -4,10 +4,11 @@ import io
 import json
 from typing import Any
 
+import psycopg
 import pytest
 
 from console import exits
-from snapshots import points, retention
+from snapshots import points, restore_copy, retention
 from snapshots.store import Store
 from tests.conftest import AppDb
 from tests.console import desk as desk_module
@@ -78,7 +79,7 @@ def test_a_point_is_proven_in_an_empty_database(
     assert _json(desk, capsys, "status")["proven"] == 1
     proven = [e for e in desk.entries() if e.kind == "point.proven"]
     assert [(e.body["point"], e.body["passed"], e.body["rows"]) for e in proven] == [(ids[-1], True, 220)]
-    with point_desk.psycopg.connect(app_db.superuser) as conn:
+    with psycopg.connect(app_db.superuser) as conn:
         left = conn.execute("SELECT datname FROM pg_database WHERE datname LIKE 'reinstate_scratch%'").fetchall()
     assert left == []
     # A table that has lost a column since the capture takes the point's rows no more: said, not passed over.
@@ -101,6 +102,28 @@ def test_a_proof_needs_suites_that_hold(
     # Without a server named, one is started for the purpose.
     assert desk.run("store", "verify", "--restore") == exits.NOT_PROVEN
     assert "check failed: orders shop.orders" in capsys.readouterr().out
+
+
+def test_a_copy_that_differs_proves_nothing(
+    taken: tuple[Desk, list[str]],
+    app_db: AppDb,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    desk, _ = taken
+    desk.write(SCRATCH=app_db.server.superuser_dsn())
+    real = restore_copy.into_empty
+
+    def off_by_one(dsn: str, *args: Any) -> Any:
+        loaded = real(dsn, *args)
+        with psycopg.connect(dsn) as conn:
+            conn.execute("UPDATE shop.orders SET total = total + 0.01 WHERE id = 7")
+        return loaded
+
+    monkeypatch.setattr(restore_copy, "into_empty", off_by_one)
+    failed = _json(desk, capsys, "verify", "--restore", "--scratch", "env:SCRATCH", code=exits.NOT_PROVEN)
+    problem = "shop.orders: 1 rows of the restored copy differ from the point"
+    assert failed["points"][0]["proof"]["problems"] == [problem]
 
 
 def test_prune_shows_asks_and_spares_what_is_held(
