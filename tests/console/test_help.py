@@ -27,7 +27,7 @@ ISSUED = {
     "status", "timeline", "report", "notify", "estate up", "estate status", "estate down", "journal install",
     "journal status", "store status", "store verify", "store prune", "store hold", "store release", "store holds",
     "store rotate",
-    "journal prune", "journal remove",
+    "journal verify", "journal prune", "journal remove",
     "drill run", "drill list", "drill show", "drill trends", "drill clear", "wreck",
 }  # fmt: skip
 
