@@ -243,6 +243,8 @@ class _Search:
 
     def _still_there(self, scope: Scope) -> None:
         """What live still has: under the person's name (the app is not done), or made anonymous under the same key."""
+        import pyarrow.compute as pc
+
         if scope.subject is None:
             return
         text = erasure_scope.subject_value(scope, self.found.who.value)
@@ -250,8 +252,9 @@ class _Search:
         self.found.live[scope.name] = erasure_scope.live_rows(self.conn, scope, named).num_rows
         if scope.key and (keys := self.found.erased.get(scope.name, {}).get(scope.key)):
             present = erasure_scope.live_rows(self.conn, scope, [Condition(columns=scope.key, values=frozenset(keys))])
+            others = present.filter(pc.invert(matching(present, named, {c.name: c.type for c in scope.columns})))
             self.found.stays[scope.name] = {
-                k for k in values_of(present, scope.key, scope.types(scope.key)) if k is not None
+                k for k in values_of(others, scope.key, scope.types(scope.key)) if k is not None
             }
 
     def _links(self, chosen: Sequence[Scope]) -> None:

@@ -131,7 +131,8 @@ def still_live(found: Found) -> Iterator[str]:
     for table, rows in sorted(found.live.items()):
         if rows:
             yield (
-                f"{table} still has {rows} live rows of this person: delete them (or make them anonymous) in the app, "
+                f"{table} still has {rows} live row{'s' * (rows > 1)} of this person: the app must delete them first "
+                "(or make them anonymous); "
                 f"then run this again, or keep them on purpose with --keep {table}"
             )
 

@@ -19,6 +19,7 @@ from . import journal, journal_shape, position
 from .model import Gap, Position, RecoveryPoint
 from .point_errors import translated
 
+AFTER = "taken after the incident began: it may hold the damage"
 UNKNOWN = "the journal does not reach back to it: what it would lose is not known"
 RUNS = 20
 """So many runs are listed for each choice; the others are counted."""
@@ -139,12 +140,10 @@ def _point(
     reasons = []
     if place is not None and start.xid is not None:
         contained = seen_by(place, start.xid)
-        if contained:
-            reasons.append("holds the first bad transaction")
+        reasons.append("holds the first bad transaction" if contained else _before(point.taken_at, start))
     else:
         contained = point.taken_at >= start.at
-        if contained:
-            reasons.append("taken after the incident began: it may hold the damage")
+        reasons.append(AFTER if contained else _before(point.taken_at, start))
     if not point.verified:
         reasons.append("not verified: its suites did not pass, or did not run")
     if place is None:
@@ -159,9 +158,8 @@ def _point(
         return replace(choice, reasons=(*reasons, UNKNOWN))
     choice = _counted(choice, known, start, groups)
     if gaps:
-        reasons.append(f"at least, since the journal of {gaps[0].table} has a gap ({gaps[0].kind})")
-    since = f"{choice.lost} row changes since, by {len(choice.actors)} actors" if choice.lost else "loses nothing"
-    return replace(choice, reasons=(*reasons, since))
+        reasons.append(f"loses at least that, since the journal of {gaps[0].table} has a gap ({gaps[0].kind})")
+    return replace(choice, reasons=tuple(reasons))
 
 
 def _ticked(place: Position, start: Start, groups: Sequence[_Group], gaps: Sequence[Gap]) -> Choice:
@@ -169,11 +167,19 @@ def _ticked(place: Position, start: Start, groups: Sequence[_Group], gaps: Seque
         kind="tick", id=place.at.isoformat(), at=place.at, safe=not gaps, verified=False, lost=None, damage=0
     )
     choice = _counted(choice, place, start, groups)
-    reasons = ["the last recorded position before the incident; its rows come from the journal, no suites ran on them"]
+    reasons = [f"{_before(place.at, start)}, the last recorded position; rows by the journal, no suites ran on them"]
     if gaps:
         reasons.append(f"cannot be restored: the journal of {gaps[0].table} has a gap ({gaps[0].kind})")
-    since = f"{choice.lost} row changes since, by {len(choice.actors)} actors" if choice.lost else "loses nothing"
-    return replace(choice, reasons=(*reasons, since))
+    return replace(choice, reasons=tuple(reasons))
+
+
+def _before(at: datetime, start: Start) -> str:
+    """How long before the incident, in the unit a person would use."""
+    seconds = max((start.at - at).total_seconds(), 0.0)
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} before the incident"
+    return f"{seconds:.1f} s before the incident"
 
 
 def _counted(choice: Choice, place: Position, start: Start, groups: Sequence[_Group]) -> Choice:

@@ -107,7 +107,7 @@ def listed(ctx: AppContext, *, as_json: bool) -> None:
         return
     output.table(
         "Recovery points",
-        ["id", "taken", "verified", "method", "rows", "size", "restored and checked", "hold", "base"],
+        ["id", "taken", "verified", "method", "rows", "size", "proof", "hold", "base"],
         [
             (
                 r["id"],
@@ -141,6 +141,8 @@ def ranked(ctx: AppContext, begun: datetime | None, incident: str | None, *, as_
         output.emit({"incident_start": start.at, "choices": found}, as_json=True)
     else:
         show_ranked(ctx, found)
+        if not start.bad_xids:
+            output.say("what the damage wrote is counted too: nobody has said yet which runs are to blame")
     if not any(c.safe for c in found):
         output.progress("no choice lies surely before the incident")
         raise typer.Exit(exits.NOTHING)
@@ -150,14 +152,14 @@ def show_ranked(ctx: AppContext, found: tuple[Choice, ...]) -> None:
     names = {w.role: w.key for w in ctx.app.workflows}
     output.table(
         "Where to go back to, best first",
-        ["choice", "kind", "verified", "safe", "loses", "of tables", "work of", "why"],
+        ["choice", "kind", "verified", "safe", "row changes lost", "in tables", "work of", "why"],
         [
             (
                 c.id,
                 c.kind,
                 "-" if c.kind == "tick" else yes(c.verified),
                 "yes" if c.safe else "NO",
-                "unknown" if c.lost is None else f"{c.lost} row changes",
+                "unknown" if c.lost is None else c.lost,
                 ", ".join(f"{t} {n}" for t, n in c.tables.items()),
                 ", ".join(f"{names.get(a.actor, a.actor)} {a.rows}" for a in c.actors),
                 "; ".join(c.reasons),

@@ -96,7 +96,7 @@ def test_somebody_is_erased_and_named_nowhere(
     assert desk.run("erase") == exits.USAGE
     assert desk.run("erase", "--subject", EMAIL, "--json") == exits.USAGE
     assert asked("--yes") == exits.REFUSED
-    assert "still has 1 live rows" in capsys.readouterr().out
+    assert "still has 1 live row of" in capsys.readouterr().out
     with psycopg.connect(app_db.installer) as conn:
         conn.execute("DELETE FROM shop.orders WHERE customer_id = 7")
         conn.execute("DELETE FROM shop.customers WHERE id = 7")

@@ -173,7 +173,7 @@ def test_a_person_who_is_still_live_is_refused_unless_kept(app_db: Any, tmp_path
     store = desk.store_at(tmp_path / "store", tmp_path)
     desk.take(app_db, store)
     before = desk.everything(app_db, tmp_path)
-    with pytest.raises(Refused, match=r"shop.people still has 1 live rows"):
+    with pytest.raises(Refused, match=r"shop.people still has 1 live row of"):
         desk.erase(app_db, store)
     assert desk.everything(app_db, tmp_path) == before
     desk.write(app_db, desk.DELETE[0])

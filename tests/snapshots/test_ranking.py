@@ -125,4 +125,4 @@ def test_a_tick_over_a_gap_cannot_be_restored_and_is_said_so(app_db: Any, tmp_pa
     choices = ranked(app_db, [point], start)
     assert [(c.kind, c.safe) for c in choices] == [("point", True), ("tick", False)]
     assert any("has a gap" in r for r in choices[1].reasons)
-    assert any(r.startswith("at least") for r in choices[0].reasons)
+    assert any(r.startswith("loses at least") for r in choices[0].reasons)
