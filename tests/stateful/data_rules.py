@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from data_desk import ACTORS, DataDesk, NoPlatform, delete_sql, insert_sql, rekey_sql, update_sql
-from data_model import Key, Model, Open, Refusal, Row, State, Statement, Transaction, undone
+from data_desk import DataDesk, NoPlatform, delete_sql, insert_sql, rekey_sql, update_sql
+from data_model import Key, Model, Open, Refusal, Row, Selected, State, Statement, undone
 from data_schemas import AUDIT, COUNT, PALETTE, Table
 from psycopg import errors
 
@@ -265,43 +265,91 @@ class Life:
                     found[table.name, str(texts["id"])] = texts
         return found
 
-    def undo(self, by: str, which: list[int], policy: str) -> None:
-        known = [t for t in self.model.transactions if t.actor in ACTORS and t.keys and not t.forgotten]
+    def undo(self, by: list[str], which: list[int], policy: str) -> None:
+        """Select by all of ``by`` together; what they name is picked from what is there."""
+        known = [t for t in self.model.transactions if t.keys and not t.forgotten]
         if not known:
             return
         picked = [known[-1 - n % len(known)] for n in which]
-        if by == "actor":
-            picked = [t for t in known if t.actor == picked[0].actor]
-        elif by == "runs":
-            runs = {t.run for t in picked if t.run}
-            picked = [t for t in known if t.run in runs]
-        if not picked:
+        table = self.schema.tables[which[0] % len(self.schema.tables)]
+        given: dict[str, Any] = {}
+        if "runs" in by:
+            runs = sorted({(t.actor, t.run) for t in picked if t.run})
+            given["runs"] = tuple(RunRef(actor=actor, run=run) for actor, run in runs)
+        if "transactions" in by:
+            given["xids"] = tuple(sorted(t.xid for t in {t.xid: t for t in picked}.values()))
+        if "actors" in by:
+            given["actors"] = tuple(sorted({t.actor for t in picked}))
+        if "window" in by and self.ticks:
+            since, until = sorted(n % len(self.ticks) for n in (which[0], which[-1]))
+            given["since"] = self.ticks[since][0]
+            given["until"] = self.ticks[until][0] if until > since else None
+        if "table" in by:
+            given["only"] = (f"m.{table.name}",)
+        if "rows" in by:
+            key = next((key for key in sorted(picked[0].keys)), (table.name, ""))
+            text = key[1].replace("'", "''")
+            given["where"] = ((f"m.{key[0]}", f"r.id::text = '{text}'"),)
+        spec = UndoSpec(
+            **{"tables": self.desk.specs, "runs": (), "policy": Policy(policy), **given},
+            max_deleted_share=1.0,
+            drift_rows=0,
+        )
+        if not spec.selects:
             return
-        if by == "runs":
-            refs = tuple(RunRef(actor=t.actor, run=t.run) for t in {t.run: t for t in picked}.values())
-        else:
-            refs = (RunRef(actor="?", run=None, xids=tuple(sorted({t.xid for t in picked}))),)
-        self._undo(refs, picked, policy)
+        if spec.policy is Policy.CASCADE:
+            if spec.limited_to:
+                return
+            spec, found = undo.cascade(self.desk.capturer, spec)
+            self.desk.capturer.rollback()
+            self._did(f"cascaded to {'more' if found else 'nothing'}")
+        self._undo(spec, " and ".join(sorted(given)))
 
     def undo_step(self, which: int, policy: str) -> None:
         steps = [t for t in self.model.transactions if t.actor == "recoverer" and t.keys and not t.forgotten]
         if steps:
             step = steps[-1 - which % len(steps)]
-            self._undo((RunRef(actor="?", run=None, xids=(step.xid,)),), [step], policy)
-            self._did("undid a step")
+            refs = (RunRef(actor="recoverer", run=step.run),)
+            spec = UndoSpec(
+                tables=self.desk.specs, runs=refs, policy=Policy(policy), max_deleted_share=1.0, drift_rows=0
+            )
+            self._undo(spec, "its recovery")
 
-    def _undo(self, refs: tuple[RunRef, ...], picked: list[Transaction], policy: str) -> None:
-        spec = UndoSpec(tables=self.desk.specs, runs=refs, policy=Policy(policy), max_deleted_share=1.0, drift_rows=0)
-        numbers = {t.number for t in picked}
-        expected, kinds = undone(self.model, lambda tx, _: tx in numbers, keep_later=policy == "keep-later")
+    def _selected(self, spec: UndoSpec) -> Selected:
+        """What the selection says, read off the model."""
+        clock = {position.snapshot: at for position, _, at in self.ticks}
+        known = {t.number: t for t in self.model.transactions}
+
+        def chosen(number: int, key: Key) -> bool:
+            tx, table = known[number], f"m.{key[0]}"
+            where = dict(spec.where)
+            return not tx.forgotten and all(
+                (
+                    not spec.runs
+                    or any(tx.xid in r.xids or (r.run and (r.actor, r.run) == (tx.actor, tx.run)) for r in spec.runs),
+                    not spec.xids or tx.xid in spec.xids,
+                    not spec.actors or tx.actor in spec.actors,
+                    spec.since is None or tx.ended > clock[spec.since.snapshot],
+                    spec.until is None or tx.ended <= clock[spec.until.snapshot],
+                    not spec.limited_to or table in spec.limited_to,
+                    table not in where or where[table] == "r.id::text = '" + key[1].replace("'", "''") + "'",
+                )
+            )
+
+        return chosen
+
+    def _undo(self, spec: UndoSpec, how: str) -> None:
+        selected = self._selected(spec)
+        expected, kinds = undone(self.model, selected, keep_later=spec.policy is Policy.KEEP_LATER)
         planned = undo.preview(self.desk.capturer, spec)
-        if min(t.began for t in picked) <= self.pruned_at and any("pruned" in p for p in planned.problems):
+        if self.pruned_at >= 0 and any("complete only since" in problem for problem in planned.problems):
+            self._did("refused what was pruned")
             return
-        if policy == "refuse" and kinds:
-            assert planned.problems
+        if spec.policy in (Policy.REFUSE, Policy.CASCADE) and kinds:
+            assert planned.problems, f"{how}: {spec.policy} accepts {kinds}"
             self._did("refused a conflict")
             return
-        assert planned.problems == ()
+        assert planned.problems == (), f"{how}: {planned.problems}, though the model meets {kinds or 'no conflict'}"
         self.count += 1
         name = f"rec-{self.count}"
         try:
@@ -315,16 +363,16 @@ class Life:
                 lock_timeout_s=BUSY_S,
             )
         except UndoBusy:
-            assert self._writers(), "nobody holds a lock"
+            assert self.open, "nobody holds a lock"
             self._did("busy")
             return
         live = self.model.committed
-        assert sum(c.delete for c in planned.counts) == len(live.keys() - expected.keys())
-        assert sum(c.insert for c in planned.counts) == len(expected.keys() - live.keys())
-        assert sum(c.update for c in planned.counts) == sum(
-            live[k] != expected[k] for k in live.keys() & expected.keys()
-        )
-        self._took_effect(expected, name, done.xid, "undid")
+        both = live.keys() & expected.keys()
+        wanted = (len(live.keys() - expected.keys()), sum(live[k] != expected[k] for k in both))
+        wanted = (*wanted, len(expected.keys() - live.keys()))
+        found = tuple(sum(getattr(c, what) for c in planned.counts) for what in ("delete", "update", "insert"))
+        assert found == wanted, f"{how}: deletes, updates, inserts are {found} instead of {wanted}"
+        self._took_effect(expected, name, done.xid, f"undid by {how}")
 
     def restore_point(self, which: int, source: str) -> None:
         if self.points:
@@ -355,7 +403,7 @@ class Life:
                 caps=caps,
             )
         except (Busy, UndoBusy):
-            assert self._writers(), "nobody holds a lock"
+            assert self.open, "nobody holds a lock"
             self._did("busy")
             return
         except (Incomplete, Refused):
@@ -369,9 +417,6 @@ class Life:
         self.model.replace(state, actor="recoverer", run=name, xid=xid)
         self.dirty = True
         self._did(what)
-
-    def _writers(self) -> bool:
-        return bool(self.open)
 
     def old_enough(self) -> bool:
         return len(self.ticks) > 1 and len(self.model.transactions) > 25
