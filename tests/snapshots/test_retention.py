@@ -71,6 +71,9 @@ def test_the_verified_one_stands_for_its_day() -> None:
     assert (_ids(kept), _ids(dropped)) == (["new"], ["bad", "good"])
     kept, dropped = retention.choose([*day, _point("new", NOW, verified=False)], Keeping(daily=1), now=NOW)
     assert (_ids(kept), _ids(dropped)) == (["new", "good"], ["bad"])
+    before = [_point("good", NOW - timedelta(hours=26)), _point("bad", NOW - timedelta(hours=25), verified=False)]
+    kept, dropped = retention.choose([*before, _point("new", NOW)], Keeping(daily=2), now=NOW)
+    assert (_ids(kept), _ids(dropped)) == (["new", "good"], ["bad"])
 
 
 _POINTS = st.lists(

@@ -145,7 +145,6 @@ def test_two_writers_at_once(where: Place) -> None:
 
 
 def test_one_alone_keeps_captures_out_and_gives_way_to_them(where: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_lock, "PATIENCE_S", 0.1)
     monkeypatch.setattr(store_lock.Presence.enter, "__kwdefaults__", {"patience_s": 0.1})
     store, other = where.open(), where.open()
     with store.exclusively("pruning of desk") as alone:
@@ -155,11 +154,14 @@ def test_one_alone_keeps_captures_out_and_gives_way_to_them(where: Place, monkey
         with pytest.raises(StoreBusy, match="pruning of desk"), other.exclusively("rotation"):
             pass
         store.publish("desk", "p0", POINT)
-    with store.writing():
-        with other.writing():
-            pass
+    with store.writing(), other.writing():
+        monkeypatch.setattr(store_lock.Presence.enter, "__kwdefaults__", {"patience_s": 60.0})
+        began = time.monotonic()
         with pytest.raises(StoreBusy, match="capture"), other.exclusively("pruning"):
             pass
+        assert time.monotonic() - began < 10, "who wants to be alone gives way at once"
+    with store.writing(), pytest.raises(StoreBusy, match="capture"), other.exclusively("pruning"):
+        pass
     other.publish("desk", "p1", POINT)
     assert store.object_names("locks") == []
 
