@@ -10,7 +10,7 @@ from typing import Any
 
 from psycopg import Connection, errors, sql
 
-from . import database, restore_journal
+from . import database, restore_journal, shape
 from .point_errors import WouldBreak
 from .restore_frame import Frame, counts, matching, names
 from .shape import Relation
@@ -32,16 +32,22 @@ def bring_back(
     causes: list[str] = []
     erasing = {r.parent for r in relations if r.erases}
     hollow = _hollow(frames, relations)
-    ways = [(_delete, _update, _insert), (_insert, _update, _delete), (_delete, _replace, _insert)]
-    if hollow:
-        ways.append((_delete, _update, _insert))
-    for number, steps in enumerate(ways):
+    open_order = shape.parents_first(frames, [r for r in relations if not _open(r, hollow)])
+    plain: dict[str, tuple[str, ...]] = {}
+    ways = [
+        ((_delete, _update, _insert), order, plain),
+        ((_insert, _update, _delete), order, plain),
+        ((_delete, _replace, _insert), order, plain),
+        *([((_delete, _update, _insert), open_order, hollow)] if hollow else []),
+    ]
+    for steps, tables, late in ways:
         try:
             with conn.transaction():
                 conn.execute("SET CONSTRAINTS ALL DEFERRED")
-                late = hollow if number == len(ways) - 1 else {}
+                for table, columns in late.items():
+                    _empty(conn, frames[table], columns)
                 for step in steps:
-                    for table in reversed(order) if step is _delete else order:
+                    for table in reversed(tables) if step is _delete else tables:
                         # Replacing a row would erase what hangs on it where a foreign key says so.
                         chosen = _update if step is _replace and table in erasing else step
                         chosen(conn, frames[table], planned[table], late.get(table, ()))
@@ -56,6 +62,11 @@ def bring_back(
             causes.append(error.diag.message_primary or type(error).__name__)
         except WouldBreak as error:
             causes.append(str(error))
+    for frame in frames.values():
+        if frame.how == "journal" and (unlike := restore_journal.unlike(conn, frame)):
+            raise WouldBreak(
+                f"The journal missed changes of {unlike} rows of {frame.name}; compare with a point (`--source scan`)."
+            )
     raise WouldBreak(
         f"The wanted rows do not fit the database ({'; another way: '.join(dict.fromkeys(causes))}); "
         "restore the related tables together, or restore into a copy."
@@ -85,6 +96,10 @@ def _hollow(frames: Frames, relations: Sequence[Relation]) -> dict[str, tuple[st
     return found
 
 
+def _open(relation: Relation, hollow: Mapping[str, Sequence[str]]) -> bool:
+    return set(relation.columns) <= set(hollow.get(relation.child, ()))
+
+
 def _expect(frame: Frame, what: str, done: int, wanted: int) -> None:
     if done != wanted:
         raise WouldBreak(
@@ -103,8 +118,8 @@ def _delete(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], _: 
         _expect(frame, "deleted", done, planned["D"])
 
 
-def _update(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], _: Sequence[str]) -> None:
-    columns = [c.name for c in frame.columns if c.identity != "a"]
+def _update(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], late: Sequence[str]) -> None:
+    columns = [c.name for c in frame.columns if c.identity != "a" and c.name not in late]
     if planned["U"] and columns:
         done = conn.execute(
             sql.SQL("UPDATE {} l SET {} FROM {} w WHERE w.rj_do = 'U' AND {}").format(
@@ -145,10 +160,20 @@ def _insert(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], lat
         _expect(frame, "inserted", done, planned["I"])
 
 
-def _fill(conn: Connection[Any], frame: Frame, columns: Sequence[str]) -> None:
-    """The second pass of a circle: references of rows that were inserted without them."""
+def _empty(conn: Connection[Any], frame: Frame, columns: Sequence[str]) -> None:
+    """The first pass of a circle: rows that go, or change, name nobody any more."""
+    nothing = sql.SQL(", ").join(sql.SQL("{} = NULL").format(sql.Identifier(c)) for c in columns)
     conn.execute(
-        sql.SQL("UPDATE {} l SET {} FROM {} w WHERE w.rj_do = 'I' AND {}").format(
+        sql.SQL("UPDATE {} l SET {} FROM {} w WHERE w.rj_do IN ('D', 'U') AND {}").format(
+            frame.live, nothing, frame.temp("want"), frame.ours("l", "w")
+        )
+    )
+
+
+def _fill(conn: Connection[Any], frame: Frame, columns: Sequence[str]) -> None:
+    """The last pass of a circle: references of rows that were written without them."""
+    conn.execute(
+        sql.SQL("UPDATE {} l SET {} FROM {} w WHERE w.rj_do IN ('I', 'U') AND {}").format(
             frame.live, _assign(columns), frame.temp("want"), frame.same_key("l", "w")
         )
     )
