@@ -318,7 +318,7 @@ BEGIN
     INSERT INTO reinstate.gap (table_name, kind, detail, last_xid, at)
     SELECT f.table_name, f.kind, min(f.detail), pg_snapshot_xmax(pg_current_snapshot()), min(f.since)
     FROM jsonb_to_recordset(v_found) AS f(table_name text, kind text, detail text, since timestamptz, lasting boolean)
-    WHERE (f.lasting OR f.kind = 'capture-failed') AND NOT EXISTS (
+    WHERE (f.lasting OR f.kind = 'capture-failed') AND f.kind <> 'history-missing' AND NOT EXISTS (
         SELECT FROM reinstate.gap g WHERE g.table_name = f.table_name AND g.until IS NULL
             AND (g.kind = f.kind OR f.kind = 'capture-failed'))
     GROUP BY f.table_name, f.kind;
