@@ -23,6 +23,8 @@ from psycopg import conninfo, sql
 from recovery.errors import RecoveryError
 
 TIMEOUT_S = 600.0
+LOCK_WAIT_MS = 15_000
+"""So long the copy of the schema waits for who changes a table at this moment."""
 _JOURNAL = """
 SELECT format('TRIGGER %s %s %s', n.nspname, c.relname, t.tgname)
 FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -83,7 +85,11 @@ def copy_schema(live: str, into: str, tables: Collection[str]) -> list[str]:
         archive, wanted = Path(folder) / "schema", Path(folder) / "wanted"
         plain = ("--no-owner", "--no-privileges")
         what = ("--schema-only", "--exclude-schema=reinstate", "--no-publications", "--no-subscriptions")
-        _run("pg_dump", live, ["--format=custom", *plain, *what, f"--file={archive}"])
+        _run(
+            "pg_dump",
+            live,
+            ["--format=custom", *plain, *what, f"--lock-wait-timeout={LOCK_WAIT_MS}", f"--file={archive}"],
+        )
         listed = _run("pg_restore", None, ["--list", str(archive)]).stdout.splitlines()
         wanted.write_text("\n".join(entry for entry in listed if not _left_out(entry, leave)) + "\n", encoding="utf-8")
         done = _run("pg_restore", into, [*plain, f"--use-list={wanted}", str(archive)], partly=True)
@@ -124,6 +130,7 @@ def _run(
         check=False,
     )
     if done.returncode != 0 and not partly:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]
+        lines = done.stderr.strip().splitlines() or ["it said nothing"]
+        said = next((line.partition("error: ")[2] for line in lines if "error: " in line), lines[-1])
         raise RecoveryError(f"{program}: {said}; the schema of the app could not be copied, so nothing was proven")
     return done

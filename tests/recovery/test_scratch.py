@@ -38,15 +38,13 @@ def test_a_foreign_key_to_what_has_no_rows_is_left_out(app_db: AppDb) -> None:
             conn.execute("INSERT INTO shop.orders (customer_id, total) VALUES (4711, 1)")
 
 
-def test_what_cannot_be_copied_is_said_without_secrets(app_db: AppDb) -> None:
+def test_what_cannot_be_copied_is_said_without_secrets(app_db: AppDb, monkeypatch: pytest.MonkeyPatch) -> None:
     point_desk.build(app_db, journal=False)
     before = _databases(app_db)
-    with (
-        pytest.raises(RecoveryError, match=r"pg_dump: .*nothing was proven") as error,
-        scratch.database(app_db.server.superuser_dsn()) as dsn,
-    ):
-        scratch.copy_schema(
-            app_db.capturer.replace("capturer:", "recoverer:").replace("capturer@", "recoverer@"), dsn, []
-        )
+    monkeypatch.setattr(scratch, "LOCK_WAIT_MS", 100)
+    with scratch.database(app_db.server.superuser_dsn()) as dsn, psycopg.connect(app_db.installer) as somebody:
+        somebody.execute("LOCK TABLE shop.orders IN ACCESS EXCLUSIVE MODE")
+        with pytest.raises(RecoveryError, match=r"pg_dump: .*lock timeout.*nothing was proven") as error:
+            scratch.copy_schema(app_db.installer, dsn, [])
     assert "test-" not in str(error.value)
     assert _databases(app_db) == before
