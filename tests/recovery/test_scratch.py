@@ -44,7 +44,7 @@ def test_what_cannot_be_copied_is_said_without_secrets(app_db: AppDb, monkeypatc
     monkeypatch.setattr(scratch, "LOCK_WAIT_MS", 100)
     with scratch.database(app_db.server.superuser_dsn()) as dsn, psycopg.connect(app_db.installer) as somebody:
         somebody.execute("LOCK TABLE shop.orders IN ACCESS EXCLUSIVE MODE")
-        with pytest.raises(RecoveryError, match=r"pg_dump: .*lock timeout.*nothing was proven") as error:
+        with pytest.raises(RecoveryError, match=r"pg_dump: .*timeout.*nothing was proven") as error:
             scratch.copy_schema(app_db.installer, dsn, [])
     assert "test-" not in str(error.value)
     assert _databases(app_db) == before
