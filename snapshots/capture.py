@@ -133,7 +133,7 @@ def tables(
                 say(f"{manifest.name}: {manifest.rows} rows, changes by {manifest.method}")
         rest = [t for t in here if t.spec.name not in made]
         parts = [part for t in rest for part in pieces.plan(snapshot.conn, t.spec.name, t.columns)]
-        stage = run or (lambda _, listed: readers.map(lambda reader, part: pieces.copy(reader, part, store), listed))
+        stage = run or (lambda _, listed: pieces.stage(readers, listed, store, say=say))
         kept: dict[str, list[Chunk]] = {t.spec.name: [] for t in rest}
         for part, found in zip(parts, stage(snapshot.id, parts) if parts else (), strict=True):
             kept[part.table] += found

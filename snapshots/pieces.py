@@ -8,8 +8,9 @@ read any of them, in this process or another.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -23,10 +24,11 @@ from .model import Chunk, ColumnInfo
 from .reader import Reader
 from .store import Store
 
+PROGRESS_S = 2.0
 PIECE_PAGES = 4096
 """Pages of 8 KB that one piece covers, over all relations of the table together."""
 MAX_ROWS = 131_072
-MAX_BYTES = 32 * 1024 * 1024
+MAX_BYTES = 16 * 1024 * 1024
 """A chunk ends with the piece, and at the latest here: memory stays bounded for any width of row."""
 
 
@@ -83,6 +85,40 @@ def copy(reader: Reader, piece: Piece, store: Store) -> tuple[Chunk, ...]:
     return tuple(keep(store, table) for table in _cut(reader.batches(piece.query, piece.columns)))
 
 
+def stage(
+    readers: Readers, parts: Sequence[Piece], store: Store, *, say: Callable[[str], None] = lambda _: None
+) -> list[tuple[Chunk, ...]]:
+    """Copy all pieces in this process: sessions read on while chunks before are packed and written. Memory: one chunk
+    for each reader and each packer. ``say`` hears from time to time how far it is."""
+    room = threading.BoundedSemaphore(readers.workers)
+    stopped = threading.Event()
+    told = [0, time.monotonic()]
+
+    def packed(future: Future[Chunk]) -> None:
+        room.release()
+        if not future.cancelled() and future.exception() is not None:
+            stopped.set()
+
+    with ThreadPoolExecutor(readers.workers, thread_name_prefix="pack") as packers:
+
+        def work(reader: Reader, part: Piece) -> list[Future[Chunk]]:
+            found = []
+            for table in _cut(reader.batches(part.query, part.columns)):
+                room.acquire()
+                if stopped.is_set():
+                    room.release()
+                    break
+                found.append(packers.submit(keep, store, table))
+                found[-1].add_done_callback(packed)
+            told[0] += 1
+            if time.monotonic() - told[1] > PROGRESS_S:
+                told[1] = time.monotonic()
+                say(f"copied {told[0]} of {len(parts)} pieces")
+            return found
+
+        return [tuple(f.result() for f in listed) for listed in readers.map(work, parts)]
+
+
 def keep(store: Store, table: pa.Table) -> Chunk:
     """A table as a chunk of the store."""
     data = chunks.encode(table)
@@ -117,8 +153,8 @@ class Readers:
         self._sessions = ExitStack()
         self._opening = threading.Lock()
         self._first: Reader | None = None
-        self._workers = max(1, workers)
-        self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix="capture")
+        self.workers = max(1, workers)
+        self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="capture")
 
     def __enter__(self) -> Readers:
         return self
@@ -139,7 +175,7 @@ class Readers:
 
     def warm(self) -> None:
         """Begin to open the sessions now, while their caller still plans."""
-        for _ in range(self._workers):
+        for _ in range(self.workers):
             self._pool.submit(self._reader)
 
     def _do(self, work: Callable[[Reader, Piece], T], part: Piece) -> T:
