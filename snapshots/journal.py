@@ -67,6 +67,8 @@ class Status:
     """Those that last, and those found since the last tick."""
     last_tick: datetime | None
     missing: tuple[str, ...]
+    past: tuple[Gap, ...] = ()
+    """Gaps that are over and not forgotten yet: nothing is undone across them."""
 
 
 def tick(conn: Connection[Any]) -> Position:
@@ -192,7 +194,8 @@ def status(conn: Connection[Any], *, expected: Sequence[str] = ()) -> Status:
                   j.complete_since, coalesce(t.pieces, 0),
                   coalesce(t.bytes, 0) / greatest(extract(epoch FROM clock_timestamp() - j.complete_since) / 86400, 1)
            FROM reinstate.journal_table j LEFT JOIN LATERAL (
-               SELECT sum(greatest(c.reltuples, 0)) AS rows, sum(pg_total_relation_size(c.oid)) AS bytes,
+               SELECT sum(greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0)) AS rows,
+                      sum(pg_total_relation_size(c.oid)) AS bytes,
                       count(i.inhrelid) AS pieces
                FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid
                WHERE coalesce(i.inhparent, c.oid) = to_regclass(format('reinstate.%I', j.twin))) AS t ON true
@@ -200,6 +203,7 @@ def status(conn: Connection[Any], *, expected: Sequence[str] = ()) -> Status:
     ).fetchall()
     last = conn.execute("SELECT max(at) FROM reinstate.tick").fetchone()
     names = {r[0] for r in rows}
+    known = gaps(conn, tables=sorted(names | set(expected)))
     return Status(
         installed=True,
         tables=tuple(
@@ -215,7 +219,8 @@ def status(conn: Connection[Any], *, expected: Sequence[str] = ()) -> Status:
             )
             for r in rows
         ),
-        gaps=tuple(g for g in gaps(conn, tables=sorted(names | set(expected))) if g.until is None),
+        gaps=tuple(g for g in known if g.until is None),
+        past=tuple(g for g in known if g.until is not None),
         last_tick=last[0] if last else None,
         missing=tuple(t for t in expected if t not in names),
     )

@@ -100,6 +100,9 @@ def show_status(found: Status) -> None:
         output.say(f"last tick: {found.last_tick:%Y-%m-%d %H:%M:%S} (UTC)")
     for gap in found.gaps:
         output.say(f"gap in {gap.table} since {gap.at:%Y-%m-%d %H:%M:%S}: {gap.kind}: {gap.detail}")
+    for gap in found.past[-5:]:
+        span = f"{gap.at:%Y-%m-%d %H:%M:%S} to {gap.until:%Y-%m-%d %H:%M:%S}"
+        output.say(f"past gap in {gap.table}, {span}: {gap.kind}: {gap.detail}")
 
 
 def journal_verify(

@@ -76,6 +76,7 @@ def test_verify_names_what_was_missed_and_records_a_gap(
     assert "MISSED update" in text
     assert "77" in text
     assert "saw every change" in said(live_desk, capsys, "verify", "--table", "shop.customers")
+    assert "past gap in shop.orders" in said(live_desk, capsys, "status")
     with database.connect(app_db.recoverer, purpose="test") as conn:
         gaps = journal.gaps(conn, since=point.position, tables=["shop.orders"])
     assert "audit" in {g.kind for g in gaps}
