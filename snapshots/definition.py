@@ -66,8 +66,9 @@ WHERE conrelid = %s AND contype = 'c' AND (conislocal AND coninhcount = 0) ORDER
 """
 _FOREIGN = """
 SELECT n.nspname AS schema, r.relname AS "table", c.conname AS name, pg_get_constraintdef(c.oid) AS text,
-    c.convalidated AS valid
+    c.convalidated AS valid, pn.nspname || '.' || p.relname AS parent
 FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace
+JOIN pg_class p ON p.oid = c.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace
 WHERE c.contype = 'f' AND c.conparentid = 0 AND {} ORDER BY n.nspname, r.relname, c.conname
 """
 _TRIGGERS = """

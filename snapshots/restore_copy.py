@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection, errors, sql
 
-from . import database, restore_table, shape, staging
+from . import database, restore_ddl, restore_table, shape, staging
 from .model import RecoveryPoint, TableManifest
 from .point_errors import WouldBreak, translated
 from .restore_frame import manifests
@@ -40,6 +40,12 @@ def into_empty(
     conn = database.connect(target, purpose="restore copy")
     try:
         lost = restore_table.missing(conn, chosen)
+        conn.rollback()
+        for manifest in lost:
+            parents = restore_ddl.parents(manifest.definition) if manifest.definition else frozenset()
+            for parent in sorted(parents - {m.name for m in chosen}):
+                if restore_table.absent(conn, parent):
+                    raise WouldBreak(f"{manifest.name} references {parent}, which is not there; restore both together.")
         conn.rollback()
         there = tuple(m for m in chosen if m not in lost)
         loaded = _filled(conn, point, there, store) if there else {}

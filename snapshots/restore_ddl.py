@@ -133,6 +133,12 @@ def references(definition: Mapping[str, Any]) -> Iterator[tuple[str, str, Statem
         yield f"{key['schema']}.{key['table']}", key["name"], add, look if key["valid"] else None
 
 
+def parents(definition: Mapping[str, Any]) -> frozenset[str]:
+    """The other tables that the table's foreign keys name."""
+    mine = {f"{r['schema']}.{r['name']}" for r in definition["relations"]}
+    return frozenset(k["parent"] for r in definition["relations"] for k in r["foreign"]) - mine
+
+
 def _named(thing: Mapping[str, Any]) -> sql.Identifier:
     return sql.Identifier(thing["schema"], thing["name"])
 

@@ -44,12 +44,13 @@ class Returned:
 
 def missing(conn: Connection[Any], tables: Iterable[TableManifest]) -> tuple[TableManifest, ...]:
     """Those of the tables that do not exist (any role)."""
-    found = []
-    for manifest in tables:
-        row = conn.execute("SELECT to_regclass(%s) IS NULL", (database.qualified(manifest.name).as_string(conn),))
-        if (answer := row.fetchone()) and answer[0]:
-            found.append(manifest)
-    return tuple(found)
+    return tuple(manifest for manifest in tables if absent(conn, manifest.name))
+
+
+def absent(conn: Connection[Any], table: str) -> bool:
+    """Whether there is no such table (any role)."""
+    row = conn.execute("SELECT to_regclass(%s) IS NULL", (database.qualified(table).as_string(conn),)).fetchone()
+    return bool(row and row[0])
 
 
 def restore(
@@ -165,7 +166,7 @@ def _refer(conn: Connection[Any], lost: Sequence[TableManifest]) -> list[tuple[s
                 with conn.transaction():
                     conn.execute(add)
             except errors.UndefinedTable:
-                continue  # the other table is gone too
+                continue  # the other table is gone too, and brings the key when it comes back
             if look is not None:
                 pending.append((child, name, look))
     return pending

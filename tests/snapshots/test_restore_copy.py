@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from point_desk import SCHEMA, build, image, take, write
 
-from snapshots import database, diff, restore_copy
+from snapshots import database, definition, diff, restore_copy
 from snapshots.point_errors import Damaged, NotEmpty, ShapeChanged, WouldBreak
 
 pytestmark = pytest.mark.postgres
@@ -70,3 +70,32 @@ def test_another_schema_is_refused(app: Any, empty: Any, tmp_path: Path) -> None
     write(empty, "ALTER TABLE shop.orders DROP note, ADD hint text")
     with pytest.raises(ShapeChanged, match="column hint is new; column note is gone"):
         restore_copy.into_empty(empty.conn, point, store)
+
+
+def test_a_database_with_nothing_in_it_is_filled_in_parallel(app: Any, tmp_path: Path) -> None:
+    """Tables, keys, foreign keys, triggers, sequences: what the app needs to go on there."""
+    before = image(app, *NAMES)
+    point, store = take(app, tmp_path)
+    app.server.create_database("bare", owner="installer")
+    try:
+        bare = SimpleNamespace(installer=app.server.dsn("bare", "installer"))
+        write(bare, "CREATE SCHEMA shop", SCHEMA[SCHEMA.index("CREATE FUNCTION") : SCHEMA.index("CREATE TRIGGER")])
+        assert restore_copy.into_empty(bare.installer, point, store, workers=3) == {
+            "shop.customers": 20,
+            "shop.orders": 200,
+            "shop.log": 12,
+        }
+        assert image(bare, *NAMES) == before
+        with database.connect(bare.installer, purpose="test") as conn:
+            assert [t.rows for t in diff.diff(conn, point, store)] == [0, 0, 0]
+            described = [definition.read(conn, t) for t in NAMES]
+        with database.connect(app.installer, purpose="test") as conn:
+            assert described == [definition.read(conn, t) for t in NAMES]
+        write(bare, "INSERT INTO shop.orders (customer_id, total) VALUES (1, 1)")
+        with pytest.raises(NotEmpty, match="fresh copy"):
+            restore_copy.into_empty(bare.installer, point, store)
+        write(bare, "DROP TABLE shop.orders, shop.customers, shop.log")
+        with pytest.raises(WouldBreak, match=r"shop\.orders references shop\.customers"):
+            restore_copy.into_empty(bare.installer, point, store, ["shop.orders"])
+    finally:
+        app.server.drop_database("bare")
