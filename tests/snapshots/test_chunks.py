@@ -104,4 +104,4 @@ def test_pieces_are_cut_by_rows_and_by_bytes() -> None:
         return [t.num_rows for t in pieces._cut(iter([batch, batch.slice(0, 0), batch, batch]))]
 
     assert sizes(60_000, 1) == [120_000, 60_000]
-    assert sizes(2, 8_000_000) == [4, 2]
+    assert sizes(2, 4_000_000) == [4, 2]
