@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import psutil
 import psycopg
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
 from benchmarks import scale, shop
 from estate import secrets
@@ -42,6 +42,8 @@ SETTINGS: Final = {
 }
 """As on a small server in production: nothing that trades safety for speed. The same for ours and the rivals."""
 PATIENCE_S: Final = 900.0
+COPY_ATTEMPTS: Final = 6
+"""PostgreSQL itself waits five seconds each time."""
 _SECRET: Final = "BENCH_PASSWORD"  # noqa: S105 - a name
 
 
@@ -133,8 +135,14 @@ class Site:
         statement = sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(INSTALLER))
         if template:
             statement += sql.SQL(" TEMPLATE {} STRATEGY file_copy").format(sql.Identifier(template))
-        with self.admin() as admin:
-            admin.execute(statement)
+        for last in (False,) * (COPY_ATTEMPTS - 1) + (True,):
+            try:
+                with self.admin() as admin:
+                    admin.execute(statement)
+                return
+            except errors.ObjectInUse:  # On a busy machine, a session may take long to end after its client has gone.
+                if last:
+                    raise
 
     def drop(self, name: str) -> None:
         with self.admin() as admin:
