@@ -10,7 +10,7 @@ from checks import suite_files, suites
 from ledger.errors import LedgerError
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
-from snapshots import capture, journal, points
+from snapshots import capture, erasure, journal, points
 from snapshots.errors import SnapshotError
 from snapshots.model import RecoveryPoint
 from snapshots.point_errors import Damaged, UnknownFormat
@@ -33,6 +33,7 @@ def protect(
     The point leans on the newest readable one of the app, as the catalogue's ``capture`` allows; ``method`` and
     ``workers`` override it, and ``run`` says who stages the rows of full copies (default: threads here). A suite that
     cannot be read is refused before anything is captured."""
+    erasure.mirror(ctx.store, ctx.app.key)
     policy = ctx.app.capture
     chosen = method or policy.method
     suite_files.read(ctx.suites)

@@ -100,6 +100,7 @@ def apply(
                     store.remove_object(side_path(proof.FOLDER, app, point.id))
                     rewritten.append(point.id)
         presence.renew()
+        erasure.mirror(store, app)
         old = erasure_plan.pending(store, app)
         for name in old:
             store.remove_object(chunk_path(name))
