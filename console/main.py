@@ -30,6 +30,7 @@ from console.commands import (
     restore,
     roles,
     store,
+    undo,
     up,
     wreck,
 )
@@ -86,6 +87,7 @@ for module in (
     protect,
     points,
     store,
+    undo,
     diff,
     restore,
     erase,

@@ -90,7 +90,8 @@ def references_to(known: Computed, relation: Relation, child_key: Sequence[str] 
     assert parent is not None  # noqa: S101 - the caller's duty
     tally = known.tallies[parent.name]
     joined = equal("c", relation.columns, "v", _numbered(relation))
-    live = sql.SQL("SELECT {keys}{child} FROM rj_vacated AS v {rows} WHERE {stays}").format(
+    live = sql.SQL("SELECT {keys}{child} FROM rj_vacated AS v {rows} WHERE {stays} AND {newer}").format(
+        newer=newer(relation, "v", parent.low),
         keys=parent.keys("v"),
         child=_child_key(child_key, live=True),
         rows=_rows(relation.child, "c", joined, singly=tally.delete + tally.update <= relation.child_lookups),
@@ -109,7 +110,7 @@ def references_to(known: Computed, relation: Relation, child_key: Sequence[str] 
         )
     return (
         sql.SQL(
-            "WITH rj_vacated AS (SELECT v.* FROM (SELECT {keys}, {values} FROM {fin} AS f "
+            "WITH rj_vacated AS (SELECT v.* FROM (SELECT {keys}, f.rj_first, {values} FROM {fin} AS f "
             "WHERE f.rj_do = 'D' OR (f.rj_do = 'U' AND {changes})) AS v "
             "WHERE NOT EXISTS (SELECT 1 FROM {fin} AS p WHERE {p_v} AND p.rj_do IN ('U', 'I')){elsewhere}) "
         ).format(
@@ -124,6 +125,39 @@ def references_to(known: Computed, relation: Relation, child_key: Sequence[str] 
             elsewhere=elsewhere,
         )
         + live
+    )
+
+
+def newer(relation: Relation, parent: str, low: int) -> sql.Composable:
+    """The row ``c`` of the child got its reference after the first selected change of ``parent``'s row. An older one
+    dangled before that change already (only a declared reference can), and may do so again."""
+    if not relation.declared or relation.child_twin is None or not relation.child_key:
+        return sql.SQL("true")
+    return sql.SQL(
+        "EXISTS (SELECT FROM {twin} AS rj_i WHERE rj_i.rj_side = 'n' AND rj_i.rj_seq >= {low} "
+        "AND rj_i.rj_seq > {first} AND {key} AND {value})"
+    ).format(
+        twin=relation.child_twin,
+        low=sql.Literal(low),
+        first=col(parent, "rj_first"),
+        key=equal("rj_i", relation.child_key, "c", relation.child_key),
+        value=equal("rj_i", relation.columns, "c", relation.columns),
+    )
+
+
+def lost(relation: Relation, child: str, low: int) -> sql.Composable:
+    """The parent of ``child``'s wanted row went after the row's first selected change. One that was never there since
+    is missed as it was before that change (only in a declared reference)."""
+    if not relation.declared or relation.parent_twin is None:
+        return sql.SQL("true")
+    return sql.SQL(
+        "EXISTS (SELECT FROM {twin} AS rj_i WHERE rj_i.rj_side = 'o' AND rj_i.rj_seq >= {low} "
+        "AND rj_i.rj_seq > {first} AND {value})"
+    ).format(
+        twin=relation.parent_twin,
+        low=sql.Literal(low),
+        first=col(child, "rj_first"),
+        value=equal("rj_i", relation.to, child, relation.columns),
     )
 
 
@@ -153,7 +187,8 @@ def _mark_parent_gone(conn: psycopg.Connection[Any], known: Computed, relation: 
         sql.SQL(
             "WITH rj_claims AS (SELECT f.* FROM {fin} AS f WHERE {claims}), "
             "rj_held AS (SELECT {keys} FROM rj_claims AS f {rows} WHERE {stays}) "
-            "SELECT {keys} FROM rj_claims AS f WHERE NOT EXISTS (SELECT 1 FROM rj_held AS h WHERE {h_f}){wanted}"
+            "SELECT {keys} FROM rj_claims AS f WHERE NOT EXISTS (SELECT 1 FROM rj_held AS h WHERE {h_f}) "
+            "AND {lost}{wanted}"
         ).format(
             fin=child.temp("fin"),
             claims=claimed(child, relation.columns),
@@ -161,6 +196,7 @@ def _mark_parent_gone(conn: psycopg.Connection[Any], known: Computed, relation: 
             rows=_rows(relation.parent, "p", same, singly=singly),
             stays=_untouched("p", parent),
             h_f=child.same_key("h", "f"),
+            lost=lost(relation, "f", child.low),
             wanted=wanted,
         ),
     )

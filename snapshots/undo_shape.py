@@ -256,6 +256,10 @@ class Relation:
     child_lookups: int = 0
     """Up to how many values are looked up one by one in the child; 0: no index serves that."""
     parent_lookups: int = 0
+    child_twin: sql.Identifier | None = None
+    """The child's journal, with the child's ``child_key``; ``None``: it has none."""
+    child_key: tuple[str, ...] = ()
+    parent_twin: sql.Identifier | None = None
 
 
 def col(alias: str, name: str) -> sql.Identifier:

@@ -191,8 +191,12 @@ def read_relations(conn: psycopg.Connection[Any], tables: Sequence[TableSpec]) -
         for columns, parent, to in table.references:
             if (table.name, columns, parent, to) not in known:
                 found.append((table.name, columns, parent, to, True))
+    twins = stored(conn)
     return tuple(
         Relation(
+            child_twin=sql.Identifier("reinstate", twins[child].twin) if child in twins else None,
+            child_key=twins[child].key if child in twins else (),
+            parent_twin=sql.Identifier("reinstate", twins[parent].twin) if parent in twins else None,
             child=child,
             columns=columns,
             parent=parent,

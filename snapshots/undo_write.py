@@ -15,7 +15,7 @@ from snapshots.database import qualified
 from snapshots.model import TableCounts
 from snapshots.undo_errors import UndoBusy, UndoRefused
 from snapshots.undo_plan import Computed, Tally
-from snapshots.undo_relations import changes, claims, filled, vacates
+from snapshots.undo_relations import changes, claims, filled, lost, newer, vacates
 from snapshots.undo_shape import Relation, Shape, col, comma, equal, same_image
 from snapshots.undo_tables import parents_first
 
@@ -235,10 +235,12 @@ def _check_relation(conn: psycopg.Connection[Any], computed: Computed, relation:
     if parent is not None and vacates(computed, relation):
         checks.append(
             sql.SQL(
-                "SELECT 1 FROM {fin} AS f JOIN {child} AS c ON {same} WHERE f.rj_do IN ('D', 'U') AND {absent}"
+                "SELECT 1 FROM {fin} AS f JOIN {child} AS c ON {same} WHERE f.rj_do IN ('D', 'U') AND {absent} "
+                "AND {newer}"
             ).format(
                 fin=parent.temp("fin"),
                 child=qualified(relation.child),
+                newer=newer(relation, "f", parent.low),
                 same=equal("c", relation.columns, "f", [parent.was(name) for name in relation.to]),
                 absent=absent,
             )
@@ -247,11 +249,12 @@ def _check_relation(conn: psycopg.Connection[Any], computed: Computed, relation:
         checks.append(
             sql.SQL(
                 "SELECT 1 FROM {fin} AS c WHERE c.rj_do IN ('U', 'I') AND {filled} "
-                "AND (c.rj_do = 'I' OR {changes}) AND {absent}"
+                "AND (c.rj_do = 'I' OR {changes}) AND {absent} AND {lost}"
             ).format(
                 fin=child.temp("fin"),
                 filled=filled("c", relation.columns),
                 changes=changes(child, "c", relation.columns),
+                lost=lost(relation, "c", child.low),
                 absent=absent,
             )
         )

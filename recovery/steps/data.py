@@ -10,7 +10,7 @@ from recovery.errors import StepFailed
 from recovery.plan import Plan, Step
 from recovery.selection import planned_spec
 from snapshots import carry, undo
-from snapshots.model import TableCounts
+from snapshots.model import TableCounts, UndoPreview
 
 DONE = {"delete": "deleted", "update": "updated", "insert": "inserted", "merged": "with later work kept"}
 
@@ -53,6 +53,11 @@ def remaining(ctx: AppContext, plan: Plan) -> list[str]:
         spec = planned_spec(ctx.tables, plan, ctx.app.caps, connection=connection)
         connection.rollback()
         preview = undo.preview(connection, spec)
+    return left_over(preview)
+
+
+def left_over(preview: UndoPreview) -> list[str]:
+    """What an undo that was done would still change or cannot vouch for, as sentences."""
     left = [
         f"{c.table}: {c.delete} to delete, {c.update} to update, {c.insert} to insert"
         for c in preview.counts

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 HEAVY = ("prefect", "pandas", "sqlalchemy", "great_expectations", "pyarrow", "psycopg", "pydantic", "httpx", "numpy")
 ISSUED = {
     "demo", "roles", "protect", "points", "watch", "diagnose", "contain", "plan", "recover", "replay", "resume",
-    "points show", "points export", "diff", "restore", "erase",
+    "points show", "points export", "diff", "restore", "undo", "erase",
     "approvals", "approve", "reject", "up", "down", "password",
     "status", "timeline", "report", "notify", "estate up", "estate status", "estate down", "journal install",
     "journal status", "store status", "store verify", "store prune", "store hold", "store release", "store holds",
