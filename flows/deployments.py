@@ -47,12 +47,13 @@ def resource(app: str) -> str:
     return f"reinstate.app.{app}"
 
 
-def choices(app: str, *, most: int = 20) -> list[str]:
+def choices(app: App, *, most: int = 20) -> list[str]:
     """Ids of the app's verified recovery points, newest first."""
+    from recovery.context import open_store
     from snapshots import points
-    from snapshots.store import Store
 
-    found = points.listing(Store(str(default_home() / "store")), app).points
+    home = default_home()
+    found = points.listing(open_store(app, home, home / "secrets.env"), app.key).points
     return [p.id for p in found if p.verified][:most]
 
 

@@ -93,7 +93,7 @@ async def deploy(runner: Runner, apps: Sequence[App], catalog: Path) -> None:
     numbers = []
     async with get_client() as client:
         for app in apps:
-            choices = deployments.choices(app.key)
+            choices = deployments.choices(app)
             for name, flow in deployments.flows().items():
                 made = deployments.deployment(
                     name,

@@ -149,7 +149,7 @@ def keep_choices(ctx: AppContext, apps: Sequence[str]) -> Callable[[], None]:
         ids = sorted(ctx.store.point_ids(ctx.app.key))
         if known and ids == known[0]:
             return
-        offered = deployments.choices(ctx.app.key)
+        offered = deployments.choices(ctx.app)
         with get_client(sync_client=True) as client, suppress(ObjectNotFound):  # not served yet
             for name, flow in deployments.flows().items():
                 offer(client, f"{name}/{ctx.app.key}", deployments.form(flow, ctx.app, apps, offered))
