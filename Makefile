@@ -69,7 +69,7 @@ check: $(STAMP) ## Format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(STAMP) ## Measure what is promised in numbers; writes benchmarks/results.json (ARGS="--only event-running")
+bench: $(STAMP) ## Measure what is promised in numbers; writes benchmarks/results.json (SCALE=200k ARGS="--only capture-full")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 docs: $(STAMP) ## Check that the pages' links and commands are right
