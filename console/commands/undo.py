@@ -161,6 +161,8 @@ def tell(plan: UndoPlan, seen: Look, *, limit: int, show_values: bool) -> None:
     for tx in plan.joined:
         who = f"run {tx.run} of {tx.actor}" if tx.run else tx.actor
         output.say(f"also undone: transaction {tx.xid}, {who} ({', '.join(tx.why)}; {', '.join(tx.tables)})")
+    for table, images in preview.erased.items():
+        output.say(f"{table}: {images} row images of this were erased with a person; those rows stay as they are")
     total = sum(preview.conflict_counts.values())
     if total:
         kinds = ", ".join(f"{rows} {kind}" for kind, rows in sorted(preview.conflict_counts.items()))
