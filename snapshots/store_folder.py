@@ -17,6 +17,8 @@ from pathlib import Path
 from .store_backend import Stat, reaching
 
 ORPHAN_AGE_S = 24 * 3600.0
+_IDLE = ("chunks/", "locks/")
+"""Whether a removal here survives a crash does not matter."""
 
 
 class Folder:
@@ -48,7 +50,13 @@ class Folder:
 
     def remove(self, path: str) -> None:
         with reaching(self.name, path):
-            (self._root / path).unlink(missing_ok=True)
+            try:
+                (self._root / path).unlink()
+            except FileNotFoundError:
+                return
+            if not path.startswith(_IDLE):
+                # A manifest must not come back after a crash that its pieces did not survive.
+                _sync_folder((self._root / path).parent)
 
     def missing(self, paths: Iterable[str]) -> set[str]:
         with reaching(self.name, "the objects"):

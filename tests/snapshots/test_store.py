@@ -81,6 +81,16 @@ def test_content_reaches_the_disk_before_its_name_does(tmp_path: Path, monkeypat
     assert order[-3:] == ["file", "name", "folder"]
 
 
+def test_a_manifest_is_gone_from_the_disk_before_its_pieces_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path))
+    store.publish("desk", "p1", {"tables": [{"chunks": [{"sha256": store.put_chunk(b"rows")}]}]})
+    synced: list[str] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda h: (synced.append(str(Path(f"/proc/self/fd/{h}").readlink())), fsync(h)))
+    store.remove_object("points/desk/p1.json")
+    assert synced == [str(tmp_path / "points" / "desk")]
+
+
 def test_everything_is_private(tmp_path: Path) -> None:
     root = tmp_path / "deep" / "store"
     store = Store(str(root))
