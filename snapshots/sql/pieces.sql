@@ -99,11 +99,13 @@ BEGIN
             RAISE LOG 'reinstate: no new piece for % now: %', v_row.table_name, SQLERRM;
         END;
     END LOOP;
-    -- A writer that still had the old function when it began has ended by then.
+    -- A writer that still had the old function when it began has ended by then. Large pieces wait a minute: at the
+    -- moment of a mass change a tick must not take long.
     FOR v_row IN
         SELECT p.name, p.twin, pg_relation_size(b.relid) AS bytes FROM reinstate.piece p
         CROSS JOIN LATERAL (SELECT reinstate.piece_of(p.twin, p.name)) AS b(relid)
         WHERE p.sealed_at IS NULL AND p.closed_xid < pg_snapshot_xmin(pg_current_snapshot()) AND b.relid IS NOT NULL
+            AND (pg_relation_size(b.relid) < 33554432 OR p.closed_at < clock_timestamp() - interval '1 minute')
         ORDER BY p.closed_at
     LOOP
         EXIT WHEN v_left <= 0;

@@ -121,6 +121,21 @@ def test_pruning_drops_whole_pieces_and_thins_the_one_across_the_border(desk: De
     assert len(kept) == 1, "one transaction, whole, over two pieces"
 
 
+def test_a_closed_piece_with_a_late_row_is_not_dropped(desk: Desk) -> None:
+    """A session may still have had the old function when the piece was closed."""
+    desk.write("UPDATE orders SET qty = 0 WHERE id = 1")
+    turn(desk)
+    mark = journal.tick(desk.recoverer)
+    desk.ddl(
+        'INSERT INTO reinstate."j_public__orders$1" SELECT 9, qty, total, note, rj_seq + 10, pg_current_xact_id(),'
+        ' clock_timestamp(), rj_op, rj_side, rj_actor, rj_app, rj_run FROM reinstate."j_public__orders$1" LIMIT 1'
+    )
+    (pruned,) = journal.prune(desk.recoverer, retention=timedelta(0))
+    assert (pruned.rows, pruned.complete_since) == (2, mark.at)
+    assert [i[2] for i in desk.images()] == [9]
+    assert [p[0] for p in pieces(desk)] == [1, 2]
+
+
 def test_pieces_dropped_for_their_size_make_room_again(desk: Desk) -> None:
     for n in range(2, 9):
         desk.write(MUCH.format(n * 1000))
