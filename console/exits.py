@@ -23,7 +23,7 @@ MEANING: Final = {
     REFUSED: "it may not be done now (gap, cap, conflict, unverified point, missing approval), or a look found "
     "something open (an incident, a gap); nothing was changed",
     NOT_PROVEN: "a pause, a verification or a resume was not proven; the app is in a safe, paused state",
-    HELD: "another recovery of the same app is running; its holder is named",
+    HELD: "another recovery of the same app, or other work in its store, is running; its holder is named",
     NOTHING: "there is nothing to do: no such incident, point or recovery",
 }
 
