@@ -18,6 +18,7 @@ CREATE TYPE zoo.pair AS (a int, b text, c zoo.mood);
 CREATE TYPE zoo.nest AS (p zoo.pair, q zoo.pair[], "Odd %s" numeric);
 CREATE DOMAIN zoo.short AS varchar(5) CHECK (value <> 'never');
 CREATE DOMAIN zoo.grade AS numeric NOT NULL DEFAULT 1.0;
+CREATE TABLE zoo."Land mark" (id int);
 CREATE TYPE zoo.span AS RANGE (subtype = numeric, multirange_type_name = zoo.spans);
 """
 # Column type and the values that go wrong elsewhere. NULL is added to each.
@@ -71,7 +72,7 @@ VALUES: dict[str, list[str]] = {
     "txid_snapshot": ["'10:20:10,14'"],
     "oidvector": ["'1 2 3'"],
     "int2vector": ["'1 2'"],
-    "regclass": ["'pg_catalog.pg_class'", "'zoo.animals'"],
+    "regclass": ["'pg_catalog.pg_class'", "'zoo.\"Land mark\"'"],
     "regtype": ["'zoo.pair'", "'integer[]'"],
     "regproc": ["'pg_catalog.now'"],
     "regnamespace": ["'zoo'"],
@@ -142,7 +143,7 @@ WIDE = TableSpec(name="zoo.wide", key=("id",))
 BAG = TableSpec(name="zoo.bag", key=())
 KEYED = (ANIMALS, ODD, BARE, WIDE)
 TABLES = (*KEYED, BAG)
-WIDTH = 400
+WIDTH = 240
 OTHERS = f"""
 CREATE TABLE zoo."Odd %s name" (
     "Key one" text COLLATE "C", "select" numeric, "Ünï ""q"" %s %(x)s" text, "UPPER" int, " " text, "rj" text,
@@ -260,16 +261,19 @@ def unlike(app: Any, specs: tuple[TableSpec, ...] = TABLES) -> list[str]:
                 row = conn.execute(query.format(live, kept)).fetchone()
                 found += [f"{spec.name}: {row[0]} rows"] if row and row[0] else []
                 continue
+            keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
+            whole = sql.SQL(
+                "SELECT count(*) FROM {} o FULL JOIN {} l USING ({}) WHERE record_image_eq(o, l) IS NOT TRUE"
+            )
+            row = conn.execute(whole.format(kept, live, keys)).fetchone()
+            if not row or not row[0]:
+                continue
+            found.append(f"{spec.name}: {row[0]} rows")
             for column in database.columns(conn, spec.name):
                 query = sql.SQL(
                     "SELECT left(o.{0}::text, 99), left(l.{0}::text, 99) FROM {1} o FULL JOIN {2} l USING ({3})"
                     " WHERE record_image_ne(ROW(o.{0}), ROW(l.{0}))"
                 )
-                keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
                 for was, is_ in conn.execute(query.format(sql.Identifier(column.name), kept, live, keys)):
                     found.append(f"{spec.name}.{column.name} ({column.type}): {was!r} is {is_!r}")
-            whole = sql.SQL("SELECT count(*) FROM {0} o JOIN {1} l USING ({2}) WHERE NOT record_image_eq(o, l)")
-            keys = sql.SQL(", ").join(map(sql.Identifier, spec.key))
-            row = conn.execute(whole.format(kept, live, keys)).fetchone()
-            found += [f"{spec.name}: {row[0]} whole rows"] if row and row[0] and not found else []
     return found

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 from fidelity_zoo import KEYED, TABLES, WIDTH, Zoo, build, images, unlike
 from point_desk import Told
+from psycopg import sql
 
-from snapshots import capture, chunks, database, diff, restore, restore_copy, undo
+from snapshots import capture, chunks, database, diff, restore, restore_copy, restore_table, undo
 from snapshots.model import Policy, RecoveryPoint, RunRef, UndoSpec
 from snapshots.store import Store
 
@@ -149,6 +150,27 @@ def test_loaded_into_an_empty_copy(zoo: Zoo, tmp_path: Path) -> None:
     empty(zoo)
     with database.connect(zoo.app.installer, purpose="test") as conn:
         restore_copy.into_empty(conn, point, store)
+    assert same(zoo)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_lost_tables_made_again(zoo: Zoo, kept: dict[str, Zoo], tmp_path: Path, whole: bool) -> None:
+    """From an incremental point: one by one with their journal, or all of them by two workers."""
+    store = Store(str(tmp_path))
+    original = take(zoo, store)
+    wreck(zoo)
+    base = take(zoo, store)
+    bring_back(zoo, original, store)
+    point = take(zoo, store, base=base)
+    kept.clear()
+    with psycopg.connect(zoo.app.installer) as conn:
+        for table in TABLES:
+            conn.execute(sql.SQL("DROP TABLE {}").format(database.qualified(table.name)))
+    if whole:
+        restore_copy.into_empty(zoo.app.installer, point, store, workers=2)
+    else:
+        for table in TABLES:
+            restore_table.restore(zoo.app.installer, point, store, [table], recovery_id="lost", step=table.name)
     assert same(zoo)
 
 

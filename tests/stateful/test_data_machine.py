@@ -32,7 +32,7 @@ pytestmark = pytest.mark.postgres
 
 SCHEMAS = 12
 STEPS_PER_EXAMPLE = 50
-SOAK_STEPS, SOAK_EXAMPLES = 20_000, 560
+SOAK_STEPS, SOAK_EXAMPLES = 20_000, 540
 EXPLORE = os.environ.get("REINSTATE_EXPLORE", "")
 """For a person: ``random`` looks where nobody has looked yet, anything makes a failure as short as it gets."""
 PAUSE = 2
@@ -154,6 +154,17 @@ class DataMachine(RuleBasedStateMachine):
         self.life.undo(by, which, policy)
 
     @precondition(ready)
+    @rule(
+        by=st.sampled_from([["runs"], ["transactions"]]),
+        which=st.lists(WHICH, min_size=1, max_size=4),
+        policy=st.sampled_from(["non-conflicting-only", "keep-later", "refuse"]),
+    )
+    def undoes_runs(self, by: list[str], which: list[int], policy: str) -> None:
+        """As an incident asks for it."""
+        self.work()
+        self.life.undo(by, which, policy)
+
+    @precondition(ready)
     @rule(which=WHICH, policy=st.sampled_from(["non-conflicting-only", "keep-later"]))
     def undoes_an_undo(self, which: int, policy: str) -> None:
         self.work()
@@ -177,7 +188,7 @@ class DataMachine(RuleBasedStateMachine):
         self.work()
         self.life.prune_journal()
 
-    @precondition(ready)
+    @precondition(lambda self: self.ready() and len(self.life.points) > 2)
     @rule(keep=st.integers(1, 2))
     def prunes_the_store(self, keep: int) -> None:
         self.work()
