@@ -176,3 +176,43 @@ def test_two_captures_at_once(app: Any, tmp_path: Path) -> None:
     assert store.point_ids("desk") == sorted(p.id for p in taken)
     assert len(taken) == 2
     assert all(points.audit(store, p) == () for p in taken)
+
+
+def test_nobody_rewrites_a_table_under_its_readers(app_db: Any, tmp_path: Path) -> None:
+    """A rewrite or a TRUNCATE does not wait for snapshots: the lock must be there before the snapshot is."""
+    build(app_db)
+    tried: list[str] = []
+
+    def verify(_: str) -> dict[str, Any]:
+        with psycopg.connect(app_db.installer) as conn:
+            twin = conn.execute("SELECT twin FROM reinstate.journal_table WHERE table_name = 'shop.orders'").fetchone()
+            assert twin
+            for table in ("shop.orders", "shop.log", f"reinstate.{twin[0]}"):
+                conn.rollback()
+                try:
+                    conn.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT".encode())
+                except psycopg.errors.LockNotAvailable:
+                    tried.append(table)
+            conn.rollback()
+            conn.execute("UPDATE shop.orders SET total = 0 WHERE id = 1")  # work goes on
+        return {"passed": True}
+
+    capture.capture(app_db.capturer, TABLES, WORKFLOWS, Told(), Store(str(tmp_path)), app="desk", verify=verify)
+    assert len(tried) == 3
+
+
+def test_a_truncate_before_the_snapshot_is_waited_for(app: Any, tmp_path: Path) -> None:
+    """One that holds its lock when the capture begins is wholly in the point, or not at all."""
+    with psycopg.connect(app.installer) as busy:
+        busy.execute("TRUNCATE shop.log")
+        taken: list[RecoveryPoint] = []
+        capturing = threading.Thread(target=lambda: taken.append(take(app, tmp_path)[0]))
+        capturing.start()
+        with psycopg.connect(app.superuser, autocommit=True) as watch:
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'shop.log'::regclass"
+            while (row := watch.execute(waiting).fetchone()) and not row[0]:
+                threading.Event().wait(0.02)
+        busy.execute("INSERT INTO shop.log VALUES (now(), 'after')")
+        busy.commit()
+        capturing.join()
+    assert [line for _, line in _rows(taken[0], Store(str(tmp_path)), "shop.log")] == ["after"]
