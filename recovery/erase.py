@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 from ledger import kinds
@@ -15,6 +16,7 @@ from snapshots.erasure_find import Who
 from snapshots.erasure_plan import ErasePlan
 
 LEASE_S = 60.0
+SAY_EVERY_S = 5.0
 
 
 def subjects(ctx: AppContext) -> Mapping[str, str]:
@@ -22,10 +24,19 @@ def subjects(ctx: AppContext) -> Mapping[str, str]:
     return {t.name: t.subject for t in ctx.app.tables if t.subject}
 
 
-def preview(ctx: AppContext, who: Who) -> ErasePlan:
+def preview(ctx: AppContext, who: Who, *, say: Say = quiet) -> ErasePlan:
     """What erasing would do now; changes nothing."""
+    seen, told = 0, time.monotonic()
+
+    def beat() -> None:
+        nonlocal seen, told
+        seen += 1
+        if time.monotonic() - told > SAY_EVERY_S:
+            told = time.monotonic()
+            say(f"looked {seen} times into an object of the store")
+
     with ctx.connect("installer", "erase") as connection:
-        found = erasure_find.find(connection, ctx.store, ctx.app.key, ctx.tables, who)
+        found = erasure_find.find(connection, ctx.store, ctx.app.key, ctx.tables, who, beat=beat)
         return erasure_plan.plan(connection, ctx.store, ctx.app.key, found)
 
 

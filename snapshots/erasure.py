@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from psycopg import Connection, sql
 
@@ -31,9 +31,6 @@ from .errors import Refused
 from .model import RecoveryPoint, TableManifest, UndoSpec
 from .point_errors import Damaged
 from .store import Store
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 FORMAT = 1
 SECRET = "ERASURE_SECRET"  # noqa: S105 - the name of a secret, not one
@@ -73,15 +70,6 @@ def hides(store: Store, app: str, table: str, since: str = "") -> Hidden | None:
     secret = guard(store).secret
     assert secret is not None  # noqa: S101 - reading the entries has checked it
     return Hidden(app=app, rules=rules, secret=secret)
-
-
-def blocked_keys(store: Store, app: str, table: str, keys: pa.Table) -> Any:
-    """For rows by their key's columns (types as in :func:`chunks.schema`): true where the row was erased. For whoever
-    is about to insert a row again, or to delete one because a point lacks it: leave those alone, and say so."""
-    import pyarrow as pa
-
-    found = hides(store, app, table)
-    return pa.repeat(pa.scalar(False), keys.num_rows) if found is None else found(keys)
 
 
 def images_gone(conn: Connection[Any], spec: UndoSpec) -> dict[str, int]:

@@ -38,6 +38,9 @@ CREATE TABLE IF NOT EXISTS reinstate.erased (
 """
 
 
+_GAPS = "UPDATE reinstate.gap SET detail = replace(detail, %s, %s) WHERE strpos(detail, %s) > 0"
+"""What PostgreSQL said when it could not journal a row may quote a value of it."""
+
 _PIECES = """
 WITH RECURSIVE piece AS (
     SELECT %s::regclass::oid AS id UNION ALL SELECT i.inhrelid FROM pg_inherits i JOIN piece p ON p.id = i.inhparent)
@@ -77,7 +80,7 @@ def apply(
     the person live, or when a point is held; :class:`StoreBusy` while somebody else writes to the store.
     """
     with store.exclusively("erasure") as presence:
-        found = erasure_find.find(conn, store, app, specs, who)
+        found = erasure_find.find(conn, store, app, specs, who, beat=presence.renew)
         plan = erasure_plan.plan(conn, store, app, found)
         if plan.problems:
             raise Refused("; ".join(plan.problems))
@@ -129,6 +132,8 @@ def _journal(
                 erasure_scope.clear_links(
                     conn, scope, link.clears, Condition(columns=link.columns, values=frozenset(values))
                 )
+        if any(s.twin for s in found.scopes) and len(found.who.value) >= erasure_plan.MENTION_CHARS:
+            conn.execute(_GAPS, (found.who.value, ERASED, found.who.value))
         rules = tuple(_rules(store, app, found))
         entry = erasure.append(store, app, rules=rules, by=by, reason=reason, replaced=plan.objects, now=row[0])
         if any(s.twin for s in found.scopes):

@@ -7,7 +7,7 @@ is listed, not followed.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,6 +55,7 @@ class Found:
     who: Who
     scopes: tuple[Scope, ...]
     pieces: tuple[Piece, ...] = field(repr=False)
+    beat: Callable[[], None] = field(repr=False)
     erased: dict[str, dict[tuple[str, ...], set[Value]]] = field(default_factory=dict, repr=False)
     """Table -> columns -> values: conditions for rows that go."""
     targets: dict[tuple[str, tuple[str, ...]], set[Value]] = field(default_factory=dict, repr=False)
@@ -77,8 +78,16 @@ class Found:
         self.erased.setdefault(table, {}).setdefault(columns, set()).update(values)
 
 
-def find(conn: Connection[Any], store: Store, app: str, specs: Sequence[TableSpec], who: Who) -> Found:
-    """All rows about the person. Role: installer; reads only.
+def find(
+    conn: Connection[Any],
+    store: Store,
+    app: str,
+    specs: Sequence[TableSpec],
+    who: Who,
+    *,
+    beat: Callable[[], None] = lambda: None,
+) -> Found:
+    """All rows about the person. Role: installer; reads only. ``beat`` is called for every object looked at.
 
     Raises :class:`Refused` for names the app does not have and :class:`Damaged` for an object that is not sound.
     """
@@ -91,7 +100,7 @@ def find(conn: Connection[Any], store: Store, app: str, specs: Sequence[TableSpe
         known = erasure_scope.scopes(conn, specs, who.subjects, who.also)
         if unknown := who.keep - {s.name for s in known}:
             raise Refused(f"table {min(unknown)} is not in the catalogue: correct --keep")
-        search = _Search(conn, store, Found(who=who, scopes=known, pieces=objects(store, app)[0]))
+        search = _Search(conn, store, Found(who=who, scopes=known, pieces=objects(store, app)[0], beat=beat))
         search.run()
     return search.found
 
@@ -204,6 +213,7 @@ class _Search:
         wanted |= {c for child in self.found.scopes for k in child.links if k.parent == scope.name for c in k.to}
         for piece in self.found.pieces:
             if piece.table == scope.name:
+                self.found.beat()
                 yield read(self.store, piece, wanted), piece.types
 
     def _certain(self, scope: Scope, hits: pa.Table, types: Mapping[str, str]) -> None:

@@ -161,7 +161,7 @@ class _Count:
         known = {s.name for s in self.found.scopes}
         for piece in self.found.pieces:
             if piece.table not in known:
-                self._count_mentions(piece, erasure_find.read(self.store, piece))
+                self._count_mentions(piece, self._read(piece))
         self.left += [
             Left(where=where, rows=rows, what="the value stands inside other text")
             for where, rows in self._texts.items()
@@ -176,7 +176,7 @@ class _Count:
         for piece in self.found.pieces:
             if piece.table != scope.name:
                 continue
-            table = erasure_find.read(self.store, piece)
+            table = self._read(piece)
             out = self._gone(table, piece, conditions)
             hits, table = _true(out), table.filter(_not(out))
             links = _true(erasure_find.matching(table, unlink, piece.types))
@@ -209,6 +209,10 @@ class _Count:
             what = f"rows that only referenced the person stay, without the link; --also {scope.name} takes them too"
             self.left.append(Left(where=f"{scope.name}.{names}", rows=cleared, what=what))
 
+    def _read(self, piece: Piece) -> pa.Table:
+        self.found.beat()
+        return erasure_find.read(self.store, piece)
+
     def _gone(self, table: pa.Table, piece: Piece, conditions: Sequence[Condition]) -> Any:
         import pyarrow.compute as pc
 
@@ -229,7 +233,7 @@ class _Count:
         dangling = erasure_scope.count_images(self.conn, scope, needed)
         for piece in self.found.pieces:
             if piece.table == scope.name:
-                table = erasure_find.read(self.store, piece)
+                table = self._read(piece)
                 rows += _true(erasure_find.matching(table, subject, piece.types))
                 dangling += _true(erasure_find.matching(table, needed, piece.types))
                 self._count_mentions(piece, table)

@@ -58,7 +58,7 @@ def erase(
         subjects = dict(erasing.subjects(ctx)) | ({table: where} if table and where else {})
         who = Who(value=value, subjects=subjects, keep=frozenset(keep or ()), also=frozenset(also or ()))
         output.progress("looking through the journal and the points")
-        plan = erasing.preview(ctx, who)
+        plan = erasing.preview(ctx, who, say=output.progress)
         if not as_json:
             show(plan)
         if plan.empty or plan.problems or dry_run:

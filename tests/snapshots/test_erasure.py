@@ -54,6 +54,13 @@ def bring_back(app: Any, point: RecoveryPoint, store: Store, *, source: Any = "a
 
 
 def test_a_person_is_gone_from_store_and_journal(app_db: Any, tmp_path: Path, store: Store) -> None:
+    with psycopg.connect(app_db.installer) as conn:
+        said = "invalid input: " + desk.PERSON
+        conn.execute(
+            "INSERT INTO reinstate.gap (table_name, kind, detail, at, until)"
+            " VALUES ('shop.people', 'capture-failed', %s, now(), now())",
+            (said,),
+        )
     before = desk.everything(app_db, tmp_path)
     assert all(trace.encode() in before for trace in TRACES)
     plan = desk.plan(app_db, store, desk.person())
@@ -284,7 +291,7 @@ def test_an_encrypted_store(app_db: Any, tmp_path: Path) -> None:
 def test_interrupted_at_any_write_it_ends_the_same(
     app_db: Any, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It dies at each write or removal in turn; a reader sees sound points and nobody, and a rerun finishes."""
+    """It dies at every other write or removal in turn; a reader sees sound points and nobody, and a rerun finishes."""
     point_ids = [p.id for p in points.listing(store, "desk").points]
     steps = 0
 
@@ -302,7 +309,7 @@ def test_interrupted_at_any_write_it_ends_the_same(
         return call
 
     died = 0
-    for at in range(1, 200):
+    for at in range(1, 200, 2):
         steps = 0
         with monkeypatch.context() as patch:
             for name in ("create", "replace", "remove"):
@@ -320,7 +327,7 @@ def test_interrupted_at_any_write_it_ends_the_same(
             assert points.audit(store, point) == ()
             if erasure.entries(store, "desk"):
                 assert len(rows(store, point, "shop.people")) == 40
-    assert died > 10
+    assert died > 8
     assert desk.plan(app_db, store, desk.person()).empty
     left = desk.everything(app_db, tmp_path)
     assert [trace for trace in TRACES if trace.encode() in left] == []
