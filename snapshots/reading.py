@@ -27,7 +27,7 @@ GONE = "rj_gone"
 GROUP_ROWS = 200_000
 """Keys of at most so many rows are looked up in the deltas at once: each look builds a table of the deltas' keys."""
 GROUP_BYTES = 32 * 1024 * 1024
-_BY_MEANING = frozenset({"interval", "jsonb", "public.citext", "citext", "json", "xml", "time with time zone"})
+_BY_MEANING = frozenset({"interval", "jsonb", "public.citext", "citext", "json", "xml", "numrange", "nummultirange"})
 """Types with several texts for one value (or without equality), so that texts cannot tell whether two keys are one."""
 
 

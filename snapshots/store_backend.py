@@ -142,7 +142,7 @@ class Remote:
         if self._calling(path, lambda: self._fs.exists(at)):
             return False
         self.replace(path, data)
-        return True
+        return self.read(path) == data
 
     def _create(self, at: str, data: bytes) -> bool:
         self._prepare(at)

@@ -1,5 +1,6 @@
 """What every store promises, wherever it lives and whether it is encrypted: one suite on a folder, on memory, on S3."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -197,6 +198,42 @@ def test_an_address_that_refuses_is_named_without_its_secrets(where: Place, s3: 
     with pytest.raises(StoreUnreachable, match=r"s3://no-such-bucket/x") as error:
         store.put_chunk(b"rows")
     assert "hunter2" not in f"{error.value}{store!r}"
+
+
+class Plain:
+    """A filesystem that cannot put on a condition. ``rival`` writes the same object between our look and our put."""
+
+    def __init__(self, filesystem: Any, rival: bytes | None = None) -> None:
+        self._real, self._rival = filesystem, rival
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def pipe_file(self, path: str, data: bytes, mode: str = "overwrite") -> None:
+        if mode == "create":
+            raise OSError(errno.ENOSYS, "A header you provided implies functionality that is not implemented")
+        self._real.pipe_file(path, data)
+        if self._rival is not None and "/points/" in path:
+            self._real.pipe_file(path, self._rival)
+
+
+def test_a_server_without_conditions_is_asked_before_and_after(where: Place) -> None:
+    store = where.open()
+    if not isinstance(store.backend, store_backend.Remote):
+        return
+    store.backend._fs = Plain(store.backend._fs)
+    name = store.put_chunk(b"rows")
+    assert store.put_chunk(b"rows") == name
+    store.publish("desk", "p1", POINT)
+    with pytest.raises(Damaged, match="another point"):
+        store.publish("desk", "p1", {**POINT, "note": "other"})
+    store.publish("desk", "p2", {**POINT, "note": "rival"})
+    rival = store.backend.read("points/desk/p2.json")
+    store.remove_object("points/desk/p2.json")
+    store.backend._fs = Plain(store.backend._fs._real, rival)
+    with pytest.raises(Damaged, match="another point"):
+        store.publish("desk", "p2", {**POINT, "note": "ours"})
+    assert where.open().read_manifest("desk", "p2")["note"] == "rival"
 
 
 class Flaky:
