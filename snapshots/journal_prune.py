@@ -43,6 +43,9 @@ def prune(
     installer; commits by itself; with ``dry_run`` any of ours, and nothing is changed). Returns the tables that lost
     rows. The app never waits; raises :class:`Refused` when readers keep a twin too busy, or when another session
     changes the journal."""
+    if conn.execute("SELECT to_regclass('reinstate.piece') IS NOT NULL").fetchone() != (True,):
+        conn.rollback()
+        raise Refused("there is no journal to prune, or it is of an earlier version: run journal install")
     if dry_run:
         found = [
             Pruned(table=table.name, rows=rows, complete_since=point[0])

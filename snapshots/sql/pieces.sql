@@ -50,7 +50,9 @@ BEGIN
     END IF;
     v_piece := j.twin || '$' || (j.pieces + 1);
     v_room := greatest(j.size_cap_mb::bigint * 1048576 - reinstate.twin_bytes(j.twin), 0);
-    EXECUTE format('CREATE TABLE reinstate.%I () INHERITS (reinstate.%I)', v_piece, j.twin);
+    -- Nothing in it dies, and it will be dropped whole: a vacuum for its inserts would be work for nothing.
+    EXECUTE format('CREATE TABLE reinstate.%I () INHERITS (reinstate.%I)
+                    WITH (autovacuum_vacuum_insert_threshold = -1)', v_piece, j.twin);
     UPDATE reinstate.piece p SET closed_at = clock_timestamp(), closed_xid = pg_snapshot_xmax(pg_current_snapshot())
     WHERE p.twin = j.twin AND p.closed_at IS NULL;
     INSERT INTO reinstate.piece (name, twin, number, made_at) VALUES (v_piece, j.twin, j.pieces + 1, clock_timestamp());

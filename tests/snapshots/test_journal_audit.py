@@ -205,3 +205,32 @@ def test_a_table_without_a_key_is_counted(app_db: Any, tmp_path: Path, fingerpri
         desk.ddl("ALTER TABLE log DISABLE TRIGGER ALL; DELETE FROM log WHERE line = 'new'")
         (found,) = missed(desk, point, tmp_path, spec)
         assert (found.table, found.kind, found.rows, found.keys) == ("public.log", "rows", 2, ())
+
+
+PARTITIONED = """
+CREATE TABLE public.events (day date, id int, note varchar(20), n numeric(8, 2), twice numeric GENERATED ALWAYS AS
+    (2 * n) STORED, c char(5), PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+CREATE TABLE public.events_1 PARTITION OF public.events FOR VALUES FROM ('2026-01-01') TO ('2026-02-01');
+CREATE TABLE public.events_2 PARTITION OF public.events FOR VALUES FROM ('2026-02-01') TO ('2026-03-01');
+GRANT ALL ON public.events, public.events_1, public.events_2 TO wf_intake;
+GRANT SELECT ON public.events, public.events_1, public.events_2 TO capturer;
+INSERT INTO public.events (day, id, note, n, c)
+    SELECT '2026-01-01'::date + n % 50, n, 'e' || n, n, 'x' FROM generate_series(1, 99) n;
+"""
+
+
+@pytest.mark.parametrize("fingerprint", [False, True])
+def test_partitions_and_keys_of_several_columns(app_db: Any, tmp_path: Path, fingerprint: bool) -> None:
+    spec = TableSpec(name="public.events", key=("id", "day"))
+    with open_desk(app_db, PARTITIONED) as desk:
+        desk.install(spec)
+        journal.tick(desk.recoverer)
+        point = take(desk, tmp_path, spec, fingerprint=fingerprint)
+        desk.write("UPDATE events SET n = n + 1, c = 'ab' WHERE id < 40")
+        desk.write("UPDATE events SET day = '2026-02-20' WHERE id = 5")
+        desk.write("DELETE FROM events_2 WHERE id = 45")
+        assert missed(desk, point, tmp_path, spec) == ()
+        desk.ddl("ALTER TABLE events_2 DISABLE TRIGGER rj_update")
+        desk.write("UPDATE events_2 SET note = 'past it' WHERE id IN (32, 5)")
+        (found,) = missed(desk, point, tmp_path, spec)
+        assert (found.kind, found.rows, found.keys) == ("update", 2, (("5", "2026-02-20"), ("32", "2026-02-02")))
