@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def adapted(kind: str, value: Any) -> Any:
 
 
 @pytest.fixture(scope="module")
-def app(module_app_db: Any) -> Iterator[Any]:
+def app(module_app_db: Any) -> Any:
     module_app_db.role("wf_bad")
     columns = ", ".join(f"c{n} {kind}" for n, kind in enumerate(KINDS))
     with psycopg.connect(module_app_db.installer) as conn:
@@ -79,13 +78,13 @@ def app(module_app_db: Any) -> Iterator[Any]:
         administrator.execute(roles.sql(database=module_app_db.name, tables=["zoo.drawn"]).encode())
     with database.connect(module_app_db.installer, purpose="test") as conn:
         journal_install.install(conn, [DRAWN], capturer="capturer", recoverer="recoverer")
-    yield module_app_db
+    return module_app_db
 
 
 def rows(app: Any) -> bytes:
-    with database.connect(app.installer, purpose="test") as conn, conn.cursor() as cursor:
-        with cursor.copy("COPY (SELECT * FROM zoo.drawn ORDER BY id) TO STDOUT (FORMAT binary)") as copy:
-            return b"".join(copy)
+    query = "COPY (SELECT * FROM zoo.drawn ORDER BY id) TO STDOUT (FORMAT binary)"
+    with psycopg.connect(app.installer) as conn, conn.cursor() as cursor, cursor.copy(query) as copy:
+        return b"".join(copy)
 
 
 def wreck(app: Any, run: str) -> None:
@@ -97,7 +96,7 @@ def wreck(app: Any, run: str) -> None:
 
 
 @settings(
-    max_examples=12,
+    max_examples=8,
     deadline=None,
     derandomize=True,
     database=None,
