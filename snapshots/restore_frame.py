@@ -252,6 +252,12 @@ def want(conn: Connection[Any], frame: Frame) -> None:
     )
 
 
+def measure(conn: Connection[Any], frame: Frame) -> None:
+    """Statistics of ``want`` that plans need: what to do, and that a key is there once."""
+    columns = names(dict.fromkeys(("rj_do", *frame.key)))
+    conn.execute(sql.SQL("ANALYZE {} ({})").format(frame.temp("want"), columns))
+
+
 def counts(conn: Connection[Any], frame: Frame) -> dict[str, int]:
     """How many rows to delete (D), update (U) and insert (I); X counts broken ones."""
     found = conn.execute(sql.SQL("SELECT rj_do::text, count(*) FROM {} GROUP BY 1").format(frame.temp("want")))

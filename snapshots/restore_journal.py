@@ -16,7 +16,7 @@ from psycopg import Connection, sql
 
 from .model import Position
 from .position import after
-from .restore_frame import Frame, names, want
+from .restore_frame import Frame, measure, names, want
 
 
 def compute(conn: Connection[Any], frame: Frame, target: Position) -> None:
@@ -25,7 +25,7 @@ def compute(conn: Connection[Any], frame: Frame, target: Position) -> None:
     conn.execute(sql.SQL("CREATE TEMP TABLE {} AS {}").format(frame.temp("img"), _images(frame, target)))
     want(conn, frame)
     _decide(conn, frame, sql.SQL("true"))
-    conn.execute(sql.SQL("ANALYZE {} (rj_do)").format(frame.temp("want")))
+    measure(conn, frame)
 
 
 def catch_up(conn: Connection[Any], frame: Frame, since: Position) -> int:

@@ -15,7 +15,7 @@ from psycopg import Connection, sql
 
 from . import chunks, erasure, reading, staging, touched
 from .model import ColumnInfo, Position, TableManifest
-from .restore_frame import Frame, names, rows, want
+from .restore_frame import Frame, measure, names, rows, want
 from .store import Store
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def compute(
             conn.execute(_insert(frame, frame.temp("key")))
     if app is not None:
         _spare(conn, frame, store, app)
-    conn.execute(sql.SQL("ANALYZE {} (rj_do)").format(frame.temp("want")))
+    measure(conn, frame)
     return how
 
 
