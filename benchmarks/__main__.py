@@ -73,9 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             except (BenchmarkError, SnapshotError, psycopg.Error) as error:
                 broken.append(f"{name}: {str(error).splitlines()[0]}")
                 say(f"benchmarks: {broken[-1]}")
-        made = document(stage.measured(), outcomes, machine, grown)
-    if outcomes or grown:
-        write(options.out, made)
+            made = document(stage.measured(), outcomes, machine, grown)
+            if outcomes or grown:  # At once: whoever ends a long run keeps what it has measured.
+                write(options.out, made)
     sys.stdout.write(f"{json.dumps(made, indent=1) if options.json else table(outcomes, machine, grown)}\n")
     for text in broken:
         sys.stderr.write(f"benchmarks: not measured: {text}\n")

@@ -18,7 +18,7 @@ _SCATTERED: Final = (
     "UPDATE shop.orders SET status = 'lost', total = total * 1.21 WHERE {hash} < {all} AND {spared}",
     "UPDATE shop.order_items SET qty = qty + 1, price = price * 1.1 WHERE {hash} < {some}",
     "DELETE FROM shop.order_items WHERE {hash} >= {some} AND {hash} < {more}",
-    "INSERT INTO shop.order_items SELECT order_id, line + 100, product_id, qty, price, discount, meta"
+    "INSERT INTO shop.order_items SELECT order_id, line + 100, title, product_id, qty, price, discount, meta"
     " FROM shop.order_items WHERE {hash} >= {more} AND {hash} < {all}",
     "UPDATE shop.events SET payload = payload || '{{\"ms\": -1}}' WHERE {hash} < {some}",
     "DELETE FROM shop.events WHERE {hash} >= {some} AND {hash} < {more}",

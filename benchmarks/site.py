@@ -10,7 +10,7 @@ import fcntl
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -173,9 +173,14 @@ class Site:
             self.made.remove(made.name)
 
     def sweep(self) -> None:
-        """Drop what processes left that are gone."""
+        """Drop what processes left that are gone, and templates of another shop than this one."""
         with self.admin() as admin:
-            names = [r[0] for r in admin.execute("SELECT datname FROM pg_database WHERE datname LIKE 'bench\\_%%'")]
+            names = [r[0] for r in admin.execute("SELECT datname FROM pg_database").fetchall()]
+            for name in names:
+                if name.startswith("shop_") and not name.endswith((shop.VERSION, "_unfinished")):
+                    with suppress(errors.ObjectInUse):
+                        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {}").format(sql.Identifier(name)))
+        names = [name for name in names if name.startswith("bench_")]
         for name in names:
             owner = name.split("_")[1]
             if not owner.isdigit() or not psutil.pid_exists(int(owner)):

@@ -10,15 +10,16 @@ INSERT INTO shop.products (id, sku, name, price, stock, attributes)
 SELECT n, 'SKU-' || lpad(n::text, 8, '0'), 'Product ' || md5('p' || n), 1 + (n::bigint * 104729 % 50000) / 100.0, n * 31 % 500,
        jsonb_build_object('colour', (ARRAY['red', 'green', 'blue'])[1 + n % 3], 'weight', n % 900)
 FROM generate_series(1, current_setting('bench.products')::int) AS n;
-INSERT INTO shop.orders (id, customer_id, status, total, placed_at, updated_at, note)
+INSERT INTO shop.orders (id, customer_id, status, total, placed_at, updated_at, address, note)
 SELECT n, 1 + n::bigint * 7919 % current_setting('bench.customers')::bigint,
        (ARRAY['new', 'paid', 'sent', 'sent', 'sent', 'closed'])[1 + n % 6], (n::bigint * 6007 % 90000) / 100.0,
        '2024-01-01'::timestamptz + n * interval '13 seconds', '2024-01-02'::timestamptz + n * interval '13 seconds',
+       'Street ' || md5('s' || n % 9973) || ' ' || n % 99,
        CASE WHEN n % 4 = 0 THEN 'leave at the door, ' || md5('o' || n) END
 FROM generate_series(1, current_setting('bench.orders')::bigint) AS n;
-INSERT INTO shop.order_items (order_id, line, product_id, qty, price, discount, meta)
-SELECT o, line, 1 + (o * 31 + line * 7) % current_setting('bench.products')::int, 1 + (o + line) % 5,
-       1 + (o * 733 % 9000) / 100.0, CASE WHEN o % 10 = 0 THEN 5.5 END,
+INSERT INTO shop.order_items (order_id, line, title, product_id, qty, price, discount, meta)
+SELECT o, line, 'Product ' || left(md5('t' || o * line % 9973), 12), 1 + (o * 31 + line * 7) % current_setting('bench.products')::int,
+       1 + (o + line) % 5, 1 + (o * 733 % 9000) / 100.0, CASE WHEN o % 10 = 0 THEN 5.5 END,
        CASE WHEN (o + line) % 4 = 0 THEN jsonb_build_object('gift', line, 'text', md5('i' || o)) END
 FROM generate_series(1, current_setting('bench.orders')::bigint) AS o
 CROSS JOIN LATERAL generate_series(1, 2 + (o % 5 = 0)::int) AS line;

@@ -24,11 +24,13 @@ CREATE TABLE shop.orders (
     total numeric(12, 2) NOT NULL,
     placed_at timestamptz NOT NULL,
     updated_at timestamptz NOT NULL,
+    address text,
     note text
 );
 CREATE TABLE shop.order_items (
     order_id bigint NOT NULL,
     line int NOT NULL,
+    title text NOT NULL,
     product_id int NOT NULL,
     qty int NOT NULL,
     price numeric(10, 2) NOT NULL,
