@@ -30,25 +30,20 @@ DIRECT = -1
 
 def other_keys(conn: psycopg.Connection[Any], shape: Shape) -> int:
     """Make ``rj_key``; returns how many rows go the long way."""
-    made = conn.execute(
-        sql.SQL(
-            "CREATE TEMP TABLE {key} ON COMMIT DROP AS "
-            "SELECT {keys} FROM {images} AND {selected} GROUP BY {own} "
-            "HAVING count(*) FILTER (WHERE t.rj_side = 'o') > 1 OR count(*) FILTER (WHERE t.rj_side = 'n') > 1 "
-            "OR min(t.rj_xid) <> max(t.rj_xid) "
-            "UNION SELECT {keys} FROM {images} AND NOT ({selected}) "
-            "AND ({own}) IN (SELECT {other} FROM {others} AND {selected_others})"
-        ).format(
-            key=shape.temp("key"),
-            keys=shape.keys_from("t"),
-            own=shape.own_keys("t"),
-            images=shape.images("t"),
-            selected=shape.selected("t"),
-            other=shape.own_keys("u"),
-            others=shape.images("u"),
-            selected_others=shape.selected("u"),
-        )
+    mine = sql.SQL("{} AND {}").format(shape.images("t"), shape.selected("t"))
+    keys = shape.keys_from("t")
+    found = sql.SQL("SELECT {} FROM {} AND NOT ({}) AND ({}) IN (SELECT {} FROM {} AND {})").format(
+        *(keys, shape.images("t"), shape.selected("t"), shape.own_keys("t")),
+        *(shape.own_keys("u"), shape.images("u"), shape.selected("u")),
     )
+    if shape.one_each:
+        found = sql.SQL("SELECT DISTINCT * FROM ({}) AS x").format(found)
+    else:
+        found += sql.SQL(
+            " UNION SELECT {} FROM {} GROUP BY {} HAVING count(*) FILTER (WHERE t.rj_side = 'o') > 1 "
+            "OR count(*) FILTER (WHERE t.rj_side = 'n') > 1 OR min(t.rj_xid) <> max(t.rj_xid)"
+        ).format(keys, mine, shape.own_keys("t"))
+    made = conn.execute(sql.SQL("CREATE TEMP TABLE {} ON COMMIT DROP AS {}").format(shape.temp("key"), found))
     conn.execute(sql.SQL("ANALYZE {}").format(shape.temp("key")))
     return made.rowcount
 

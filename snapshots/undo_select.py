@@ -40,11 +40,19 @@ class Selection:
     """How many selected images each table has."""
     xids: Mapping[str, tuple[int, ...]]
     """The selected transactions that wrote to each table; empty from ``NAMED`` on."""
+    one_each: frozenset[str]
+    """Tables to which one selected transaction wrote, with at most one statement that left old images and one that
+    left new ones: the journal's numbers say so. No row can then have two of a kind."""
     problems: tuple[str, ...]
 
     def of(self, shape: Shape) -> Shape:
         """``shape`` knowing which of its images are selected."""
-        return replace(shape, low=self.lows[shape.name], xids=self.xids[shape.name])
+        return replace(
+            shape,
+            low=self.lows[shape.name],
+            xids=self.xids[shape.name],
+            one_each=shape.key_unique and shape.name in self.one_each,
+        )
 
 
 def require_journal(conn: psycopg.Connection[Any]) -> None:
@@ -202,6 +210,7 @@ def _describe(conn: psycopg.Connection[Any], spec: UndoSpec, twins: Mapping[str,
     lows: dict[str, int] = {}
     images: dict[str, int] = {}
     xids: dict[str, tuple[int, ...]] = {}
+    one_each: set[str] = set()
     missing = set(listed)
     problems: list[str] = []
     limited = spec.limited_to
@@ -213,7 +222,10 @@ def _describe(conn: psycopg.Connection[Any], spec: UndoSpec, twins: Mapping[str,
         rows = conn.execute(
             sql.SQL(
                 "SELECT t.rj_xid::text::bigint, bool_or(s.tagged), min(t.rj_at), min(t.rj_seq), count(*), t.rj_run, "
-                "t.rj_actor::text FROM {} AS t JOIN {} AS s ON s.xid = t.rj_xid GROUP BY t.rj_xid, t.rj_run, t.rj_actor"
+                "t.rj_actor::text, min(t.rj_seq) FILTER (WHERE t.rj_side = 'o'), "
+                "max(t.rj_seq) FILTER (WHERE t.rj_side = 'o'), min(t.rj_seq) FILTER (WHERE t.rj_side = 'n'), "
+                "max(t.rj_seq) FILTER (WHERE t.rj_side = 'n') FROM {} AS t "
+                "JOIN {} AS s ON s.xid = t.rj_xid GROUP BY t.rj_xid, t.rj_run, t.rj_actor"
             ).format(twin, SELECTED)
         ).fetchall()
         numbers = {row[0] for row in rows}
@@ -225,6 +237,8 @@ def _describe(conn: psycopg.Connection[Any], spec: UndoSpec, twins: Mapping[str,
         first = min(first or earliest, earliest)
         lows[name] = min(row[3] for row in rows)
         xids[name] = tuple(sorted(numbers)) if len(numbers) < NAMED else ()
+        if len(rows) == 1 and rows[0][7] == rows[0][8] and rows[0][9] == rows[0][10]:
+            one_each.add(name)
         images[name] = sum(row[4] for row in rows)
         problems.extend(_mixed(spec, name, rows))
     if missing:
@@ -241,6 +255,7 @@ def _describe(conn: psycopg.Connection[Any], spec: UndoSpec, twins: Mapping[str,
         lows=lows,
         images=images,
         xids=xids,
+        one_each=frozenset(one_each),
         problems=tuple(dict.fromkeys(problems)),
     )
 
@@ -265,7 +280,7 @@ def _mixed(spec: UndoSpec, name: str, rows: Sequence[tuple[Any, ...]]) -> list[s
     tags = {(run.actor, run.run) for run in spec.runs}
     others = sorted(
         {(row[6], row[5]) for row in rows if row[1] and row[5] is not None}
-        - {(actor, run) for _, _, _, _, _, run, actor in rows if (actor, run) in tags or ("", run) in tags}
+        - {(actor, run) for _, _, _, _, _, run, actor, *_ in rows if (actor, run) in tags or ("", run) in tags}
     )
     return [
         f"run {run} of {actor} shares a transaction on {name} with a selected run: select it too, or undo neither"

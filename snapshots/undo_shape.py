@@ -81,6 +81,8 @@ class Shape:
     watched: tuple[str, ...] = ()
     """Columns of relations and unique values: ``rj_fin`` keeps their live values too, as ``rj_w<n>``."""
     key_indexed: bool = True
+    key_unique: bool = True
+    """Whether the database itself keeps the key unique, after every statement."""
     partitioned: bool = False
     meddled: bool = False
     """Whether triggers or rules of the app stay active while the undo writes."""
@@ -92,6 +94,8 @@ class Shape:
     """The first selected image: nothing before it matters."""
     xids: tuple[int, ...] = ()
     """The selected transactions that wrote to it, where they are few; empty: too many to name."""
+    one_each: bool = False
+    """No row has more than one selected old and one selected new image: one statement wrote them all."""
     near: bool = False
     """Whether the selection is small beside the table, so that its rows are looked up one by one."""
 

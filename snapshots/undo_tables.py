@@ -35,6 +35,8 @@ def fix_output(conn: psycopg.Connection[Any]) -> None:
         "bytea_output": "hex",
         "extra_float_digits": "1",
         "jit": "off",
+        # Handing wide rows from process to process costs more than reading them.
+        "max_parallel_workers_per_gather": "0",
         "default_statistics_target": "10",
         "work_mem": WORK_MEM,
     }
@@ -61,6 +63,13 @@ SELECT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = %(oid)s),
   (SELECT CASE WHEN bool_and(c.reltuples >= 0) THEN sum(c.reltuples / greatest(c.relpages, 1)
      * pg_relation_size(c.oid) / current_setting('block_size')::int) END
    FROM leaf JOIN pg_class c ON c.oid = leaf.relid AND c.relkind = 'r')
+"""
+_UNIQUE_KEY = """
+SELECT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = %s AND i.indisunique AND i.indimmediate AND i.indisvalid
+    AND i.indpred IS NULL AND i.indexprs IS NULL
+    AND (SELECT array_agg(a.attname::text) FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS k(num, pos)
+         JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num WHERE k.pos <= i.indnkeyatts)
+      <@ %s::text[])
 """
 _INDEXED = """
 SELECT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL
@@ -143,7 +152,9 @@ def _shape(
         watched.update(relation.to if relation.parent == spec.name else ())
     state = conn.execute(_STATE, {"oid": oid, "suppress": list(spec.suppress)}).fetchone()
     partitioned, meddled, estimate = state or (False, True, 0)
+    unique_key = conn.execute(_UNIQUE_KEY, (oid, list(spec.key))).fetchone()
     return Shape(
+        key_unique=bool(unique_key and unique_key[0]),
         index=index,
         spec=spec,
         relation=qualified(spec.name),
