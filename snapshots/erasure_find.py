@@ -56,6 +56,8 @@ class Found:
     scopes: tuple[Scope, ...]
     pieces: tuple[Piece, ...] = field(repr=False)
     beat: Callable[[], None] = field(repr=False)
+    named: dict[str, Value] = field(default_factory=dict, repr=False)
+    """Table -> the person as its subject column would hold them."""
     erased: dict[str, dict[tuple[str, ...], set[Value]]] = field(default_factory=dict, repr=False)
     """Table -> columns -> values: conditions for rows that go."""
     targets: dict[tuple[str, tuple[str, ...]], set[Value]] = field(default_factory=dict, repr=False)
@@ -175,9 +177,13 @@ class _Search:
         self.seen: dict[str, tuple[Condition, ...]] = {}
 
     def run(self) -> None:
+        for scope in self.found.scopes:
+            if scope.subject:
+                value = erasure_scope.subject_value(self.conn, scope, self.found.who.value)
+                self.found.named |= {} if value is None else {scope.name: value}
         chosen = tuple(s for s in self.found.scopes if s.name not in self.found.who.keep)
         for scope in chosen:
-            if scope.subject and (text := erasure_scope.subject_value(scope, self.found.who.value)) is not None:
+            if scope.subject and (text := self.found.named.get(scope.name)):
                 self.found.add(scope.name, (scope.subject,), [text])
         growing = True
         while growing:
@@ -257,7 +263,7 @@ class _Search:
 
         if scope.subject is None:
             return
-        text = erasure_scope.subject_value(scope, self.found.who.value)
+        text = self.found.named.get(scope.name)
         named = [Condition(columns=(scope.subject,), values=frozenset([text] if text else []))]
         self.found.live[scope.name] = erasure_scope.live_rows(self.conn, scope, named).num_rows
         if scope.key and (keys := self.found.erased.get(scope.name, {}).get(scope.key)):

@@ -222,7 +222,7 @@ class _Count:
 
     def _keep(self, scope: Scope) -> None:
         subject = []
-        if scope.subject and (text := erasure_scope.subject_value(scope, self.found.who.value)):
+        if scope.subject and (text := self.found.named.get(scope.name)):
             subject.append(Condition(columns=(scope.subject,), values=frozenset([text])))
         needed = [
             Condition(columns=k.columns, values=frozenset(self.found.targets.get((k.parent, k.to), ())))

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from psycopg import Connection, sql
+from psycopg import Connection, errors, sql
 
 from . import database, journal_shape
 from .errors import Refused
@@ -109,20 +109,23 @@ def scopes(
     return tuple(made)
 
 
-def subject_value(scope: Scope, value: str) -> Value | None:
-    """The person as the table's subject column prints them; ``None`` when the column cannot hold the value."""
-    import pyarrow as pa
-
+def subject_value(conn: Connection[Any], scope: Scope, value: str) -> Value | None:
+    """The person as the table's subject column would hold them; ``None`` when it cannot hold the value. Raises
+    :class:`Refused` for a column whose type has no equality. The value is in no error."""
     from . import chunks, erasure_rules
 
-    assert scope.subject is not None  # noqa: S101 - asked only of tables with a subject
     column = next(c for c in scope.columns if c.name == scope.subject)
-    text = value.lower() if column.type == "uuid" else value
-    field = chunks.schema([column]).field(0)
+    query = sql.SQL("SELECT {} FROM (SELECT %s::text::{} AS {name}) t WHERE t.{name} = t.{name}").format(
+        chunks.select_list([column], "t"), sql.SQL(_plain_type(column.type)), name=sql.Identifier(column.name)
+    )
     try:
-        made = pa.table({scope.subject: pa.array([text]).cast(field.type)})
-    except pa.ArrowInvalid:
+        with conn.transaction():
+            rows = conn.execute(query, (value,)).fetchall()
+    except errors.DataError:
         return None
+    except errors.UndefinedFunction:
+        raise Refused(f"{scope.name}.{column.name} of type {column.type} cannot be compared: name another") from None
+    made = chunks.from_rows(rows, [column])
     return (erasure_rules.texts(made, (column.name,), (column.type,)).to_pylist()[0],)
 
 

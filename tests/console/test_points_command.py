@@ -84,6 +84,10 @@ def test_ranking_asks_for_a_start_and_names_the_best_choice(
     assert best["actors"][0]["actor"] == "installer"
     assert desk.run("points", "--rank", "--incident-start", "2020-01-01") == exits.NOTHING
     assert "taken after the incident began" in capsys.readouterr().out
+    desk.tell(console_desk.OPENED, console_desk.DIAGNOSED)
+    assert desk.run("points", "--rank", "--incident", "INC-1") == exits.NOTHING
+    assert "holds the first bad transaction" in capsys.readouterr().out
+    assert desk.run("points", "--rank", "--incident", "INC-2") == exits.NOTHING
 
 
 def test_somebody_is_erased_and_named_nowhere(
@@ -95,6 +99,10 @@ def test_somebody_is_erased_and_named_nowhere(
 
     assert desk.run("erase") == exits.USAGE
     assert desk.run("erase", "--subject", EMAIL, "--json") == exits.USAGE
+    assert desk.run("erase", "--subject", EMAIL, "--table", "shop.orders") == exits.USAGE
+    assert desk.run("erase", "--subject", "nobody", "--table", "shop.orders", "--where", "no") == exits.REFUSED
+    assert desk.run("erase", "--subject", "nobody", "--table", "shop.orders", "--where", "note") == exits.NOTHING
+    assert "nobody" not in "".join(capsys.readouterr())
     assert asked("--yes") == exits.REFUSED
     assert "still has 1 live row of" in capsys.readouterr().out
     with psycopg.connect(app_db.installer) as conn:

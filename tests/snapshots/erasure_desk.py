@@ -47,11 +47,13 @@ DELETE = (
 )
 
 
-def build(app: Any) -> None:
+def build(app: Any, *, journal: bool = True) -> None:
     with psycopg.connect(app.installer) as conn:
         conn.execute(SCHEMA)
     with psycopg.connect(app.superuser) as conn:
         conn.execute(roles.sql(database=app.name, tables=[t.name for t in TABLES]).encode())
+    if not journal:
+        return
     with database.connect(app.installer, purpose="test") as conn:
         journal_install.install(conn, TABLES, capturer="capturer", recoverer="recoverer")
 

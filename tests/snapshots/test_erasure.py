@@ -246,6 +246,33 @@ def test_a_row_made_anonymous_takes_its_place_in_the_past(app_db: Any, tmp_path:
             assert (people.added, people.deleted) == (0, 0)
 
 
+def test_without_a_journal_and_by_a_number(app_db: Any, tmp_path: Path) -> None:
+    desk.build(app_db, journal=False)
+    store = desk.store_at(tmp_path / "store", tmp_path)
+    desk.take(app_db, store)
+    desk.write(app_db, *desk.DELETE)
+    for value, columns in (("seventy", {"shop.people": "id"}), ("7", {"shop.people": "id", "shop.mails": "at"})):
+        who = desk.Who(value=value, subjects=columns, keep=frozenset({"shop.orders", "shop.lines"}))
+        assert not any(t.table == "shop.mails" for t in desk.plan(app_db, store, who).tables)
+    done = desk.erase(app_db, store, desk.Who(value="77", subjects={"shop.people": "id"}))
+    assert (done.images, len(done.points)) == ({}, 1)
+    [point] = points.listing(store, "desk").points
+    assert {t.name: t.rows for t in point.tables} == {
+        "shop.people": 40, "shop.orders": 100, "shop.lines": 100, "shop.tickets": 2, "shop.mails": 2,
+    }  # fmt: skip
+    with pytest.raises(Refused, match="no table says"):
+        desk.plan(app_db, store, desk.Who(value="77", subjects={}))
+    with pytest.raises(Refused, match="no stored column mail"):
+        desk.plan(app_db, store, desk.Who(value="77", subjects={"shop.people": "mail"}))
+
+
+def test_a_kept_table_cannot_lose_what_its_rows_need(app_db: Any, tmp_path: Path, store: Store) -> None:
+    before = desk.everything(app_db, tmp_path)
+    with pytest.raises(Refused, match=r"rows of shop\.orders cannot be kept without those of shop\.people"):
+        desk.erase(app_db, store, desk.person(keep=frozenset({"shop.orders"})))
+    assert desk.everything(app_db, tmp_path) == before
+
+
 def test_a_held_point_stops_it(app_db: Any, tmp_path: Path, store: Store) -> None:
     held = points.listing(store, "desk").points[1]
     retention.hold(store, "desk", held.id, reason="case 12", by="law", now=held.taken_at)
