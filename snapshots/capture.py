@@ -157,12 +157,14 @@ def _changed(
     """Tables whose changes since ``base`` can be told."""
     then = {t.name: t for t in base.tables}
     leaning = [t for t in here if t.spec.name in then and increments.leans(t, then[t.spec.name])]
-    whole = increments.journaled(work.conn, leaning, base.position) if method in ("auto", "journal") else frozenset()
+    whole = increments.journaled(work.conn, leaning, base.position) if method in ("auto", "journal") else {}
     made: dict[str, TableManifest] = {}
     for table in leaning:
         name = table.spec.name
-        found = increments.by_journal(work, table, then[name], base.position) if name in whole else None
-        if found is None and method in ("auto", "scan") and name not in whole:
+        found = None
+        if name in whole:
+            found = increments.by_journal(work, table, then[name], base.position, whole[name])
+        elif method in ("auto", "scan"):
             found = increments.by_scan(work, table, then[name], base.position)
         if found is not None:
             made[name] = found

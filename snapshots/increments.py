@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import Connection, sql
 
-from . import chunks, journal, keysets, pieces, position, reading, shape, touched
+from . import chunks, journal, journal_shape, keysets, pieces, position, reading, shape, touched
 from .errors import Refused
 from .model import Chunk, ColumnInfo, Position, TableManifest, TableSpec
 from .pieces import Work
@@ -61,35 +61,52 @@ def leans(table: Now, base: TableManifest) -> bool:
     return [(c.name, c.type, c.generated) for c in table.columns] == then and table.key == base.key
 
 
-def journaled(conn: Connection[Any], here: Sequence[Now], since: Position) -> frozenset[str]:
-    """The tables whose journal has no gap since ``since``."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What the journal holds of one table since a position: ``images`` rows in its twin, and by how many rows the table
+    grew."""
+
+    twin: sql.Identifier
+    images: int
+    net: int
+
+
+def journaled(conn: Connection[Any], here: Sequence[Now], since: Position) -> dict[str, Seen]:
+    """The tables whose journal has no gap since ``since``, and whose columns are as they were. Few queries for all."""
     names = [t.spec.name for t in here if t.key]
     try:
-        holes = {gap.table for gap in journal.gaps(conn, since=since, tables=names)} if names else set()
+        holes = {gap.table for gap in journal.gaps(conn, since=since, tables=names)} if names else {"*"}
     except Refused:  # another server: its transaction numbers mean nothing here
-        return frozenset()
-    return frozenset() if "*" in holes else frozenset(names) - holes
-
-
-def by_journal(work: Work, table: Now, base: TableManifest, since: Position) -> TableManifest | None:
-    """The table from its journal, which must have no gap since ``since`` (the position of ``base``)."""
-    conn = work.conn
-    if not set(table.leaves) <= set(base.leaves) or touched.reshaped(conn, base.name, since):
-        return None
-    twin = touched.twin(conn, base.name)
-    row = conn.execute(
+        holes = {"*"}
+    moved = touched.altered(conn, [oid for t in here for oid in t.leaves], since) if "*" not in holes else frozenset()
+    whole = [t.spec.name for t in here if t.key and not holes & {"*", t.spec.name} and moved.isdisjoint(t.leaves)]
+    if not whole:
+        return {}
+    known = journal_shape.stored(conn)
+    twins = {name: sql.Identifier("reinstate", known[name].twin) for name in whole}
+    counts = sql.SQL(" UNION ALL ").join(
         sql.SQL(
-            "SELECT count(*), coalesce(sum(CASE rj_side WHEN 'n' THEN 1 ELSE -1 END), 0)::bigint FROM {} WHERE {}"
-        ).format(twin, position.after(since))
-    ).fetchone()
-    images, net = (int(row[0]), int(row[1])) if row else (0, 0)
-    if not images:
-        return _unchanged(table, base, "journal")
-    rows = base.rows + net
-    if not reading.comparable(table.columns, table.key) or not _worth(base, images // 2, rows):
+            "SELECT {}::text, count(*), coalesce(sum(CASE rj_side WHEN 'n' THEN 1 ELSE -1 END), 0)::bigint"
+            " FROM {} WHERE {}"
+        ).format(sql.Literal(name), twin, position.after(since))
+        for name, twin in twins.items()
+    )
+    return {n: Seen(twin=twins[n], images=images, net=net) for n, images, net in conn.execute(counts).fetchall()}
+
+
+def by_journal(work: Work, table: Now, base: TableManifest, since: Position, seen: Seen) -> TableManifest | None:
+    """The table from its journal; ``seen`` comes from :func:`journaled` for ``since``, the position of ``base``."""
+    if not set(table.leaves) <= set(base.leaves):
         return None
-    touched.keep(conn, touched.keys_after(table.spec, twin, since), CHANGED)
-    return _with(work.store, base, table, _joined(conn, table), rows=rows, method="journal")
+    if not seen.images:
+        return _unchanged(table, base, "journal")
+    rows = base.rows + seen.net
+    if not reading.comparable(table.columns, table.key) or not _worth(base, seen.images // 2, rows):
+        return None
+    changed = touched.keep(work.conn, touched.keys_after(table.spec, seen.twin, since), CHANGED)
+    if not _worth(base, changed, rows):
+        return None
+    return _with(work.store, base, table, _joined(work.conn, table), rows=rows, method="journal")
 
 
 def by_scan(work: Work, table: Now, base: TableManifest, since: Position) -> TableManifest | None:

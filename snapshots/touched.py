@@ -113,13 +113,18 @@ def require_comparable(conn: Connection[Any], manifest: TableManifest, since: Po
 def reshaped(conn: Connection[Any], table: str, since: Position) -> bool:
     """Whether a column of the table or of one of its leaves was altered after ``since`` (or may have been): its values
     can then differ although no row was written, as with a column that was dropped and added again."""
-    oids = [leaf.oid for leaf in shape.leaves(conn, table)]
-    row = conn.execute(
-        "SELECT EXISTS (SELECT FROM pg_attribute a WHERE (a.attrelid = ANY (%s::oid[]) OR a.attrelid = %s::regclass)"
-        " AND a.attnum > 0 AND age(a.xmin) <= age((pg_snapshot_xmin(%s::pg_snapshot))::xid))",
-        (oids, database.qualified(table).as_string(conn), since.snapshot),
-    ).fetchone()
-    return bool(row and row[0])
+    row = conn.execute("SELECT %s::regclass::oid", (database.qualified(table).as_string(conn),)).fetchone()
+    return bool(altered(conn, [*(leaf.oid for leaf in shape.leaves(conn, table)), *(row or ())], since))
+
+
+def altered(conn: Connection[Any], relations: Sequence[int], since: Position) -> frozenset[int]:
+    """Those of the ``relations`` (object ids) that have a column that was altered after ``since``, or may have been."""
+    rows = conn.execute(
+        "SELECT DISTINCT a.attrelid FROM pg_attribute a WHERE a.attrelid = ANY (%s::oid[]) AND a.attnum > 0"
+        " AND age(a.xmin) <= age((pg_snapshot_xmin(%s::pg_snapshot))::xid)",
+        (list(relations), since.snapshot),
+    ).fetchall()
+    return frozenset(int(oid) for (oid,) in rows)
 
 
 def gone(
