@@ -83,7 +83,6 @@ class Shape:
     key_indexed: bool = True
     key_unique: bool = True
     """Whether the database itself keeps the key unique, after every statement."""
-    partitioned: bool = False
     meddled: bool = False
     """Whether triggers or rules of the app stay active while the undo writes."""
     table_rows: int = 0

@@ -55,8 +55,7 @@ WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
 """
 _STATE = """
 WITH leaf AS (SELECT %(oid)s::oid AS relid UNION SELECT relid::oid FROM pg_partition_tree(%(oid)s::oid::regclass))
-SELECT EXISTS (SELECT FROM pg_partitioned_table WHERE partrelid = %(oid)s),
-  EXISTS (SELECT FROM leaf JOIN pg_trigger t ON t.tgrelid = leaf.relid JOIN pg_proc p ON p.oid = t.tgfoid
+SELECT EXISTS (SELECT FROM leaf JOIN pg_trigger t ON t.tgrelid = leaf.relid JOIN pg_proc p ON p.oid = t.tgfoid
     JOIN pg_namespace n ON n.oid = p.pronamespace WHERE NOT t.tgisinternal AND t.tgenabled <> 'D'
       AND n.nspname <> 'reinstate' AND t.tgname <> ALL (%(suppress)s::text[]))
   OR EXISTS (SELECT FROM leaf JOIN pg_class c ON c.oid = leaf.relid WHERE c.relhasrules),
@@ -151,7 +150,7 @@ def _shape(
         watched.update(relation.columns if relation.child == spec.name else ())
         watched.update(relation.to if relation.parent == spec.name else ())
     state = conn.execute(_STATE, {"oid": oid, "suppress": list(spec.suppress)}).fetchone()
-    partitioned, meddled, estimate = state or (False, True, 0)
+    meddled, estimate = state or (True, 0)
     unique_key = conn.execute(_UNIQUE_KEY, (oid, list(spec.key))).fetchone()
     return Shape(
         key_unique=bool(unique_key and unique_key[0]),
@@ -164,7 +163,6 @@ def _shape(
         missing=tuple(sorted(missing)),
         watched=tuple(sorted(watched & names)),
         key_indexed=_lookups(conn, spec.name, spec.key) > 0,
-        partitioned=partitioned,
         meddled=meddled,
         table_rows=_rows(conn, spec.name, estimate),
     )

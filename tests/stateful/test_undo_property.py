@@ -1,6 +1,7 @@
 """Random interleavings of actors, a random selection undone: the rows are what a plain-Python fold of the rule says.
 
-Also: once everything entangled is selected too, no created row is left that someone edited.
+Also: once everything entangled is selected too, no created row is left that someone edited; and undoing the undo gives
+what was before it, with whatever others did in between, byte for byte, however often.
 
 The model never reads the journal. It sees what each transaction itself saw of its rows before and after, and walks
 the changes of a key one by one, where the product computes in sets.
@@ -358,3 +359,58 @@ def test_undo_equals_the_model(zoo: Zoo, script: Any, later: Any, chosen: list[b
         undo.apply(zoo.connections["recoverer"], again, step="2", expected=left.counts, **call)
         assert _differences(zoo.read("recoverer"), settled) == []
         zoo.connections["recoverer"].rollback()
+
+
+def _recovered(*recoveries: str) -> UndoSpec:
+    return UndoSpec(
+        tables=(PARENTS, ROWS),
+        runs=tuple(RunRef(actor="recoverer", run=recovery) for recovery in recoveries),
+        policy=Policy.NON_CONFLICTING_ONLY,
+        max_deleted_share=1.0,
+    )
+
+
+def _written(zoo: Zoo, tx: int, spec: UndoSpec, recovery: str) -> State:
+    """Undo, tell the model as transaction ``tx``; returns the rows."""
+    role = "recoverer"
+    before = zoo.read(role)
+    zoo.connections[role].rollback()
+    planned = undo.preview(zoo.connections["capturer"], spec)
+    assert planned.problems == ()
+    done = undo.apply(
+        zoo.connections[role], spec, recovery_id=recovery, step="1", plan_hash="h", expected=planned.counts
+    )
+    after = zoo.read(role)
+    zoo.connections[role].rollback()
+    zoo.xids[tx] = done.xid
+    for key in {*before, *after}:
+        if before.get(key) != after.get(key):
+            zoo.history.setdefault(key, []).append(Change(tx=tx, before=before.get(key), after=after.get(key)))
+    return after
+
+
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    phases=(Phase.explicit, Phase.generate),
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
+)
+@given(script=scripts(), between=scripts(), chosen=st.lists(st.booleans(), min_size=18, max_size=18))
+def test_an_undo_of_an_undo_equals_the_model(zoo: Zoo, script: Any, between: Any, chosen: list[bool]) -> None:
+    zoo.reset()
+    count = play(zoo, script)
+    wrote = sorted({n for n in range(count) if chosen[n]} & {c.tx for cs in zoo.history.values() for c in cs})
+    live = zoo.read("capturer")
+    zoo.connections["capturer"].rollback()
+    first = replace(_recovered(), runs=tuple(RunRef(actor="?", run=None, xids=(zoo.xids[n],)) for n in wrote))
+    undone = _written(zoo, count, first, "R0")
+    assert _differences(_written(zoo, count + 1, _recovered("R0"), "R1"), live) == []
+    assert _differences(_written(zoo, count + 2, _recovered("R1"), "R2"), undone) == []
+
+    last = play(zoo, between, first=count + 3)
+    now = zoo.read("capturer")
+    zoo.connections["capturer"].rollback()
+    expected = model(zoo.history, now, {count + 2})
+    assert _differences(_written(zoo, last, _recovered("R2"), "R3"), expected) == []
