@@ -1,6 +1,7 @@
 """The change journal: who changed which row, when, from what to what. Reading it, and the tick that keeps it honest.
 
-Installing and removing are in :mod:`snapshots.journal_install`, pruning in :mod:`snapshots.journal_prune`.
+Installing is in :mod:`snapshots.journal_install`, pruning in :mod:`snapshots.journal_prune`, removing in
+:mod:`snapshots.journal_remove`, the audit in :mod:`snapshots.journal_audit`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from psycopg import Connection, sql
 
 from snapshots import position as positions
 from snapshots.errors import Incomplete, Refused
-from snapshots.journal_install import install, remove
+from snapshots.journal_install import install
 from snapshots.journal_prune import prune
+from snapshots.journal_remove import remove
 from snapshots.journal_shape import Stored, exists, stored
 from snapshots.model import Gap, JournalTx, Position
 

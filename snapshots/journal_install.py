@@ -1,4 +1,4 @@
-"""Putting the journal on tables, following their changes, and taking it off again.
+"""Putting the journal on tables, and following their changes.
 
 Everything here runs as the installer and commits by itself: one table per transaction, with a short ``lock_timeout``
 and backoff, so that the app waits at most that long for us. Running it again changes nothing unless a table changed.
@@ -13,19 +13,16 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-import psycopg
 from psycopg import Connection, sql
-from psycopg.pq import TransactionStatus
 
 from snapshots import journal_ddl as ddl
 from snapshots.errors import Refused
+from snapshots.journal_change import patiently, require_idle, run
 from snapshots.journal_shape import Stored, castable, exists, shape_of, stored
 from snapshots.model import TableSpec
 
 LONG_TRANSACTION_S = 5.0
 """A transaction open for longer on a table would make us, and then everyone behind us, wait: refused."""
-LOCK_TIMEOUT_MS = 300
-ATTEMPTS = 8
 
 _FILES = ("journal.sql", "pieces.sql", "fence.sql")
 _TABLES = ("setting", "journal_table", "piece", "gap", "tick", "applied", "fenced", "trigger_off")
@@ -99,7 +96,7 @@ def install(
     too busy to lock. Tables done before the refusal stay journaled; running it again continues.
     """
     options = Options(capturer=capturer, recoverer=recoverer, size_cap_mb=size_cap_mb, truncate_limit=truncate_limit)
-    _require_idle(conn)
+    require_idle(conn)
     try:
         _require_roles(conn, (capturer, recoverer))
         fixed = _fixed(conn, options)
@@ -112,58 +109,19 @@ def install(
     done: list[str] = []
 
     def fix() -> list[str]:
-        return _run(conn, _fixed(conn, options))
+        return run(conn, _fixed(conn, options))
 
-    done += _patiently(conn, "schema reinstate", fix, sleep)
+    done += patiently(conn, "schema reinstate", fix, sleep)
     for table, _ in per_table:
 
         def put(table: TableSpec = table) -> list[str]:
             statements = _statements(conn, table, options)
             if statements:
                 _require_short(conn, shape_of(conn, table.name).relations, table.name, long_transaction_s)
-            return _run(conn, statements)
+            return run(conn, statements)
 
-        done += _patiently(conn, f"table {table.name}", put, sleep)
+        done += patiently(conn, f"table {table.name}", put, sleep)
     return done
-
-
-def _run(conn: Connection[Any], statements: Sequence[str | sql.Composable]) -> list[str]:
-    texts = [s if isinstance(s, str) else s.as_string(conn) for s in statements]
-    for text in texts:
-        conn.execute(text.encode())
-    return texts
-
-
-def _patiently(
-    conn: Connection[Any], what: str, work: Callable[[], list[str]], sleep: Callable[[float], None]
-) -> list[str]:
-    """Run ``work`` in a transaction of its own with a short lock timeout, again with growing pauses."""
-    for attempt in range(ATTEMPTS):
-        try:
-            conn.execute(sql.SQL("SET LOCAL lock_timeout = {}").format(sql.Literal(f"{LOCK_TIMEOUT_MS}ms")))
-            # Two installs, or a prune that copies a twin while its columns change, would spoil each other.
-            conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('reinstate.change', 0))")
-            done = work()
-            conn.commit()
-        except (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected):
-            conn.rollback()
-            if attempt + 1 < ATTEMPTS:
-                sleep(0.1 * 2**attempt)
-        except psycopg.errors.InsufficientPrivilege as error:
-            conn.rollback()
-            cause = str(error).splitlines()[0]
-            raise Refused(f"{what}: {cause}: run the SQL of the roles command as administrator") from None
-        except BaseException:
-            conn.rollback()
-            raise
-        else:
-            return done
-    raise Refused(f"{what} is too busy: no lock within {LOCK_TIMEOUT_MS} ms in {ATTEMPTS} attempts: try again later")
-
-
-def _require_idle(conn: Connection[Any]) -> None:
-    if conn.info.transaction_status != TransactionStatus.IDLE:
-        raise Refused("the connection has a transaction open: commit it first, the journal uses its own")
 
 
 def _require_roles(conn: Connection[Any], roles: Sequence[str]) -> None:
@@ -344,52 +302,3 @@ def _follow(conn: Connection[Any], known: Stored, shape: ddl.Shape, twin: str) -
     allowed = castable(conn, sorted({p for p in pairs if p[0] != p[1]}))
     follow = ddl.follow_twin(known.columns, shape.columns, twin, allowed, by_name=known.relid != shape.relid)
     return None if follow is None else [*older, *follow]
-
-
-def remove(conn: Connection[Any], *, sleep: Callable[[float], None] = time.sleep) -> list[str]:
-    """Take the journal off every table and drop schema ``reinstate`` with all history (role: installer).
-    Returns what was removed. Raises :class:`Refused` while a role is fenced: nobody could give its grants back."""
-    _require_idle(conn)
-    try:
-        if not conn.execute("SELECT 1 FROM pg_namespace WHERE nspname = 'reinstate'").fetchone():
-            return []
-        if exists(conn):
-            fenced = conn.execute("SELECT role::text FROM reinstate.fenced WHERE restored_at IS NULL").fetchone()
-            if fenced:
-                raise Refused(f"role {fenced[0]} is still fenced: lower the fence first")
-        relations = conn.execute(
-            """SELECT n.nspname, c.relname, array_agg(t.tgname::text ORDER BY t.tgname) FROM pg_trigger t
-               JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-               JOIN pg_proc p ON p.oid = t.tgfoid
-               WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'reinstate')
-                 AND NOT t.tgisinternal GROUP BY 1, 2 ORDER BY 1, 2"""
-        ).fetchall()
-        objects = [
-            r[0]
-            for r in conn.execute(
-                """SELECT CASE c.relkind WHEN 'S' THEN 'sequence ' ELSE 'table ' END || 'reinstate.' || c.relname
-                   FROM pg_class c WHERE c.relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'reinstate')
-                     AND c.relkind IN ('r', 'S')
-                   UNION ALL SELECT 'function reinstate.' || p.proname FROM pg_proc p
-                   WHERE p.pronamespace = (SELECT oid FROM pg_namespace WHERE nspname = 'reinstate') ORDER BY 1"""
-            ).fetchall()
-        ]
-    finally:
-        conn.rollback()
-    removed: list[str] = []
-    for schema, name, names in relations:
-        drops = [
-            sql.SQL("DROP TRIGGER {} ON {}").format(sql.Identifier(t), sql.Identifier(schema, name)) for t in names
-        ]
-
-        def off(drops: Sequence[sql.Composable] = drops) -> list[str]:
-            return _run(conn, drops)
-
-        _patiently(conn, f"table {schema}.{name}", off, sleep)
-        removed += [f"trigger {t} on {schema}.{name}" for t in names]
-
-    def drop() -> list[str]:
-        return _run(conn, [sql.SQL("DROP SCHEMA reinstate CASCADE")])
-
-    _patiently(conn, "schema reinstate", drop, sleep)
-    return [*removed, *objects, "schema reinstate"]
