@@ -77,13 +77,12 @@ def written_since(
 
 
 def recent(xid: sql.Composable, snapshot: str) -> sql.Composed:
-    """SQL condition: the 32-bit transaction number ``xid`` lies in the half of the circle that begins with the oldest
-    transaction that was open at ``snapshot``. In plain arithmetic: ``age()`` keeps the planner from reading in
-    parallel."""
-    return sql.SQL(
-        "(({xid}::text::bigint - (pg_snapshot_xmin({snapshot}::pg_snapshot)::xid)::text::bigint) & 4294967295)"
-        " < 2147483648"
-    ).format(xid=xid, snapshot=sql.Literal(snapshot))
+    """SQL condition: the 32-bit transaction number ``xid`` is not older than the oldest transaction that was open at
+    ``snapshot``, which began less than 2^31 transactions ago. Numbers from before the last wrap may count as recent.
+
+    By ``age``, although it keeps the planner from reading in parallel: one process is faster with it than two are with
+    numbers made from the text of ``xid``."""
+    return sql.SQL("age({}) <= age(pg_snapshot_xmin({}::pg_snapshot)::xid)").format(xid, sql.Literal(snapshot))
 
 
 def require_comparable(conn: Connection[Any], manifest: TableManifest, since: Position) -> None:
