@@ -1,5 +1,5 @@
 -- Pieces: a twin's rows lie in tables that inherit from it, one after the other in time. Capture functions name the
--- piece they write to, so that a write pays for no routing, no constraint and no index; a closed piece gets its index,
+-- piece they write to, so that a write pays for no routing, no constraint and no index; a closed piece gets its indexes,
 -- and forgetting drops whole pieces. Changing the piece replaces the functions: nobody waits for a lock.
 DROP FUNCTION IF EXISTS reinstate.prune_copy(text, xid8);
 DROP FUNCTION IF EXISTS reinstate.prune_swap(text, xid8, timestamptz, text);
@@ -72,7 +72,7 @@ BEGIN
     RETURN v_piece;
 END $$;
 
--- What a tick leaves to do: begin new pieces, give the closed ones their index, record history that is gone. What is
+-- What a tick leaves to do: begin new pieces, give the closed ones their indexes, record history that is gone. What is
 -- busy now is done at a later tick. Returns how many pieces were begun or sealed.
 CREATE OR REPLACE FUNCTION reinstate.tend() RETURNS int
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '50ms' AS $$
@@ -113,7 +113,10 @@ BEGIN
         EXIT WHEN v_left <= 0;
         v_left := v_left - v_row.bytes;
         BEGIN
+            -- By transaction, by run, and (rows lie in that order) by what came first.
             EXECUTE format('CREATE INDEX ON reinstate.%I (rj_xid)', v_row.name);
+            EXECUTE format('CREATE INDEX ON reinstate.%I (rj_run) WHERE rj_run IS NOT NULL', v_row.name);
+            EXECUTE format('CREATE INDEX ON reinstate.%I USING brin (rj_seq)', v_row.name);
             EXECUTE format('ANALYZE reinstate.%I', v_row.name);
             UPDATE reinstate.piece p SET sealed_at = clock_timestamp() WHERE p.name = v_row.name;
             v_done := v_done + 1;

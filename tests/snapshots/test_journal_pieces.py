@@ -63,11 +63,35 @@ def test_a_tick_begins_a_new_piece_when_one_is_large_and_seals_it_when_its_write
     journal.tick(desk.recoverer)
     assert pieces(desk) == [(1, True, True), (2, False, False)]
     index = "SELECT count(*) FROM pg_indexes WHERE schemaname = 'reinstate' AND tablename = 'j_public__orders$1'"
-    assert desk.one(index) == 1
+    assert desk.one(index) == 3
     assert [i[2] for i in desk.images() if i[2] < 10] == [1, 1, 2, 2, 3, 3]
     assert desk.gaps() == []
     assert desk.install(size_cap_mb=1) == []
     assert desk.status(NAME).tables[0].pieces == 2
+
+
+def test_old_pieces_cost_a_look_by_transaction_run_or_order_nothing(desk: Desk) -> None:
+    desk.write("SELECT set_config('reinstate.run', 'r1', false)")
+    for n in range(2, 6):
+        desk.write(MUCH.format(n * 1000))
+        journal.tick(desk.recoverer)
+    journal.tick(desk.recoverer)
+    desk.write("SELECT set_config('reinstate.run', 'r2', false)")
+    first = desk.one("SELECT max(rj_seq) FROM reinstate.j_public__orders")
+    desk.write("UPDATE orders SET qty = 0 WHERE id = 1")
+    with desk.app.transaction():
+        xid = int(desk.app.execute("SELECT pg_current_xact_id()::text").fetchone()[0])  # type: ignore[index]
+    for condition in (f"rj_xid >= '{xid}'::xid8", "rj_run = 'r2'", f"rj_seq > {first}"):
+        plan = desk.capturer.execute(
+            f"EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM reinstate.j_public__orders WHERE {condition}".encode()
+        ).fetchone()
+        desk.capturer.rollback()
+        assert plan is not None
+        sealed = [
+            p for p in plan[0][0]["Plan"]["Plans"] if p.get("Relation Name", "$5")[-2:] in ("$1", "$2", "$3", "$4")
+        ]
+        assert len(sealed) == 4
+        assert {p["Node Type"] for p in sealed} <= {"Index Scan", "Bitmap Heap Scan", "Index Only Scan"}, condition
 
 
 def test_nobody_waits_for_a_new_piece(desk: Desk) -> None:
