@@ -46,6 +46,17 @@ class Now:
     leaves: tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """What became of a table since ``base``; without a ``delta`` nothing did. It needs no connection any more."""
+
+    base: TableManifest
+    table: Now
+    rows: int
+    method: Method
+    delta: pa.Table | None = None
+
+
 def now(conn: Connection[Any], spec: TableSpec) -> Now:
     """Role: capturer, on the snapshot."""
     columns = shape.columns(conn, spec.name)
@@ -94,22 +105,22 @@ def journaled(conn: Connection[Any], here: Sequence[Now], since: Position) -> di
     return {n: Seen(twin=twins[n], images=images, net=net) for n, images, net in conn.execute(counts).fetchall()}
 
 
-def by_journal(work: Work, table: Now, base: TableManifest, since: Position, seen: Seen) -> TableManifest | None:
+def by_journal(work: Work, table: Now, base: TableManifest, since: Position, seen: Seen) -> Change | None:
     """The table from its journal; ``seen`` comes from :func:`journaled` for ``since``, the position of ``base``."""
     if not set(table.leaves) <= set(base.leaves):
         return None
     if not seen.images:
-        return _unchanged(table, base, "journal")
+        return Change(base=base, table=table, rows=base.rows, method="journal")
     rows = base.rows + seen.net
     if not reading.comparable(table.columns, table.key) or not _worth(base, seen.images // 2, rows):
         return None
     changed = touched.keep(work.conn, touched.keys_after(table.spec, seen.twin, since), CHANGED)
     if not _worth(base, changed, rows):
         return None
-    return _with(work.store, base, table, _joined(work.conn, table), rows=rows, method="journal")
+    return Change(base=base, table=table, rows=rows, method="journal", delta=_joined(work.conn, table))
 
 
-def by_scan(work: Work, table: Now, base: TableManifest, since: Position) -> TableManifest | None:
+def by_scan(work: Work, table: Now, base: TableManifest, since: Position) -> Change | None:
     """The table from the rows' own transaction numbers: changed rows by one scan, then by counting whether rows of the
     point are gone, and only if so which."""
     try:
@@ -123,17 +134,13 @@ def by_scan(work: Work, table: Now, base: TableManifest, since: Position) -> Tab
     counted = work.conn.execute(sql.SQL("SELECT count(*) FROM {}").format(shape.source(work.conn, base.name)))
     rows = int((counted.fetchone() or (0,))[0])
     if changed is not None and not changed.num_rows and rows == base.rows:
-        return _unchanged(table, base, "scan")
+        return Change(base=base, table=table, rows=base.rows, method="scan")
     if changed is None or not reading.comparable(table.columns, table.key) or not _worth(base, changed.num_rows, rows):
         return None
     gone = keysets.gone(work, base, changed, rows)
     if gone is None:
         return None
-    return _with(work.store, base, table, _delta(changed, gone, table), rows=rows, method="scan")
-
-
-def _unchanged(table: Now, base: TableManifest, method: Method) -> TableManifest:
-    return replace(base, columns=table.columns, leaves=table.leaves, method=method, fingerprint=())
+    return Change(base=base, table=table, rows=rows, method="scan", delta=_delta(changed, gone, table))
 
 
 def _worth(base: TableManifest, changed: int, rows: int) -> bool:
@@ -181,20 +188,18 @@ def _delta(changed: pa.Table, gone: pa.Table, table: Now) -> pa.Table:
     return pa.concat_tables([flagged(changed, False), flagged(gone, True)])
 
 
-def _with(
-    store: Store, base: TableManifest, table: Now, delta: pa.Table, *, rows: int, method: Method
-) -> TableManifest:
-    """The base with one delta more; with all of them merged into one when they are many."""
-    deltas: Sequence[Chunk] = base.deltas
-    if delta.num_rows:
-        deltas = (*deltas, pieces.keep(store, delta))
+def finished(store: Store, change: Change) -> TableManifest:
+    """The base with the change's delta in the store and over it; with all deltas merged into one when they are many."""
+    deltas: Sequence[Chunk] = change.base.deltas
+    if change.delta is not None and change.delta.num_rows:
+        deltas = (*deltas, pieces.keep(store, change.delta))
     made = replace(
-        base,
-        columns=table.columns,
-        rows=rows,
+        change.base,
+        columns=change.table.columns,
+        rows=change.rows,
         deltas=tuple(deltas),
-        leaves=table.leaves,
-        method=method,
+        leaves=change.table.leaves,
+        method=change.method,
         fingerprint=(),
     )
     if len(deltas) > MAX_DELTAS:

@@ -9,6 +9,7 @@ that stretch gives none: a segment never claims what it does not hold.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from psycopg import Connection, sql
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 MAX_BYTES = 32 * 1024 * 1024
+WRITERS = 4
 MERGE_BELOW = 8 * 1024 * 1024
 """Segments of fewer bytes than this are put together by :func:`compact`."""
 
@@ -41,16 +43,21 @@ def export(
     if not wanted:
         return ()
     holes = {gap.table for gap in journal.gaps(conn, since=since, tables=wanted)}
-    found: list[Segment] = []
-    for name in wanted:
-        if holes & {name, "*"}:
-            continue
-        for table in _images(conn, known[name].twin, since):
-            data = chunks.encode(table)
-            found.append(
-                Segment(table=name, sha256=store.put_chunk(data), rows=table.num_rows, bytes=len(data), since=since)
-            )
-    return tuple(found)
+    found: list[Future[Segment]] = []
+    with ThreadPoolExecutor(WRITERS) as writers:
+        for name in wanted:
+            if holes & {name, "*"}:
+                continue
+            for table in _images(conn, known[name].twin, since):
+                found.append(writers.submit(_kept, store, name, table, since))
+                if len(found) > WRITERS:
+                    found[-WRITERS].result()  # no more of them in memory than that
+    return tuple(written.result() for written in found)
+
+
+def _kept(store: Store, name: str, table: pa.Table, since: Position) -> Segment:
+    data = chunks.encode(table)
+    return Segment(table=name, sha256=store.put_chunk(data), rows=table.num_rows, bytes=len(data), since=since)
 
 
 def rows(store: Store, segment: Segment) -> pa.Table:
@@ -108,9 +115,7 @@ def _joined(store: Store, table: str, held: Sequence[tuple[Segment, pa.Table]]) 
     if len(held) < 2:
         return [segment for segment, _ in held]
     whole = pa.concat_tables([images for _, images in held]).sort_by("rj_seq")
-    data = chunks.encode(whole)
-    since = held[0][0].since
-    return [Segment(table=table, sha256=store.put_chunk(data), rows=whole.num_rows, bytes=len(data), since=since)]
+    return [_kept(store, table, whole, held[0][0].since)]
 
 
 def _images(conn: Connection[Any], twin: str, since: Position) -> Iterator[pa.Table]:
