@@ -1,13 +1,16 @@
 """A diff is exact, by key or as a bag of rows, and says whose later work a restore would take back."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from point_desk import ORDERS, build, take, write
 
-from snapshots import database, diff
+from snapshots import database, diff, restore_scan
 from snapshots.errors import Refused
+from snapshots.model import TableSpec
 from snapshots.point_errors import Damaged, ShapeChanged, TableMissing
 
 pytestmark = pytest.mark.postgres
@@ -134,3 +137,36 @@ def test_what_cannot_be_compared_is_refused(app: Any, tmp_path: Path) -> None:
         pytest.raises(ShapeChanged, match=r"extra is new; column total was numeric\(12,2\) and is numeric\(14,3\)"),
     ):
         diff.diff(conn, point, store)
+
+
+ODD = ("plain", "a,b", 'say "x"', "two\nlines", "", "  ", "\\N", "ä🚒", "'")
+
+
+@pytest.mark.parametrize("limit", [restore_scan.AT_ONCE, 0])
+def test_rows_are_found_by_their_own_numbers_whatever_the_key(
+    app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    """Keys that look like CSV, numbers with a scale, blanks at the end; in our memory or in the database."""
+    monkeypatch.setattr(restore_scan, "AT_ONCE", limit)
+    monkeypatch.setattr(restore_scan, "MANY", 10)
+    with psycopg.connect(app.installer) as conn:
+        conn.execute("CREATE TABLE shop.odd (t text, n numeric, c char(4), v int, PRIMARY KEY (t, n, c))")
+        for number, text in enumerate(ODD):
+            conn.execute("INSERT INTO shop.odd VALUES (%s, 1.10, 'x', %s)", (text, number))
+        conn.execute("GRANT SELECT ON shop.odd TO capturer")
+    point, store = take(app, tmp_path, tables=[TableSpec(name="shop.odd", key=("t", "n", "c"))])
+    write(
+        app,
+        "UPDATE shop.odd SET v = 100 WHERE v IN (1, 3)",
+        "DELETE FROM shop.odd WHERE v IN (2, 5, 6)",
+        "INSERT INTO shop.odd VALUES ('two', 1, 'y', 1), ('a', 2, 'b', 3)",
+        "UPDATE shop.odd SET n = 1.1 WHERE v = 8",
+    )
+    with database.connect(app.capturer, purpose="test") as conn:
+        (found,) = diff.diff(conn, point, store)
+        assert (found.how, found.added, found.changed, found.deleted) == ("scan", 2, 3, 3)
+        assert {k[0] for k in found.deleted_keys} == {ODD[2], ODD[5], ODD[6]}
+        monkeypatch.setattr(restore_scan, "MANY", 0)
+        (whole,) = diff.diff(conn, point, store)
+    assert replace(whole, how="scan") == found
+    assert whole.how == "compare"
