@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
 
@@ -129,11 +129,14 @@ def open_store(app: App, home: Path, env_file: Path) -> Store:
 def erasure_guard(home: Path, env_file: Path) -> erasure.Guard:
     """What keeps erased people out of whatever store is opened: the secret of the hashes, and the list beside the
     ledger. There is no secret before the first erasure."""
+    return erasure.Guard(secret=erasure_secret(env_file), beside=home / "erased", ask=partial(erasure_secret, env_file))
+
+
+def erasure_secret(env_file: Path) -> bytes | None:
     try:
-        secret: bytes | None = secrets.resolve(f"env:{erasure.SECRET}", env_file).encode()
+        return secrets.resolve(f"env:{erasure.SECRET}", env_file).encode()
     except SecretMissing:
-        secret = None
-    return erasure.Guard(secret=secret, beside=home / "erased")
+        return None
 
 
 def select(apps: tuple[App, ...], key: str | None) -> App:

@@ -17,7 +17,7 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -56,6 +56,8 @@ class Guard:
 
     secret: bytes | None = field(repr=False)
     beside: Path | None
+    ask: Callable[[], bytes | None] | None = field(default=None, repr=False)
+    """Where to look again for a missing secret: the first erasure may be made by another process than this one."""
 
 
 def hides(store: Store, app: str, table: str, since: str = "") -> Hidden | None:
@@ -173,7 +175,10 @@ def mirror(store: Store, app: str) -> None:
 
 def guard(store: Store) -> Guard:
     """What the store was opened with; nothing when it was opened by its address alone."""
-    return store.guard if isinstance(store.guard, Guard) else Guard(secret=None, beside=None)
+    known = store.guard if isinstance(store.guard, Guard) else Guard(secret=None, beside=None)
+    if known.secret is None and known.ask is not None and (secret := known.ask()) is not None:
+        store.guard = known = replace(known, secret=secret)
+    return known
 
 
 def _place(app: str) -> str:

@@ -14,7 +14,8 @@ import psycopg
 import pytest
 
 from console import exits
-from snapshots import points
+from recovery.context import open_app
+from snapshots import erasure, points
 from snapshots.store import Store
 from tests.console import desk as console_desk
 from tests.console.desk import Desk
@@ -112,6 +113,13 @@ def test_somebody_is_erased_and_named_nowhere(
     plan = said(capsys)
     assert {t["table"]: t["rows"] for t in plan["tables"]} == {"shop.customers": 1, "shop.orders": 10}
     assert EMAIL.encode() in erasure_desk.everything(app_db, desk.home)
+    with open_app(desk.catalog) as early:
+        assert erasure.entries(early.store, "desk") == ()
+        erased(desk, app_db, asked, capsys, plan)
+        assert len(erasure.entries(early.store, "desk")) == 1  # although it was opened before there was a secret
+
+
+def erased(desk: Desk, app_db: Any, asked: Any, capsys: pytest.CaptureFixture[str], plan: Any) -> None:
     assert asked("--yes", "--by", "ada", "--reason", f"request of {EMAIL}") == exits.OK
     assert EMAIL not in "".join(capsys.readouterr())
     assert EMAIL.encode() not in erasure_desk.everything(app_db, desk.home)
