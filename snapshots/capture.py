@@ -74,6 +74,7 @@ def open_snapshot(dsn: str, tables: Sequence[str] = ()) -> Iterator[Snapshot]:
     """Hold one consistent view of the database as the capturer, with ``tables`` (and their journal) locked against
     changes of their shape. It keeps vacuum back: do not hold it for long."""
     conn = database.connect(dsn, purpose="capture")
+    conn.prepare_threshold = 0  # the same questions to the catalogue for each table: planned once
     try:
         with translated():
             twins = [f"reinstate.{t.twin}" for t in journal_shape.stored(conn).values() if t.name in tables]
@@ -85,6 +86,7 @@ def open_snapshot(dsn: str, tables: Sequence[str] = ()) -> Iterator[Snapshot]:
                 chunks.settle(conn)
                 # With nothing but pg_catalog in the path, names inside values (regclass and its like) print in full.
                 conn.execute("SELECT set_config('search_path', 'pg_catalog', true)")
+                conn.execute("SET LOCAL plan_cache_mode = force_generic_plan")
                 row = conn.execute("SELECT pg_export_snapshot()").fetchone()
                 yield Snapshot(id=str(row[0] if row else ""), position=position.current(conn), conn=conn)
     finally:
