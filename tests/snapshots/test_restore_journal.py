@@ -184,6 +184,7 @@ def test_without_a_journal_only_what_was_seen_is_touched(
     monkeypatch.setattr(restore, "_write", later)
     done = _back(app, point, store=store, source="scan")
     assert done.detail["how"] == {"shop.customers": "scan", "shop.orders": "scan"}
+    assert done.detail["tables"]["shop.orders"] == {"delete": 0, "update": 4, "insert": 2}
     write(app, "DELETE FROM shop.orders WHERE id = 201")
     assert image(app, *NAMES) == before
 
