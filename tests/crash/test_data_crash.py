@@ -15,7 +15,7 @@ from tests.crash import crash_ops
 from tests.crash.killed_at import Killer, killer, moments
 from tests.snapshots import point_desk
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(1800)]
 
 NAMES = [table.name for table in crash_ops.TABLES]
 FEW = 7

@@ -21,7 +21,7 @@ from tests.crash.killed_at import Killer, killer, moments
 from tests.snapshots import erasure_desk, point_desk
 from tests.snapshots.store_desk import KEY, NEW_KEY
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.postgres, pytest.mark.timeout(1800)]
 
 FEW = 7
 EVERY = pytest.param(None, marks=pytest.mark.soak, id="every")

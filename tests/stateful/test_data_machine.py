@@ -35,7 +35,7 @@ STEPS_PER_EXAMPLE = 50
 SOAK_STEPS, SOAK_EXAMPLES = 20_000, 540
 EXPLORE = os.environ.get("REINSTATE_EXPLORE", "")
 """For a person: ``random`` looks where nobody has looked yet, anything makes a failure as short as it gets."""
-PAUSE = 2
+PAUSE = 3
 """Steps of the actors between two of the product's, at least."""
 
 IDENT = st.integers(0, 4)
@@ -43,7 +43,7 @@ ACTOR = st.sampled_from(ACTORS)
 WHICH = st.integers(0, 7)
 STATEMENT = st.fixed_dictionaries(
     {
-        "what": st.sampled_from(["insert", "update", "update", "add", "delete", "rekey", "point"]),
+        "what": st.sampled_from(["insert", "update", "update", "add", "add", "add", "delete", "rekey", "point"]),
         "table": st.integers(0, 3),
         "idents": st.lists(IDENT, min_size=1, max_size=2, unique=True),
         "values": st.lists(st.integers(0, 6), min_size=3, max_size=3),
@@ -155,7 +155,7 @@ class DataMachine(RuleBasedStateMachine):
 
     @precondition(ready)
     @rule(
-        by=st.sampled_from([["runs"], ["transactions"]]),
+        by=st.sampled_from([["runs"], ["transactions"], ["window"]]),
         which=st.lists(WHICH, min_size=1, max_size=4),
         policy=st.sampled_from(["non-conflicting-only", "keep-later", "refuse"]),
     )
@@ -232,6 +232,7 @@ def test_a_short_life(machine: type[DataMachine], no_fsync: None) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_twenty_thousand_steps(machine: type[DataMachine], no_fsync: None) -> None:
     machine.steps = 0
     run_state_machine_as_test(machine, settings=_profile(SOAK_EXAMPLES))  # type: ignore[no-untyped-call]
