@@ -18,7 +18,7 @@ from tests.snapshots import point_desk
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(1800)]
 
 NAMES = [table.name for table in crash_ops.TABLES]
-FEW = 7
+FEW = 5
 EVERY = pytest.param(None, marks=pytest.mark.soak, id="every")
 
 

@@ -23,7 +23,7 @@ from tests.snapshots.store_desk import KEY, NEW_KEY
 
 pytestmark = [pytest.mark.postgres, pytest.mark.timeout(1800)]
 
-FEW = 7
+FEW = 5
 EVERY = pytest.param(None, marks=pytest.mark.soak, id="every")
 MANY = pytest.param(90, marks=pytest.mark.soak, id="many")
 """Of the writes and statements of an erasure, which needs a database of its own for each."""

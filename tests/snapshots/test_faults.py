@@ -29,7 +29,7 @@ pytestmark = pytest.mark.postgres
 BAD = "wf_bad"
 SPECS = (CUSTOMERS, replace(ORDERS, additive=("total",)))
 NAMES = [spec.name for spec in SPECS]
-FEW, WIDE = 6, restore.Caps(max_deleted_share=1.0)
+FEW, WIDE = 4, restore.Caps(max_deleted_share=1.0)
 MANY = pytest.param(24, marks=pytest.mark.soak, id="many")
 
 
