@@ -96,3 +96,18 @@ def test_suspects_are_later_writers_of_overwritten_rows(desk: Desk) -> None:
     assert [(s.xid, s.run, s.rows) for s in seen.listed] == [(first, "later-1", 2), (second, None, 1)]
     few = undo.suspects(desk.capturer, desk.spec(), limit=1)
     assert (few.count, len(few.listed)) == (2, 1)
+
+
+def test_a_role_that_reads_what_was_damaged_is_suspect_and_joins_a_cascade(desk: Desk) -> None:
+    before = desk.dump()
+    desk.bad("UPDATE shop.stock SET qty = 0 WHERE sku = 'sku0'")
+    later = desk.good("INSERT INTO shop.payments VALUES (50, 'o1', 3, 'computed')", run="later-1")
+    spec = desk.spec(policy=Policy.CASCADE)
+    for reads in ("shop.stock.note", "shop.orders"):
+        assert undo.suspects(desk.capturer, spec, reads={"wf_good": [reads]}).count == 0
+    seen = undo.suspects(desk.capturer, spec, reads={"wf_good": ["shop.stock.qty"]})
+    assert [(s.xid, s.rows) for s in seen.listed] == [(later, 0)]
+    closed, found = undo.cascade(desk.capturer, spec, reads={"wf_good": ["shop.stock"]})
+    assert [(tx.xid, tx.why) for tx in found] == [(later, ("read",))]
+    desk.undo(closed)
+    assert desk.dump() == before
