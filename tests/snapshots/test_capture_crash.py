@@ -146,7 +146,7 @@ def test_a_full_store_publishes_nothing(app: Any, tmp_path: Path, monkeypatch: p
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(StoreUnreachable, match="full|free space"):
+        with pytest.raises(StoreUnreachable, match=r"full|free space"):
             take(app, tmp_path)
     assert points.listing(store, "desk").points == (first,)
     assert points.audit(store, first) == ()
