@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 from data_desk import DataDesk, NoPlatform, delete_sql, insert_sql, rekey_sql, update_sql
-from data_model import Key, Model, Open, Refusal, Row, Selected, State, Statement, undone
+from data_model import Key, Model, Open, Refusal, Row, Selected, State, Statement, Transaction, undone
 from data_schemas import AUDIT, COUNT, PALETTE, Table
 from psycopg import errors
 
@@ -305,9 +305,12 @@ class Life:
             self._did(f"cascaded to {'more' if found else 'nothing'}")
         self._undo(spec, " and ".join(sorted(given)))
 
+    def steps(self) -> list[Transaction]:
+        """What the product itself wrote, as far as the journal still knows it."""
+        return [t for t in self.model.transactions if t.actor == "recoverer" and t.keys and not t.forgotten]
+
     def undo_step(self, which: int, policy: str) -> None:
-        steps = [t for t in self.model.transactions if t.actor == "recoverer" and t.keys and not t.forgotten]
-        if steps:
+        if steps := self.steps():
             step = steps[-1 - which % len(steps)]
             refs = (RunRef(actor="recoverer", run=step.run),)
             spec = UndoSpec(

@@ -50,6 +50,7 @@ STATEMENT = st.fixed_dictionaries(
     }
 )
 RUN = st.integers(0, 2)
+SETTLE = st.sampled_from([True, True, True, False])
 SELECTED_BY = ["runs", "runs", "transactions", "transactions", "actors", "window", "table", "rows"]
 
 
@@ -79,9 +80,14 @@ class DataMachine(RuleBasedStateMachine):
         type(self).steps += 1
         self.rested += 1
 
-    def work(self) -> None:
+    def work(self, *, settle: bool = False) -> None:
+        """``settle``: the actors finish first; with open transactions a data step may find its locks taken."""
         type(self).steps += 1
         self.rested = 0
+        if settle:
+            for actor in sorted(self.life.open):
+                self.life.finish(actor, commit=True)
+            self.life.compare()
 
     def ready(self) -> bool:
         return self.rested >= PAUSE
@@ -145,41 +151,43 @@ class DataMachine(RuleBasedStateMachine):
 
     @precondition(ready)
     @rule(
+        settle=SETTLE,
         by=st.lists(st.sampled_from(SELECTED_BY), min_size=1, max_size=3),
         which=st.lists(WHICH, min_size=1, max_size=3),
         policy=st.sampled_from(["non-conflicting-only", "keep-later", "refuse", "cascade"]),
     )
-    def undoes(self, by: list[str], which: list[int], policy: str) -> None:
-        self.work()
+    def undoes(self, by: list[str], which: list[int], policy: str, settle: bool) -> None:
+        self.work(settle=settle)
         self.life.undo(by, which, policy)
 
     @precondition(ready)
     @rule(
+        settle=SETTLE,
         by=st.sampled_from([["runs"], ["transactions"], ["window"]]),
         which=st.lists(WHICH, min_size=1, max_size=4),
         policy=st.sampled_from(["non-conflicting-only", "keep-later", "refuse"]),
     )
-    def undoes_runs(self, by: list[str], which: list[int], policy: str) -> None:
+    def undoes_runs(self, by: list[str], which: list[int], policy: str, settle: bool) -> None:
         """As an incident asks for it."""
-        self.work()
+        self.work(settle=settle)
         self.life.undo(by, which, policy)
 
-    @precondition(ready)
-    @rule(which=WHICH, policy=st.sampled_from(["non-conflicting-only", "keep-later"]))
-    def undoes_an_undo(self, which: int, policy: str) -> None:
-        self.work()
+    @precondition(lambda self: self.ready() and self.life.steps())
+    @rule(settle=SETTLE, which=WHICH, policy=st.sampled_from(["non-conflicting-only", "keep-later"]))
+    def undoes_an_undo(self, which: int, policy: str, settle: bool) -> None:
+        self.work(settle=settle)
         self.life.undo_step(which, policy)
 
-    @precondition(ready)
-    @rule(which=WHICH, source=st.sampled_from(["auto", "journal", "scan"]))
-    def restores_a_point(self, which: int, source: str) -> None:
-        self.work()
+    @precondition(lambda self: self.ready() and self.life.points)
+    @rule(settle=SETTLE, which=WHICH, source=st.sampled_from(["auto", "journal", "scan"]))
+    def restores_a_point(self, which: int, source: str, settle: bool) -> None:
+        self.work(settle=settle)
         self.life.restore_point(which, source)
 
-    @precondition(ready)
-    @rule(which=WHICH)
-    def restores_a_tick(self, which: int) -> None:
-        self.work()
+    @precondition(lambda self: self.ready() and self.life.ticks)
+    @rule(settle=SETTLE, which=WHICH)
+    def restores_a_tick(self, which: int, settle: bool) -> None:
+        self.work(settle=settle)
         self.life.restore_tick(which)
 
     @precondition(lambda self: self.ready() and self.life.old_enough())
