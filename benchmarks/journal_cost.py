@@ -19,7 +19,9 @@ TPS: Final = "journal-tps"
 BULK: Final = "journal-bulk"
 RIVAL: Final = "no journal"
 CLIENTS: Final = 4
-SECONDS: Final = 10
+SECONDS: Final = 4
+TIMES: Final = 3
+"""So many short laps in place of each long one: a machine's mood lasts longer than a lap."""
 BULK_ROWS: Final = 100_000
 _SINGLE: Final = """\\set id random(1, {orders})
 UPDATE shop.orders SET status = 'paid', total = total + 1 WHERE id = :id;
@@ -28,7 +30,9 @@ UPDATE shop.orders SET status = 'paid', total = total + 1 WHERE id = :id;
 
 def tps(stage: Stage) -> tuple[Outcome, ...]:
     journaled, plain = stage.base(journaled=True), stage.pristine()
-    ours, (theirs,) = race(stage.laps, lambda: single(stage, journaled.db, True), [lambda: single(stage, plain, False)])
+    ours, (theirs,) = race(
+        TIMES * stage.laps, lambda: single(stage, journaled.db, True), [lambda: single(stage, plain, False)]
+    )
     found = Outcome(
         id=TPS,
         target=0.65,
@@ -44,8 +48,8 @@ def tps(stage: Stage) -> tuple[Outcome, ...]:
             "p99 ms": 1000 * median(lap.more["p99"] for lap in ours),
             "rival p99 ms": 1000 * median(lap.more["p99"] for lap in theirs),
         },
-        how=f"{CLIENTS} clients update single orders for {SECONDS} s; figures are the time of one transaction of a "
-        "client, the ratio is that of transactions per second",
+        how=f"{CLIENTS} clients update single orders, {SECONDS} s at a time; figures are the time of one transaction of "
+        "a client, the ratio is that of transactions per second",
     )
     return (found,)
 
@@ -65,7 +69,7 @@ def bulk(stage: Stage) -> tuple[Outcome, ...]:
     journaled, plain = stage.base(journaled=True), stage.pristine()
     rows = min(BULK_ROWS, scale.sizes(stage.rows).order_items // 2)
     ours, (theirs,) = race(
-        stage.laps, lambda: update(stage, journaled.db, rows, True), [lambda: update(stage, plain, rows, False)]
+        TIMES * stage.laps, lambda: update(stage, journaled.db, rows, True), [lambda: update(stage, plain, rows, False)]
     )
     found = Outcome(
         id=BULK,
