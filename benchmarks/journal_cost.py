@@ -48,8 +48,8 @@ def tps(stage: Stage) -> tuple[Outcome, ...]:
             "p99 ms": 1000 * median(lap.more["p99"] for lap in ours),
             "rival p99 ms": 1000 * median(lap.more["p99"] for lap in theirs),
         },
-        how=f"{CLIENTS} clients update single orders, {SECONDS} s at a time; figures are the time of one transaction of "
-        "a client, the ratio is that of transactions per second",
+        how=f"{CLIENTS} clients update single orders, {SECONDS} s at a time; figures are the time of one transaction "
+        "of a client, the ratio is that of transactions per second",
     )
     return (found,)
 
