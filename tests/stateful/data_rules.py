@@ -283,7 +283,8 @@ class Life:
         if "window" in by and self.ticks:
             since, until = sorted(n % len(self.ticks) for n in (which[0], which[-1]))
             given["since"] = self.ticks[since][0]
-            given["until"] = self.ticks[until][0] if until > since else None
+            until = max(until, since + 1)
+            given["until"] = self.ticks[until][0] if until < len(self.ticks) else None
         if "table" in by:
             given["only"] = (f"m.{table.name}",)
         if "rows" in by:
