@@ -68,10 +68,14 @@ def _absent(work: Work, base: TableManifest, turn: int, turns: int) -> pa.Table:
 
 def mix(batch: pa.RecordBatch, columns: Sequence[ColumnInfo]) -> Mixed:
     """One number per key, equal for equal keys."""
-    total = np.zeros(batch.num_rows, np.uint64)
-    for column in columns:
-        for part in _numbers(batch.column(column.name), column, batch):
-            total = _scrambled(total ^ part)
+    return blend([part for c in columns for part in _numbers(batch.column(c.name), c, batch)])
+
+
+def blend(parts: Sequence[Mixed]) -> Mixed:
+    """One number of several, row by row."""
+    total = np.zeros(len(parts[0]), np.uint64)
+    for part in parts:
+        total = _scrambled(total ^ part)
     return total
 
 

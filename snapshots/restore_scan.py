@@ -84,6 +84,10 @@ def _text(value: Any) -> str:
 def _named(conn: Connection[Any], frame: Frame, store: Store, since: Position, app: str | None) -> pa.Table | None:
     """The keys of rows that may differ, also in the temporary table ``key``; ``None`` where the database cannot name
     them, or names so many that reading all is cheaper."""
+    import pyarrow as pa
+
+    from . import restore_keys
+
     manifest = frame.manifest
     if manifest is None or not frame.key or set(frame.key) != set(manifest.key):
         return None
@@ -95,7 +99,11 @@ def _named(conn: Connection[Any], frame: Frame, store: Store, since: Position, a
         return None
     if condition is None:
         return None
-    if rows(conn, frame) * _width(manifest) <= AT_ONCE:
+    many = rows(conn, frame) * _width(manifest) > AT_ONCE
+    if not many and restore_keys.fixed(touched.key_columns(manifest)):
+        named = restore_keys.find(conn, store, manifest, live=frame.live, fresh=condition, app=app)
+        found = pa.concat_tables([named.newer, named.gone]) if named else None
+    elif not many:
         found = _here(conn, frame, manifest, condition, store=store, app=app)
     else:
         found = _there(conn, frame, manifest, since, store=store, app=app)
