@@ -111,10 +111,22 @@ def computed(
     return tuple(found)
 
 
-def recounted(found: Sequence[TableDiff], planned: Mapping[str, Mapping[str, int]]) -> tuple[TableDiff, ...]:
-    """The diffs with what is planned for each table now."""
+def recounted(
+    conn: Connection[Any],
+    found: Sequence[TableDiff],
+    made: Mapping[str, Frame],
+    planned: Mapping[str, Mapping[str, int]],
+) -> tuple[TableDiff, ...]:
+    """The diffs with what is planned for each table now, and with the rows it has now: others may have written since
+    the look."""
     return tuple(
-        replace(t, added=planned[t.table]["D"], changed=planned[t.table]["U"], deleted=planned[t.table]["I"])
+        replace(
+            t,
+            added=planned[t.table]["D"],
+            changed=planned[t.table]["U"],
+            deleted=planned[t.table]["I"],
+            live_rows=rows(conn, made[t.table]),
+        )
         for t in found
     )
 

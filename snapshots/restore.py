@@ -142,7 +142,7 @@ def _write(
         return done
     _catch_up(conn, made, seen)
     planned = restore_rows.tally(conn, by_name)
-    found = recounted(looked, planned)
+    found = recounted(conn, looked, by_name, planned)
     _within_caps(found, caps, expected)
     restore_rows.refuse_erasing(conn, by_name, foreign)
     restore_rows.note_vacated(conn, by_name, relations)

@@ -321,7 +321,7 @@ def test_writers_during_a_restore(app: Any, tmp_path: Path, source: str) -> None
     wreck(app)
     with Writers(app, 3) as writers:
         began = time.monotonic()
-        do_restore(app, point, store, source=source, caps=replace(WIDE, max_deleted_share=10.0))
+        do_restore(app, point, store, source=source, caps=WIDE)
         ended = time.monotonic()
     there = ids(app)
     for done in writers.done:

@@ -14,7 +14,7 @@ from point_desk import CUSTOMERS, LOG, ORDERS, TABLES, build, image, take, write
 from snapshots import database, diff, journal, restore, ticks
 from snapshots.errors import Refused
 from snapshots.model import Applied, Position, RecoveryPoint, TableSpec
-from snapshots.point_errors import WouldBreak
+from snapshots.point_errors import CapPassed, WouldBreak
 from snapshots.store import Store
 
 pytestmark = pytest.mark.postgres
@@ -165,6 +165,21 @@ def test_what_comes_between_look_and_lock_is_taken_back_too(app: Any, monkeypatc
     done = _back(app, then)
     assert image(app, *NAMES) == before
     assert done.detail["tables"]["shop.orders"] == {"delete": 1, "update": 7, "insert": 1}
+
+
+def test_a_cap_is_a_share_of_the_rows_under_the_lock(app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    then, look = _tick(app), restore._write
+
+    def later(*arguments: Any, **options: Any) -> Applied:
+        write(app, "INSERT INTO shop.orders (customer_id, total) SELECT 1, 7 FROM generate_series(1, 300)")
+        return look(*arguments, **options)
+
+    monkeypatch.setattr(restore, "_write", later)
+    with pytest.raises(CapPassed, match="delete 300 of 500 rows"):
+        _back(app, then, caps=restore.Caps(max_deleted_share=0.5))
+    with pytest.raises(CapPassed, match="delete 600 of 800 rows"):
+        _back(app, then, caps=restore.Caps(max_deleted_share=0.7))
+    assert _back(app, then, caps=restore.Caps(max_deleted_share=0.9)).detail["tables"]["shop.orders"]["delete"] == 900
 
 
 def test_without_a_journal_only_what_was_seen_is_touched(
