@@ -167,7 +167,7 @@ def _proven_point(entry: Entry) -> str:
     name, body = entry.body.get("point", "?"), entry.body
     if body.get("passed"):
         return f"Recovery point {name} proven: restored into an empty database, {body.get('ran', 0)} checks held"
-    return f"Recovery point {name} could not be proven: {_names([*body.get('problems', ()), *body.get('failed', ())])}"
+    return f"Recovery point {name} could not be proven: {_names(body.get('problems') or body.get('failed'))}"
 
 
 def _until(body: Mapping[str, Any]) -> str:
