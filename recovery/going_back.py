@@ -113,7 +113,10 @@ def _point(ctx: AppContext, point: str | None) -> RecoveryPoint:
         return points.load(ctx.store, ctx.app.key, point)
     newest = points.latest_verified(ctx.store, ctx.app.key)
     if newest is None:
-        raise NothingToRecover(f"{ctx.app.key} has no verified point; name one with --point, or a time with --at")
+        raise NothingToRecover(
+            f"{ctx.app.key} has no verified point; name one with --point, or a time with --at, or take one: "
+            "`reinstate protect`"
+        )
     return newest
 
 

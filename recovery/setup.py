@@ -123,7 +123,9 @@ def audit_journal(
     Raises ``NothingToRecover`` without a point and ``Refused`` where the journal or the point cannot tell."""
     point = points.load(ctx.store, ctx.app.key, point_id) if point_id else newest(ctx, say=say)
     if point is None:
-        raise NothingToRecover(f"app {ctx.app.key}: there is no recovery point to audit the journal against yet")
+        raise NothingToRecover(
+            f"app {ctx.app.key}: there is no recovery point to audit the journal against; take one: `reinstate protect`"
+        )
     if unknown := sorted(set(tables) - {t.name for t in ctx.tables}):
         raise Refused(f"table {', '.join(unknown)} is not in the catalogue of {ctx.app.key}")
     missed: list[Missed] = []
