@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from recovery.going_back import Goal
-    from snapshots.restore_model import Loss
+    from snapshots.restore_model import Loss, TableDiff
 
 PointId = Annotated[str | None, typer.Option("--point", help="A recovery point; the newest verified one by default.")]
 At = Annotated[
@@ -85,11 +85,12 @@ def moment(point: str | None, at: str | None) -> datetime | int | None:
 
 def show(loss: Loss) -> None:
     """Rows by table, then by whom."""
-    output.table(
-        "Rows since then",
-        ["table", "new", "edited", "deleted", "rows now", "rows then", "found by"],
-        [(t.table, t.added, t.changed, t.deleted, t.live_rows, t.point_rows, t.how) for t in loss.tables],
-    )
+    if loss.tables:
+        output.table(
+            "Rows since then",
+            ["table", "new", "edited", "deleted", "rows now", "rows then", "found by"],
+            [(t.table, t.added, t.changed, t.deleted, _now(t), t.point_rows, t.how) for t in loss.tables],
+        )
     if loss.actors:
         output.table(
             "Written by",
@@ -102,13 +103,18 @@ def show(loss: Loss) -> None:
         output.say(f"the journal of {gap.table} has a gap ({gap.kind}: {gap.detail})")
 
 
+def _now(table: TableDiff) -> int:
+    """Live rows as the difference says: a large table's own count is an estimate and need not add up with it."""
+    return table.point_rows + table.added - table.deleted
+
+
 def document(wanted: Goal, loss: Loss) -> dict[str, Any]:
     """For scripts."""
     return {
         "point": wanted.point.id if wanted.point else None,
         "at": wanted.position.at.isoformat(),
         "rows": loss.rows,
-        "tables": output.plain(loss.tables),
+        "tables": [{**output.plain(t), "live_rows": _now(t)} for t in loss.tables],
         "lost": list(wanted.lost),
         "actors": output.plain(loss.actors),
         "journaled": loss.journaled,

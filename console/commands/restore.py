@@ -110,8 +110,11 @@ def tell(wanted: Goal, plan: RestorePlan, against: list[str]) -> None:
     """The plan for people."""
     output.say(f"Back to {wanted.sentence}. Written since, and overwritten by this:")
     show(plan.loss)
+    then = {t.name: t.rows for t in wanted.point.tables} if wanted.point else {}
     for name in wanted.lost:
-        output.say(f"{name} does not exist: it is made again, rows and all (by the installer)")
+        output.say(
+            f"{name} does not exist: it is made again with its {then.get(name, '')} rows of then (by the installer)"
+        )
     for name in plan.sequences:
         output.say(f"sequence {name} moves forward")
     for view in plan.views:
@@ -156,4 +159,9 @@ def report(wanted: Goal, plan: RestorePlan, against: list[str], done: Done | Non
             output.say(f"{name} of {table} does not hold for the rows there are; correct them, then validate it")
     for view in applied.get("stale", ()):
         output.say(f"materialised view {view} is stale: its owner must refresh it")
-    output.say(f"restored and proven row by row; recorded as {done.recovery}")
+    back = (
+        ""
+        if returned or plan.loss.gaps or not plan.loss.journaled
+        else f"; `reinstate undo --recovery {done.recovery}` takes it back"
+    )
+    output.say(f"restored and proven row by row; recorded as {done.recovery}{back}")

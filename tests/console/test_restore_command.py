@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from console import exits
 from ledger import kinds
-from snapshots import database, journal
+from snapshots import database, diff, journal
 from tests.conftest import AppDb
 from tests.console.desk import Desk
 from tests.snapshots import point_desk
@@ -84,6 +85,11 @@ def test_a_restore_shows_asks_and_is_on_record(
     said = _said(desk, capsys, "restore", "--yes", "--by", "ada", "--reason", "import ran twice")
     assert "30 updated, 3 inserted" in said
     assert point_desk.image(app_db, *NAMES) == before
+    back = re.search(r"`reinstate (undo --recovery \S+)` takes it back", said)
+    assert back
+    _said(desk, capsys, *back[1].split(), "--yes")
+    assert point_desk.image(app_db, *NAMES) == damaged
+    _said(desk, capsys, "restore", "--yes")
     planned, applied = (
         next(e for e in desk.entries() if e.kind == kind) for kind in (kinds.DATA_PLANNED, kinds.DATA_APPLIED)
     )
@@ -91,6 +97,15 @@ def test_a_restore_shows_asks_and_is_on_record(
     assert (applied.body["by"], applied.body["reason"]) == ("ada", "import ran twice")
     assert applied.body["counts"]["shop.orders"] == {"delete": 0, "update": 30, "insert": 3}
     assert "nothing differs" in _said(desk, capsys, "restore", "--yes", code=exits.NOTHING)
+
+
+def test_rows_now_add_up_where_the_table_is_too_large_to_count(
+    desk: Desk, point: str, app_db: AppDb, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_desk.write(app_db, *WRECK)
+    monkeypatch.setattr(diff, "rows", lambda *_: 5_000)
+    orders = next(t for t in _json(desk, capsys, "diff")["tables"] if t["table"] == "shop.orders")
+    assert (orders["live_rows"], orders["point_rows"], orders["deleted"]) == (197, 200, 3)
 
 
 def test_any_moment_between_points(desk: Desk, point: str, app_db: AppDb, capsys: pytest.CaptureFixture[str]) -> None:
@@ -137,7 +152,7 @@ def test_a_dropped_table_is_made_again(
 ) -> None:
     before = point_desk.image(app_db, *NAMES)
     point_desk.write(app_db, "UPDATE shop.customers SET email = 'x' WHERE id = 1", "DROP TABLE shop.orders CASCADE")
-    assert "made again" in _said(desk, capsys, "restore", "--dry-run")
+    assert "made again with its 200 rows" in _said(desk, capsys, "restore", "--dry-run")
     done = _json(desk, capsys, "restore", "--yes")["done"]
     assert (done["made"], done["tables"]["shop.customers"]["update"]) == ({"shop.orders": 200}, 1)
     assert point_desk.image(app_db, *NAMES) == before
