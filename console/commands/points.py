@@ -197,6 +197,8 @@ def points_show(point: PointId, catalog: Catalog = DEFAULT_CATALOG, app: AppKey 
     output.say(f"point {found.id} of {found.app}, taken {found.taken_at:%Y-%m-%d %H:%M:%S} UTC")
     output.say(f"  {method(found)}, {sized(size(found))}" + (f", on the chunks of {found.base}" if found.base else ""))
     output.say(f"  {verdict(found)}")
+    for broken in failures(found):
+        output.say(f"    {broken}")
     output.table(
         "Tables",
         ["table", "rows", "key", "method", "chunks", "deltas", "size"],
@@ -303,6 +305,12 @@ def method(point: RecoveryPoint) -> str:
 def size(point: RecoveryPoint) -> int:
     """Bytes of all its objects, shared ones too."""
     return sum(c.bytes for t in point.tables for c in (*t.chunks, *t.deltas)) + sum(s.bytes for s in point.segments)
+
+
+def failures(point: RecoveryPoint) -> list[str]:
+    """What its suites found wrong, one line each, without a value of any row."""
+    failed = (point.verification or {}).get("failed") or ()
+    return [f"suite {f.get('suite', '?')}: {f.get('detail', '?')}" for f in failed]
 
 
 def verdict(point: RecoveryPoint) -> str:

@@ -47,4 +47,9 @@ def protect(
     }
     output.emit(shown, as_json=as_json, text=f"point {point.id}: {'verified' if point.verified else 'NOT verified'}")
     if not point.verified:
+        from console.commands.points import failures
+
+        for broken in failures(point):
+            output.progress(f"failed: {broken}")
+        output.progress("nothing recovers from it by itself: take another one when the rows are right again")
         raise typer.Exit(exits.NOT_PROVEN)
