@@ -234,11 +234,14 @@ def _journal_problems(conn: psycopg.Connection[Any], spec: UndoSpec, selection: 
         since = spec.since.at if since is None else min(since, spec.since.at)
     if since is None:
         return []
+    by_table: dict[str, list[str]] = {}
+    for gap in journal.gaps(conn, since=since, tables=[table.name for table in spec.tables]):
+        if gap.kind != NOT_JOURNALED:
+            by_table.setdefault(gap.table, []).append(f"since {gap.at.isoformat()} ({gap.kind}: {gap.detail})")
     return [
-        f"the journal of {gap.table} may miss changes since {gap.at.isoformat()} ({gap.kind}: {gap.detail}): "
-        "compare with a recovery point"
-        for gap in journal.gaps(conn, since=since, tables=[table.name for table in spec.tables])
-        if gap.kind != NOT_JOURNALED
+        f"the journal of {table} may miss changes {found[0]}"
+        f"{f' and {len(found) - 1} more gaps' if found[1:] else ''}: compare with a recovery point"
+        for table, found in by_table.items()
     ]
 
 

@@ -183,6 +183,10 @@ def tell(plan: UndoPlan, seen: Look, *, limit: int, show_values: bool) -> None:
     )
     for problem in preview.problems:
         output.say(f"not now: {problem}")
+    if any("compare with a recovery point" in problem for problem in preview.problems):
+        output.say(
+            "next: `reinstate diff` compares with the newest verified point, `reinstate restore` goes back to it"
+        )
     if preview.empty and not preview.problems:
         output.say("there is nothing to undo")
     output.say(f"plan {plan.hash}")
