@@ -115,4 +115,4 @@ def report(plan: ErasePlan, done: Erased | None, *, as_json: bool) -> None:
             f"{done.objects} old objects removed; recorded as {done.entry or 'finished'}"
         )
         if done.points:
-            output.say("next: `reinstate store verify` proves the rewritten points again")
+            output.say("next: `reinstate store verify --restore --all` proves the rewritten points again")
