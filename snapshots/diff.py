@@ -7,6 +7,7 @@ a restore from a point is only ever offered, with :func:`would_lose` beside it, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -93,21 +94,26 @@ def computed(
     """Fill ``want`` of each table, in the caller's transaction, and describe it. Raises :class:`Refused` where the
     journal missed changes; without ``look`` the live rows are left to whoever overwrites them."""
     found = []
-    for frame in made:
-        how: How = "journal"
-        if frame.how == "journal":
-            restore_journal.compute(conn, frame, target.position)
-            if broken := counts(conn, frame)["X"] or (restore_journal.unlike(conn, frame) if look else 0):
-                raise Refused(
-                    f"The journal missed changes of {broken} rows of {frame.name}: their images do not link up; "
-                    "compare with a recovery point (`--source scan`)."
-                )
-        else:
-            if store is None:
-                raise Refused(f"Table {frame.name} can only be compared with a recovery point; give its store.")
-            app = target.point.app if target.point else None
-            how = restore_scan.compute(conn, frame, store, target.position, app=app)
-        found.append(_described(conn, frame, counts(conn, frame), how=how, keys=keys))
+    app = target.point.app if target.point else None
+    looked: dict[str, restore_scan.Looked] = {}
+    with ThreadPoolExecutor(1) as beside:
+        for frame in made:
+            if frame.how != "journal":
+                if store is None:
+                    raise Refused(f"Table {frame.name} can only be compared with a recovery point; give its store.")
+                looked[frame.name] = restore_scan.look(conn, frame, store, target.position, beside=beside, app=app)
+        for frame in made:
+            how: How = "journal"
+            if store is not None and frame.name in looked:
+                how = restore_scan.compare(conn, frame, store, looked.pop(frame.name), app=app)
+            else:
+                restore_journal.compute(conn, frame, target.position)
+                if broken := counts(conn, frame)["X"] or (restore_journal.unlike(conn, frame) if look else 0):
+                    raise Refused(
+                        f"The journal missed changes of {broken} rows of {frame.name}: their images do not link up; "
+                        "compare with a recovery point (`--source scan`)."
+                    )
+            found.append(_described(conn, frame, counts(conn, frame), how=how, keys=keys))
     return tuple(found)
 
 

@@ -9,6 +9,8 @@ Where the database can name the rows that are newer than the point, only those a
 
 from __future__ import annotations
 
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from psycopg import Connection, sql
@@ -23,30 +25,55 @@ if TYPE_CHECKING:
 
 MANY = 0.5
 """Of the point's rows: when more may differ, all of them are compared."""
+AHEAD_ROWS = 100_000
+"""Of at most so many rows to compare, the point's are read while the next table is looked at."""
 AT_ONCE = 96 * 1024 * 1024
 """Bytes of keys that are compared in our memory; more of them are compared in the database, which takes longer."""
 
 
-def compute(
-    conn: Connection[Any], frame: Frame, store: Store, since: Position, *, app: str | None = None
-) -> Literal["scan", "compare"]:
-    """Fill ``want`` with every difference between the point, taken at ``since``, and live (role: reads the table,
-    ``TEMP``). Returns which way it took."""
-    want(conn, frame)
-    how: Literal["scan", "compare"] = "compare"
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Looked:
+    """One table between :func:`look` and :func:`compare`: what to compare, and the point's rows, on their way."""
+
+    keys: pa.Table | None
+    ready: Future[list[staging.Block]] | None = None
+
+
+def look(
+    conn: Connection[Any],
+    frame: Frame,
+    store: Store,
+    since: Position,
+    *,
+    beside: Executor,
+    app: str | None = None,
+) -> Looked:
+    """Find out which rows can differ between the point, taken at ``since``, and live (role: reads the table, ``TEMP``).
+    ``beside`` reads the point's rows from the store, if they are few, while the caller looks at other tables."""
     keys = _named(conn, frame, store, since, app)
-    if keys is None:
+    manifest = frame.manifest
+    if keys is None or not keys.num_rows or keys.num_rows > AHEAD_ROWS or manifest is None:
+        return Looked(keys=keys)
+    return Looked(keys=keys, ready=beside.submit(lambda: list(staging.blocks(manifest, store, keys=keys, app=app))))
+
+
+def compare(
+    conn: Connection[Any], frame: Frame, store: Store, looked: Looked, *, app: str | None = None
+) -> Literal["scan", "compare"]:
+    """Fill ``want`` with every difference among these rows; in the transaction of the look. Returns which way the look
+    took."""
+    want(conn, frame)
+    if looked.keys is None:
         staging.stage(conn, frame, store, app=app)
         conn.execute(_by_key(frame) if frame.key else _as_bag(frame))
-    else:
-        how = "scan"
-        if keys.num_rows:
-            staging.stage(conn, frame, store, keys=keys, app=app)
-            conn.execute(_insert(frame, frame.temp("key")))
+    elif looked.keys.num_rows:
+        ready = looked.ready.result() if looked.ready else None
+        staging.stage(conn, frame, store, keys=looked.keys, app=app, ready=ready)
+        conn.execute(_insert(frame, frame.temp("key")))
     if app is not None:
         _spare(conn, frame, store, app)
     measure(conn, frame)
-    return how
+    return "compare" if looked.keys is None else "scan"
 
 
 def _spare(conn: Connection[Any], frame: Frame, store: Store, app: str) -> None:
