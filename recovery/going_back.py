@@ -10,7 +10,7 @@ import secrets as random
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 import psycopg
@@ -30,6 +30,7 @@ from snapshots.restore_table import Returned
 T = TypeVar("T")
 
 LEASE_S = 60.0
+AHEAD = timedelta(minutes=1)  # clocks differ
 NEAREST = 3
 
 
@@ -54,7 +55,8 @@ class Goal:
             proven = "verified" if self.point.verified else "NOT verified"
             return f"point {self.point.id}, taken {self.point.taken_at:%Y-%m-%d %H:%M:%S} UTC, {proven}"
         late = (self.asked - self.position.at).total_seconds() if self.asked else 0.0
-        which = f", the last one at or before {self.asked:%H:%M:%S}, {late:.1f} s earlier" if self.asked else ""
+        shape = "%H:%M:%S" if self.asked and self.asked.date() == self.position.at.date() else "%Y-%m-%d %H:%M:%S"
+        which = f", the last one at or before {self.asked:{shape}}, {late:.1f} s earlier" if self.asked else ""
         return f"tick of {self.position.at:%Y-%m-%d %H:%M:%S.%f} UTC{which}"
 
 
@@ -121,6 +123,12 @@ def _point(ctx: AppContext, point: str | None) -> RecoveryPoint:
 
 
 def _tick(ctx: AppContext, connection: psycopg.Connection, at: datetime | int) -> Position:
+    now = datetime.now(UTC)
+    if isinstance(at, datetime) and at > now + AHEAD:
+        raise Refused(
+            f"{at:%Y-%m-%d %H:%M:%S} UTC has not come yet, now is {now:%H:%M:%S}; a local time needs its offset, "
+            "such as 2026-03-01T03:55+01:00"
+        )
     found = ticks.at(connection, at)
     if found is not None:
         return found
@@ -256,7 +264,18 @@ def into(
         copy.close()
     if mine == theirs:
         raise Refused(f"--into {reference} is the app's own database; leave --into out to restore there")
-    return restore_copy.into_empty(dsn, point, ctx.store, list(tables) or None, workers=workers)
+    try:
+        return restore_copy.into_empty(dsn, point, ctx.store, list(tables) or None, workers=workers)
+    except (
+        psycopg.errors.UndefinedObject,
+        psycopg.errors.UndefinedFunction,
+        psycopg.errors.InvalidSchemaName,
+    ) as error:
+        lacks = str(error).splitlines()[0]
+        raise Refused(
+            f"--into {reference}: {lacks} there, and a point holds tables only; make the schema first "
+            "(`pg_dump --schema-only -N reinstate` of the app, then psql), and run this again"
+        ) from error
 
 
 def _where(connection: psycopg.Connection) -> tuple[str, str]:
@@ -287,4 +306,5 @@ def _reaching(ctx: AppContext, wanted: Goal, work: Callable[[], T]) -> T:
     except (CannotCompare, Incomplete) as error:
         if wanted.point is not None:
             raise
-        raise Refused(f"{error} {nearest(ctx, wanted.asked or wanted.position.at)}") from error
+        instead = nearest(ctx, wanted.asked or wanted.position.at)
+        raise Refused(f"{error} Or name the tables that are whole with --table; {instead}") from error

@@ -3,7 +3,7 @@
 import io
 import json
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -125,6 +125,13 @@ def test_any_moment_between_points(desk: Desk, point: str, app_db: AppDb, capsys
     assert point in early
 
 
+def test_a_moment_that_has_not_come_is_refused(desk: Desk, point: str, capsys: pytest.CaptureFixture[str]) -> None:
+    later = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
+    said = _said(desk, capsys, "restore", "--at", later, "--yes", code=exits.REFUSED)
+    assert "has not come yet" in said
+    assert "needs its offset" in said
+
+
 def test_a_tick_beyond_a_gap_names_the_points(
     desk: Desk, point: str, app_db: AppDb, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +139,7 @@ def test_a_tick_beyond_a_gap_names_the_points(
     point_desk.write(app_db, "ALTER TABLE shop.orders DISABLE TRIGGER rj_update", *WRECK)
     said = _said(desk, capsys, "restore", "--at", good.isoformat(), "--dry-run", code=exits.REFUSED)
     assert "does not reach back" in said
+    assert "--table" in said
     assert point in said
 
 
@@ -160,11 +168,13 @@ def test_a_dropped_table_is_made_again(
 
 def test_into_an_empty_database(desk: Desk, point: str, app_db: AppDb, capsys: pytest.CaptureFixture[str]) -> None:
     app_db.server.create_database("copy", owner="installer")
+    desk.write(DESK_COPY=app_db.server.dsn("copy", "installer"))
     try:
+        bare = _said(desk, capsys, "restore", "--into", "env:DESK_COPY", code=exits.REFUSED)
+        assert "make the schema first" in bare
         with psycopg.connect(app_db.server.dsn("copy", "installer")) as conn:
-            conn.execute("CREATE SCHEMA shop")
+            conn.execute("CREATE SCHEMA IF NOT EXISTS shop")
             conn.execute("CREATE FUNCTION shop.touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'")
-        desk.write(DESK_COPY=app_db.server.dsn("copy", "installer"))
         found = _json(desk, capsys, "restore", "--into", "env:DESK_COPY")
         assert found["rows"] == {"shop.customers": 20, "shop.orders": 200}
         with psycopg.connect(app_db.server.dsn("copy", "installer")) as conn:
