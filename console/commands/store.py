@@ -284,9 +284,9 @@ def rotate(
     with opened(catalog, app) as ctx:
         before = rotation.state(ctx.store)
         first = next(iter(storekeeping.key_ids(ctx)), "none")
-        if not as_json:
+        if not as_json and ctx.store.masters:
             output.say(f"store {ctx.store.name} is {before}; from now on key {first} opens it, and no other")
-        if not yes:
+        if not yes and ctx.store.masters:
             typer.confirm("Keep that key where a disaster cannot reach it. Go on?", abort=True)
         done = storekeeping.rotate(ctx, everything=everything, by=by, say=output.progress)
     what = "encrypted" if done.encrypted else "keys turned"
