@@ -144,11 +144,33 @@ def csv_blocks(batch: pa.RecordBatch, columns: Sequence[ColumnInfo]) -> bytes:
     arrays = []
     for column in columns:
         values = batch.column(column.name)
-        arrays.append(_hex(values) if pa.types.is_large_binary(values.type) else values)
+        if pa.types.is_large_binary(values.type):
+            values = _hex(values)
+        elif pa.types.is_floating(values.type):
+            values = _spelled(values)
+        arrays.append(values)
     sink = io.BytesIO()
     options = pa_csv.WriteOptions(include_header=False, quoting_style="all_valid")
     pa_csv.write_csv(pa.RecordBatch.from_arrays(arrays, names=[c.name for c in columns]), sink, options)
     return sink.getvalue()
+
+
+def _spelled(values: Any) -> Any:
+    """Floats, as text where one of them is a NaN with a sign or bits of its own, which plain CSV would lose."""
+    import numpy as np
+
+    floats = values.to_numpy(zero_copy_only=False)
+    width, mantissa = (np.uint32, 22) if floats.dtype == np.float32 else (np.uint64, 51)
+    bits = floats.astype(floats.dtype, copy=False).view(width)
+    plain = np.array([np.nan], floats.dtype).view(width)[0]
+    odd = np.flatnonzero(np.isnan(floats) & (bits != plain) & ~np.asarray(values.is_null()))
+    if not len(odd):
+        return values
+    texts = values.cast(pa.large_string()).to_pylist()
+    for place in odd:
+        own = int(bits[place]) & ((1 << mantissa) - 1)
+        texts[place] = f"{'-' if np.signbit(floats[place]) else ''}nan{f'(0x{own:x})' if own else ''}"
+    return pa.array(texts, pa.large_string())
 
 
 def from_csv(

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import psycopg
 import pyarrow as pa
 import pytest
@@ -79,6 +80,24 @@ def test_copy_takes_and_gives_exactly_that(app_db: Any) -> None:
             again = pa.Table.from_batches(list(chunks.from_csv(out, TYPES)))
     assert again.schema.equals(chunks.schema(TYPES))
     assert _bits(again) == _bits(table)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("kind", ["real", "double precision"])
+def test_every_bit_of_a_nan_goes_through_copy(app_db: Any, kind: str) -> None:
+    wide = kind == "double precision"
+    bits = [0x7FF8 << 48, 0xFFF8 << 48, (0x7FF8 << 48) + 291] if wide else [0x7FC00000, 0xFFC00000, 0xFFC00123]
+    numbers = np.array(bits, np.uint64 if wide else np.uint32).view(np.float64 if wide else np.float32)
+    batch = pa.RecordBatch.from_arrays(
+        [pa.concat_arrays([pa.array(numbers), pa.nulls(1, pa.array(numbers).type)])], ["c0"]
+    )
+    with psycopg.connect(app_db.installer) as conn:
+        conn.execute(f"CREATE TEMP TABLE t (n serial, c0 {kind})".encode())
+        with conn.cursor() as cursor, cursor.copy("COPY t (c0) FROM STDIN (FORMAT csv)") as into:
+            into.write(chunks.csv_blocks(batch, _columns(kind)))
+        send = "float8send" if wide else "float4send"
+        found = conn.execute(f"SELECT {send}(c0) FROM t ORDER BY n".encode()).fetchall()
+    assert [value and int.from_bytes(value, "big") for (value,) in found] == [*bits, None]
 
 
 def test_only_exact_types_travel_natively() -> None:
