@@ -62,7 +62,7 @@ def journal_line(state: journal.Status) -> str:
     size = sum(t.bytes for t in state.tables) / 1_000_000
     open_gaps = [f"{g.table} ({g.kind})" for g in state.gaps if g.until is None]
     missing = f"; not journaled: {', '.join(state.missing)}" if state.missing else ""
-    return f"{len(state.tables)} tables, {size:.1f} MB, gaps: {', '.join(open_gaps) or 'none'}{missing}"
+    return f"{len(state.tables)} tables, {size:.1f} MB, open gaps: {', '.join(open_gaps) or 'none'}{missing}"
 
 
 def incident_or_last(ctx: AppContext, incident: str | None) -> str:

@@ -12,7 +12,7 @@ from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Json, open
 
 if TYPE_CHECKING:
     from recovery.setup import Audit
-    from snapshots.journal import Status
+    from snapshots.journal import Status, TableStatus
     from snapshots.journal_prune import Pruned
 
 Tables = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; repeatable.")]
@@ -87,7 +87,7 @@ def show_status(found: Status) -> None:
                 f"{t.bytes / (t.size_cap_mb * 1024 * 1024):.0%}",
                 t.pieces,
                 f"{t.rows:,}",
-                f"{t.complete_since:%Y-%m-%d %H:%M:%S}",
+                whole_since(found, t),
                 size(t.bytes_per_day),
             )
             for t in found.tables
@@ -103,6 +103,14 @@ def show_status(found: Status) -> None:
     for gap in found.past[-5:]:
         span = f"{gap.at:%Y-%m-%d %H:%M:%S} to {gap.until:%Y-%m-%d %H:%M:%S}"
         output.say(f"past gap in {gap.table}, {span}: {gap.kind}: {gap.detail}")
+
+
+def whole_since(found: Status, table: TableStatus) -> str:
+    """From when on, up to now, nothing is missing of the table: after its last gap."""
+    if any(g.table == table.table for g in found.gaps):
+        return "open gap"
+    ends = [g.until for g in found.past if g.table == table.table and g.until is not None]
+    return f"{max([table.complete_since, *ends]):%Y-%m-%d %H:%M:%S}"
 
 
 def journal_verify(

@@ -121,6 +121,8 @@ def tell(wanted: Goal, plan: RestorePlan, against: list[str]) -> None:
         output.say(f"materialised view {view} is refreshed afterwards where the role may")
     for problem in against:
         output.say(f"not now: {problem}")
+    if any("more than its cap" in problem for problem in against):
+        output.say("next: where that many rows are meant, `--over-caps` goes on")
     output.say(f"plan {plan.hash}")
 
 

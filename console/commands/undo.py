@@ -62,9 +62,13 @@ def undo(
     show_values: Annotated[
         bool, typer.Option("--show-values", help="Show values of columns that are not public.")
     ] = False,
-    max_deleted_rows: Annotated[int | None, typer.Option(min=0)] = None,
-    max_deleted_share: Annotated[float | None, typer.Option(min=0, max=1, help="Of a table's rows.")] = None,
-    max_changed_rows: Annotated[int | None, typer.Option(min=0)] = None,
+    max_deleted_rows: Annotated[
+        int | None, typer.Option(min=0, help="Cap for once, instead of the catalogue's.")
+    ] = None,
+    max_deleted_share: Annotated[float | None, typer.Option(min=0, max=1, help="The same, of a table's rows.")] = None,
+    max_changed_rows: Annotated[
+        int | None, typer.Option(min=0, help="Cap for once, instead of the catalogue's.")
+    ] = None,
     by: Annotated[str, typer.Option(help="Who decided, for the record.")] = "operator",
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     plan_hash: Annotated[str | None, typer.Option(help="Do it only if the plan is still this one.")] = None,
@@ -187,6 +191,8 @@ def tell(plan: UndoPlan, seen: Look, *, limit: int, show_values: bool) -> None:
         output.say(
             "next: `reinstate diff` compares with the newest verified point, `reinstate restore` goes back to it"
         )
+    if any("raise it if meant" in problem for problem in preview.problems):
+        output.say("next: --max-changed-rows, --max-deleted-rows or --max-deleted-share raise a cap for once")
     if preview.empty and not preview.problems:
         output.say("there is nothing to undo")
     output.say(f"plan {plan.hash}")

@@ -43,7 +43,14 @@ def test_status_tells_size_reach_and_cost(live_desk: Desk, app_db: AppDb, capsys
     for word in ("complete since (UTC)", "a day", "shop.orders", "last tick", "gaps: none"):
         assert word in text
     point_desk.write(app_db, "ALTER TABLE shop.orders ADD COLUMN extra int")
-    assert "gap in shop.orders since" in said(live_desk, capsys, "status", code=exits.REFUSED)
+    text = said(live_desk, capsys, "status", code=exits.REFUSED)
+    assert "gap in shop.orders since" in text
+    assert "open gap " in text
+    said(live_desk, capsys, "install")
+    ended = answered(live_desk, capsys, "status")["past"][-1]["until"]
+    text = said(live_desk, capsys, "status")
+    assert "open gap " not in text
+    assert next(line for line in text.splitlines() if "shop.orders" in line).count(ended[11:19]) == 1
 
 
 def test_install_of_one_table(live_desk: Desk, app_db: AppDb, capsys: pytest.CaptureFixture[str]) -> None:

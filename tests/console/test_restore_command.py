@@ -151,6 +151,7 @@ def test_caps_refuse_and_can_be_passed_on_purpose(
     found = _json(desk, capsys, "restore", "--yes", code=exits.REFUSED)
     assert "cap" in found["problems"][0]
     assert found["done"] is None
+    assert "--over-caps" in _said(desk, capsys, "restore", "--dry-run", code=exits.REFUSED)
     _json(desk, capsys, "restore", "--yes", "--over-caps")
     assert point_desk.image(app_db, *NAMES) == before
 

@@ -153,6 +153,7 @@ def test_rows_by_condition_and_caps(desk: Desk, app_db: AppDb, capsys: pytest.Ca
     where = ("--actor", "wf_intake", "--tx", str(number), "--where", "shop.orders: r.id <= 10")
     said = _said(desk, capsys, *where, "--max-changed-rows", "9", "--yes", code=exits.REFUSED)
     assert "10 rows would change, the cap is 9" in said
+    assert "--max-changed-rows" in said
     said = _said(desk, capsys, *where, "--yes")
     assert "rows of shop.orders that meet a condition" in said
     assert "shop.orders: 0 deleted, 10 updated, 0 inserted" in said
