@@ -74,7 +74,8 @@ def fill(conn: psycopg.Connection[Any], shape: Shape, others: int) -> None:
             "CREATE TEMP TABLE {fin} ON COMMIT DROP AS "
             "WITH rj_pairs AS (SELECT {keys}, o.rj_seq AS rj_old, n.rj_seq AS rj_new, {old}, {new} "
             "  FROM (SELECT t.* FROM {images} AND t.rj_side = 'o' AND {selected}) AS o "
-            "  FULL JOIN (SELECT t.* FROM {images} AND t.rj_side = 'n' AND {selected}) AS n ON {o_n} WHERE {chosen}), "
+            "  FULL JOIN (SELECT t.* FROM {images} AND t.rj_side = 'n' AND {selected}) AS n ON {o_n} WHERE {chosen} "
+            "  {order}), "
             "rj_met AS (SELECT x.*, {places}, "
             "  {there} ELSE {same} END AS rj_kept, "
             "  CASE WHEN x.rj_old IS NULL THEN 'D' WHEN x.rj_new IS NULL THEN 'I' END AS rj_one, "
@@ -96,6 +97,7 @@ def fill(conn: psycopg.Connection[Any], shape: Shape, others: int) -> None:
             selected=shape.selected("t"),
             o_n=sql.SQL(" AND ").join(sql.SQL("o.{0} = n.{0}").format(sql.Identifier(name)) for name in shape.key),
             chosen=chosen,
+            order=_in_order(shape),
             places=shape.places("t"),
             there=there,
             same=_same_as_new(shape),
@@ -106,6 +108,13 @@ def fill(conn: psycopg.Connection[Any], shape: Shape, others: int) -> None:
             values=shape.values("d"),
         )
     )
+
+
+def _in_order(shape: Shape) -> sql.Composed:
+    """Rows looked up one by one are looked up, and later written, in the order of their index: each page once."""
+    if not (shape.near and shape.key_unique):
+        return sql.Composed([])
+    return sql.SQL("ORDER BY {}").format(comma(sql.Identifier(f"rj_k{n}") for n in range(len(shape.key))))
 
 
 def _image(n: int) -> sql.Identifier:

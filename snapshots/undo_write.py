@@ -19,6 +19,18 @@ from snapshots.undo_relations import changes, claims, filled, lost, newer, vacat
 from snapshots.undo_shape import Relation, Shape, col, comma, equal, same_image
 from snapshots.undo_tables import parents_first
 
+MANY = 1_000
+"""From so many updated rows of a table on, what its indexes do meanwhile is worth a thought."""
+
+_INDEX_COLUMNS = """
+SELECT DISTINCT (array_agg(a.attname::text ORDER BY a.attnum DESC) FILTER (WHERE a.attname = ANY (%(writable)s::name[])
+    AND has_column_privilege(a.attrelid, a.attnum, 'UPDATE')))[1] AS rj_name
+FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(num, pos)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num AND k.pos <= i.indnkeyatts
+WHERE i.indrelid = %(table)s::regclass AND i.indisready
+GROUP BY i.indexrelid HAVING NOT bool_or(a.attname = ANY (%(set)s::name[])) ORDER BY 1
+"""
+
 
 def lock(conn: psycopg.Connection[Any], tables: Sequence[str], relations: Sequence[Relation]) -> None:
     """Keep writers off ``tables`` and off what references them or is referenced by declaration, in one fixed order."""
@@ -136,19 +148,26 @@ def _delete_all(
 
 
 def _update(conn: psycopg.Connection[Any], shape: Shape, tally: Tally, wanted: int, guarded: bool) -> None:
-    """Only columns that differ somewhere are set, so that column triggers and column grants see no more than needed."""
+    """Only columns that differ somewhere are set, so that column triggers and column grants see no more than needed;
+    in a large update, where nobody looks, also one column of each index, to itself."""
     columns = [c for c in shape.columns if c.writable and tally.touches(shape, [c.name])]
     if not wanted or not columns:
         _expect(shape, "updated", 0, wanted)
         return
     _find_singly(conn, shape)
+    kept = _index_columns(conn, shape, [c.name for c in columns]) if wanted > MANY and guarded else ()
     row = conn.execute(
         sql.SQL(
             "WITH rj_written AS (UPDATE {live} AS t SET {sets} FROM {fin} AS f WHERE f.rj_do = 'U' AND {place} "
             "RETURNING {same} AS rj_same) SELECT count(*), count(*) FILTER (WHERE rj_same) FROM rj_written"
         ).format(
             live=shape.relation,
-            sets=comma(sql.SQL("{} = {}").format(sql.Identifier(c.name), col("f", c.name)) for c in columns),
+            sets=comma(
+                [
+                    *(sql.SQL("{} = {}").format(sql.Identifier(c.name), col("f", c.name)) for c in columns),
+                    *(sql.SQL("{} = {}").format(sql.Identifier(name), col("t", name)) for name in kept),
+                ]
+            ),
             fin=shape.temp("fin"),
             place=_place(shape, guarded),
             same=_as_wanted(shape),
@@ -158,6 +177,21 @@ def _update(conn: psycopg.Connection[Any], shape: Shape, tally: Tally, wanted: i
     _expect(shape, "updated", done, wanted)
     if same != done:
         _not_as_written(shape, done - same)
+
+
+def _index_columns(conn: psycopg.Connection[Any], shape: Shape, columns: Sequence[str]) -> list[str]:
+    """One column of each index of which ``columns`` has none. An update that does not name any makes PostgreSQL search
+    every full index page for old versions to remove, which takes more time than all else when many rows go to other
+    pages at once."""
+    writable = [column.name for column in shape.columns if column.writable]
+    return [
+        name
+        for (name,) in conn.execute(
+            _INDEX_COLUMNS,
+            {"table": shape.relation.as_string(None), "writable": writable, "set": list(columns)},
+        )
+        if name is not None
+    ]
 
 
 def _insert(conn: psycopg.Connection[Any], shape: Shape, wanted: int) -> None:
