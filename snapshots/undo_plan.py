@@ -227,15 +227,15 @@ def standing_problems(conn: psycopg.Connection[Any], spec: UndoSpec, known: Comp
 
 
 def _journal_problems(conn: psycopg.Connection[Any], spec: UndoSpec, selection: Selection) -> list[str]:
-    """Gaps since the first selected write, and journals that are younger than it. On all tables of the undo: with a
-    gap, nobody knows which of them the selection touched."""
+    """Gaps since the first selected write, and journals that are younger than it. Of the tables that the undo is
+    limited to, else of all: with a gap, nobody knows which of them the selection touched."""
     since: datetime | None = selection.first_at
     if spec.since is not None:
         since = spec.since.at if since is None else min(since, spec.since.at)
     if since is None:
         return []
     by_table: dict[str, list[str]] = {}
-    for gap in journal.gaps(conn, since=since, tables=[table.name for table in spec.tables]):
+    for gap in journal.gaps(conn, since=since, tables=spec.limited_to or [t.name for t in spec.tables]):
         if gap.kind != NOT_JOURNALED:
             by_table.setdefault(gap.table, []).append(f"since {gap.at.isoformat()} ({gap.kind}: {gap.detail})")
     return [

@@ -186,3 +186,16 @@ def test_a_stretch_older_than_the_journal_is_a_gap(desk: Desk) -> None:
 def test_a_cascade_of_half_a_transaction_is_refused(desk: Desk) -> None:
     with pytest.raises(UndoRefused, match="leave out tables and conditions"):
         undo.cascade(desk.capturer, desk.spec(only=(STOCK.name,), policy=Policy.CASCADE))
+
+
+def test_a_gap_stands_only_in_the_way_of_tables_that_are_undone(desk: Desk) -> None:
+    desk.bad("UPDATE shop.stock SET qty = 0 WHERE sku = 'sku0'")
+    with desk.connect("installer") as owner:
+        owner.execute("ALTER TABLE shop.customers DISABLE TRIGGER rj_update")
+        owner.commit()
+        owner.execute("ALTER TABLE shop.customers ENABLE ALWAYS TRIGGER rj_update")
+        owner.commit()
+    journal.tick(desk.recoverer)
+    assert any("shop.customers" in p for p in desk.preview(_spec(desk, actors=(BAD,))).problems)
+    desk.undo(_spec(desk, actors=(BAD,), only=(STOCK.name,)))
+    assert _stock(desk) == "first100 first100 first100"
