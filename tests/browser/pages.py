@@ -247,10 +247,16 @@ class Decision(Fields):
         self.root.locator(".group").last.scroll_into_view_if_needed()
 
     def confirm(self) -> None:
-        """Press the button; the dialog closes. A busy server's refusal is answered by pressing once more."""
+        """Press the button; the dialog closes. A busy server's refusal is answered by pressing once more, and so is a
+        button that waits to be pressed as if nothing had happened."""
         button = self.root.get_by_role("button", name="Resume", exact=True)
-        button.click()
-        until("the dialog closes", lambda: self._closed(button), seconds=30, instead=self.notice)
+        for seconds in (30, 30, 60):
+            if button.is_enabled():
+                button.click()
+            with suppress(NotSeenError):
+                until("the dialog closes", lambda: self._closed(button), seconds=seconds)
+                return
+        raise NotSeenError(f"the dialog did not close; instead: {self.notice()}")
 
     def press(self) -> None:
         """Press the button, whatever comes of it."""
