@@ -32,7 +32,7 @@ pytestmark = pytest.mark.postgres
 
 SCHEMAS = 12
 STEPS_PER_EXAMPLE = 50
-SOAK_STEPS, SOAK_EXAMPLES = 20_000, 540
+SOAK_STEPS, SOAK_EXAMPLES = 20_000, 620
 EXPLORE = os.environ.get("REINSTATE_EXPLORE", "")
 """For a person: ``random`` looks where nobody has looked yet, anything makes a failure as short as it gets."""
 PAUSE = 3
