@@ -21,8 +21,7 @@ from benchmarks import (
     growth,
     journal_cost,
     memory,
-    repair_journal,
-    repair_scan,
+    repairs,
     restore_table,
     scale,
     undo_100k,
@@ -37,8 +36,7 @@ RESULTS: Final = Path(__file__).with_name("results.json")
 Benchmark = Callable[[Stage], Sequence[Outcome | Growth]]
 ALL: Final[Mapping[str, Benchmark]] = {
     undo_100k.ID: undo_100k.run,
-    **repair_journal.ALL,
-    **repair_scan.ALL,
+    **repairs.ALL,
     writer_stall.ID: writer_stall.run,
     capture_incr.JOURNAL: capture_incr.by_journal,
     capture_incr.SCAN: capture_incr.by_scan,

@@ -15,7 +15,7 @@ import psycopg
 from psycopg import errors, sql
 
 from snapshots import chain, merge, undo_write
-from snapshots.database import qualified
+from snapshots.database import qualified, set_triggers
 from snapshots.model import Applied, RunRef, UndoSpec
 from snapshots.undo_errors import UndoRefused
 from snapshots.undo_select import Selection, require_journal, select
@@ -107,7 +107,7 @@ def _carry(
     _check_caps(conn, spec, shapes)
     report = _Report()
     tag(conn, recovery_id)
-    undo_write.set_triggers(conn, shapes, enabled=False)
+    set_triggers(conn, [shape.spec for shape in shapes], enabled=False)
     conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
     for xid, _ in order:
         touched = [shape for shape in shapes if any(c[1] == xid and c[2] is shape for c in changes)]
@@ -126,7 +126,7 @@ def _carry(
                 report.add(table, what, rows)
         report.missing += attempt.missing
         report.exists += attempt.exists
-    undo_write.set_triggers(conn, shapes, enabled=True)
+    set_triggers(conn, [shape.spec for shape in shapes], enabled=True)
     return report
 
 

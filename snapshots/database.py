@@ -208,3 +208,11 @@ def tables(conn: Connection[Any], declared: Iterable[DeclaredTable]) -> tuple[Ta
             )
         )
     return tuple(specs)
+
+
+def set_triggers(conn: Connection[Any], specs: Iterable[TableSpec], *, enabled: bool) -> None:
+    """Switch the triggers that the catalogue declares as suppressed, in the caller's transaction and through the
+    owner's function (role: recoverer)."""
+    for spec in specs:
+        if spec.suppress:
+            conn.execute("SELECT reinstate.set_triggers(%s, %s::text[], %s)", (spec.name, list(spec.suppress), enabled))

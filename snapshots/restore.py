@@ -16,6 +16,7 @@ from typing import Any
 from psycopg import Connection
 
 from . import restore_checks, restore_journal, restore_rows, restore_scan, shape, staging
+from .database import set_triggers
 from .diff import computed, loss_of, recounted
 from .errors import Refused
 from .model import Applied, Position, RecoveryPoint, TableSpec
@@ -147,9 +148,9 @@ def _write(
     restore_rows.refuse_erasing(conn, by_name, foreign)
     restore_rows.note_vacated(conn, by_name, relations)
     tag(conn, recovery_id)
-    _triggers(conn, tables, enabled=False)
+    set_triggers(conn, tables, enabled=False)
     restore_rows.bring_back(conn, by_name, planned, shape.parents_first(by_name, relations), relations)
-    _triggers(conn, tables, enabled=True)
+    set_triggers(conn, tables, enabled=True)
     restore_rows.refuse_orphans(conn, by_name, relations)
     moved = forward(conn, goal.point.sequences, list(by_name)) if goal.point else []
     detail = {
@@ -219,12 +220,6 @@ def cap_problem(found: Sequence[TableDiff], caps: Caps) -> str | None:
             "raise the cap on purpose or undo by run."
         )
     return None
-
-
-def _triggers(conn: Connection[Any], tables: Sequence[TableSpec], *, enabled: bool) -> None:
-    for table in tables:
-        if table.suppress:
-            conn.execute("SELECT reinstate.set_triggers(%s, %s, %s)", (table.name, list(table.suppress), enabled))
 
 
 def _declared(tables: Sequence[TableSpec], foreign: Sequence[shape.Relation]) -> list[shape.Relation]:

@@ -133,15 +133,13 @@ def newer(relation: Relation, parent: str, low: int) -> sql.Composable:
     dangled before that change already (only a declared reference can), and may do so again."""
     if not relation.declared or relation.child_twin is None or not relation.child_key:
         return sql.SQL("true")
-    return sql.SQL(
-        "EXISTS (SELECT FROM {twin} AS rj_i WHERE rj_i.rj_side = 'n' AND rj_i.rj_seq >= {low} "
-        "AND rj_i.rj_seq > {first} AND {key} AND {value})"
-    ).format(
-        twin=relation.child_twin,
-        low=sql.Literal(low),
-        first=col(parent, "rj_first"),
-        key=equal("rj_i", relation.child_key, "c", relation.child_key),
-        value=equal("rj_i", relation.columns, "c", relation.columns),
+    return _imaged(
+        relation.child_twin,
+        "n",
+        low,
+        parent,
+        equal("rj_i", relation.child_key, "c", relation.child_key),
+        equal("rj_i", relation.columns, "c", relation.columns),
     )
 
 
@@ -150,14 +148,20 @@ def lost(relation: Relation, child: str, low: int) -> sql.Composable:
     is missed as it was before that change (only in a declared reference)."""
     if not relation.declared or relation.parent_twin is None:
         return sql.SQL("true")
+    return _imaged(relation.parent_twin, "o", low, child, equal("rj_i", relation.to, child, relation.columns))
+
+
+def _imaged(twin: sql.Composable, side: str, low: int, row: str, *conditions: sql.Composable) -> sql.Composed:
+    """The twin has an image of that side (alias ``rj_i``) that meets the conditions, since ``row``'s first change."""
     return sql.SQL(
-        "EXISTS (SELECT FROM {twin} AS rj_i WHERE rj_i.rj_side = 'o' AND rj_i.rj_seq >= {low} "
-        "AND rj_i.rj_seq > {first} AND {value})"
+        "EXISTS (SELECT FROM {twin} AS rj_i WHERE rj_i.rj_side = {side} AND rj_i.rj_seq >= {low} "
+        "AND rj_i.rj_seq > {first} AND {conditions})"
     ).format(
-        twin=relation.parent_twin,
+        twin=twin,
+        side=sql.Literal(side),
         low=sql.Literal(low),
-        first=col(child, "rj_first"),
-        value=equal("rj_i", relation.to, child, relation.columns),
+        first=col(row, "rj_first"),
+        conditions=sql.SQL(" AND ").join(conditions),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import psycopg
 from psycopg import sql
 
-from snapshots.database import qualified
+from snapshots.database import qualified, set_triggers
 from snapshots.model import TableCounts
 from snapshots.undo_errors import UndoBusy, UndoRefused
 from snapshots.undo_plan import Computed, Tally
@@ -44,15 +44,6 @@ def lock(conn: psycopg.Connection[Any], tables: Sequence[str], relations: Sequen
         conn.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(qualified(name)))
 
 
-def set_triggers(conn: psycopg.Connection[Any], shapes: Sequence[Shape], *, enabled: bool) -> None:
-    """Switch the triggers that the catalogue declares as suppressed, through the owner's function."""
-    for shape in shapes:
-        if shape.spec.suppress:
-            conn.execute(
-                "SELECT reinstate.set_triggers(%s, %s::text[], %s)", (shape.name, list(shape.spec.suppress), enabled)
-            )
-
-
 def write(conn: psycopg.Connection[Any], computed: Computed) -> None:
     """Bring the rows into the wanted state. Raises :class:`UndoRefused` when the database does not end up as
     computed (a trigger, a rule or row security in between), :class:`UndoBusy` when rows are not where they were when
@@ -60,7 +51,8 @@ def write(conn: psycopg.Connection[Any], computed: Computed) -> None:
     order = parents_first(computed.shapes, computed.relations)
     tally = {count.table: count for count in computed.counts}
     conn.execute("SET CONSTRAINTS ALL DEFERRED")
-    set_triggers(conn, order, enabled=False)
+    specs = [shape.spec for shape in order]
+    set_triggers(conn, specs, enabled=False)
     # With triggers of the app at work, rows may move under our own hands: look at all of them first instead.
     guarded = not any(shape.meddled for shape in order)
     if not guarded:
@@ -84,7 +76,7 @@ def write(conn: psycopg.Connection[Any], computed: Computed) -> None:
     for relation in computed.relations:
         if relation.declared:
             _check_relation(conn, computed, relation)
-    set_triggers(conn, order, enabled=True)
+    set_triggers(conn, specs, enabled=True)
 
 
 def _cascades(computed: Computed) -> set[str]:
