@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from benchmarks import engine, proof, shop
 from benchmarks.proof import Sums
 from benchmarks.site import CAPTURER, INSTALLER, RECOVERER, Database, Site
-from snapshots import journal
-from snapshots.store import Store
+from snapshots.journal import journal
+from snapshots.store.store import Store
 
 if TYPE_CHECKING:
     from snapshots.model import RecoveryPoint

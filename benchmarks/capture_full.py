@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import engine, increments, programs
 from benchmarks.outcome import Outcome
 from benchmarks.race import Lap, race, timed
-from snapshots.store import Store
+from snapshots.store.store import Store
 
 if TYPE_CHECKING:
     from benchmarks.base import Base

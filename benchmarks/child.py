@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from benchmarks import engine, restore_table, site
 from benchmarks.site import Database
-from snapshots import points
-from snapshots.store import Store
+from snapshots.points import points
+from snapshots.store.store import Store
 
 if TYPE_CHECKING:
     from snapshots.model import RecoveryPoint

@@ -11,9 +11,10 @@ from benchmarks.race import timed
 from benchmarks.service import BenchmarkError
 from benchmarks.site import CAPTURER, INSTALLER, RECOVERER, WORKFLOW, Database
 from platforms.fake import FakePlatform
-from snapshots import capture, undo
+from snapshots.capture import capture
 from snapshots.model import Policy, RecoveryPoint, RunRef, UndoSpec
-from snapshots.store import Store
+from snapshots.store.store import Store
+from snapshots.undo import undo
 
 APP: Final = "shop"
 WORKERS: Final = 2
@@ -66,7 +67,7 @@ def undo_run(db: Database) -> tuple[float, float]:
 def repair(db: Database, store: Store, point: RecoveryPoint, source: Source) -> tuple[float, float]:
     """Bring every table back to ``point``. ``source``: ``journal`` or ``scan``. Returns seconds of the repair and of
     the plan before it."""
-    from snapshots import restore
+    from snapshots.restore import restore
 
     with db.open(CAPTURER) as conn, timed() as planned:
         plan = restore.plan(conn, point, store, shop.TABLES, source=source)
@@ -90,16 +91,16 @@ def repair(db: Database, store: Store, point: RecoveryPoint, source: Source) -> 
 
 def restore_lost(db: Database, store: Store, point: RecoveryPoint, table: str) -> None:
     """A table that was dropped (role: installer)."""
-    from snapshots import restore_table
+    from snapshots.restore import lost_table
 
-    restore_table.restore(db.dsn(INSTALLER), point, store, [t for t in shop.TABLES if t.name == table], workers=WORKERS)
+    lost_table.restore(db.dsn(INSTALLER), point, store, [t for t in shop.TABLES if t.name == table], workers=WORKERS)
 
 
 def load_empty(db: Database, store: Store, point: RecoveryPoint) -> None:
     """The whole point into tables without rows (role: installer)."""
-    from snapshots import restore_copy
+    from snapshots.restore import whole
 
-    restore_copy.into_empty(db.dsn(INSTALLER), point, store, workers=WORKERS)
+    whole.into_empty(db.dsn(INSTALLER), point, store, workers=WORKERS)
 
 
 def stored_bytes(folder: Path) -> int:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.site import Database
     from benchmarks.stage import Stage
     from snapshots.model import RecoveryPoint
-    from snapshots.store import Store
+    from snapshots.store.store import Store
 
 RIVAL: Final = "pg_dump -Fc"
 SHARE: Final = 0.001

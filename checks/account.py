@@ -9,7 +9,7 @@ from typing import Any
 from checks.blame import Score, Verdict
 from checks.model import Finding
 from platforms.base import Run
-from snapshots.attribution import Attributed
+from snapshots.journal.attribution import Attributed
 
 OTHERS = 4
 CANDIDATES = 10

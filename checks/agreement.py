@@ -16,7 +16,7 @@ from checks.model import Clause, SuiteReport
 from platforms.base import Platform
 from snapshots.database import columns, qualified
 from snapshots.errors import Refused
-from snapshots.journal import transactions
+from snapshots.journal.journal import transactions
 from snapshots.model import Position
 
 SHOWN = 5

@@ -16,8 +16,8 @@ from checks.delta import Twin, trusted, twin
 from checks.errors import Undiagnosed
 from checks.model import Finding
 from platforms.base import Platform, Run
-from snapshots import journal
-from snapshots.attribution import Attributed, attribute, estimate_offset, tagged_pairs
+from snapshots.journal import journal
+from snapshots.journal.attribution import Attributed, attribute, estimate_offset, tagged_pairs
 from snapshots.model import Position
 from snapshots.position import after
 

@@ -27,7 +27,7 @@ from recovery import containment, manual, setup
 from recovery.context import AppContext, open_app
 from recovery.diagnosed import latest
 from recovery.session import load_plan, make, record_approved
-from snapshots import journal
+from snapshots.journal import journal
 
 Fault = Literal["no-journal", "gap"]
 

@@ -23,7 +23,8 @@ from incidents import record
 from incidents.record import Await, Incident
 from recovery.context import AppContext
 from recovery.errors import Refused
-from snapshots import journal, points
+from snapshots.journal import journal
+from snapshots.points import points
 
 LOOK_S: Final = 0.5
 STILL_S: Final = 30.0

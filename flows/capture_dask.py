@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from prefect.task_runners import TaskRunner
 
+    from snapshots.capture.pieces import Piece, Runner
     from snapshots.model import Chunk
-    from snapshots.pieces import Piece, Runner
 
 ADDRESS: Final = "REINSTATE_DASK"
 """Environment variable with the address of a Dask scheduler; without it a cluster of processes is started here."""
@@ -40,8 +40,8 @@ ADDRESS: Final = "REINSTATE_DASK"
 def copy(catalog: str, app: str, snapshot: str, piece: Piece, table: str) -> tuple[Chunk, ...]:  # noqa: ARG001 - for its name
     """Read one piece on the exported snapshot into the store. Runs on any worker that reaches both."""
     from recovery.context import open_app
-    from snapshots import pieces
-    from snapshots.reader import Reader
+    from snapshots.capture import pieces
+    from snapshots.capture.reader import Reader
 
     with open_app(Path(catalog), app) as ctx, Reader(ctx.dsn("capturer"), snapshot) as reader:
         return pieces.copy(reader, piece, ctx.store)

@@ -50,7 +50,7 @@ def resource(app: str) -> str:
 def choices(app: App, *, most: int = 20) -> list[str]:
     """Ids of the app's verified recovery points, newest first."""
     from recovery.context import open_store
-    from snapshots import points
+    from snapshots.points import points
 
     home = default_home()
     found = points.listing(open_store(app, home, home / "secrets.env"), app.key).points

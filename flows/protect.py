@@ -13,7 +13,7 @@ from flows import capture_dask, forms, states
 from flows.recover import retryable
 
 if TYPE_CHECKING:
-    from snapshots.capture import Method
+    from snapshots.capture.capture import Method
 
 
 @task(name="capture", retries=2, retry_delay_seconds=[2, 6], retry_condition_fn=retryable, persist_result=False)

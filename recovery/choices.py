@@ -7,9 +7,10 @@ from datetime import datetime
 from incidents import record
 from ledger import kinds
 from recovery.context import AppContext
-from snapshots import diff, points, ranking
 from snapshots.model import RecoveryPoint
-from snapshots.ranking import Choice, Start
+from snapshots.points import points, ranking
+from snapshots.points.ranking import Choice, Start
+from snapshots.restore import diff
 
 
 def ranked(ctx: AppContext, start: Start) -> tuple[Choice, ...]:

@@ -20,9 +20,10 @@ from recovery.context import AppContext
 from recovery.errors import Refused
 from recovery.plan import RunSelection
 from recovery.selection import undo_spec
-from snapshots import journal, undo
-from snapshots.attribution import Attributed, attribute, estimate_offset, tagged_pairs
+from snapshots.journal import journal
+from snapshots.journal.attribution import Attributed, attribute, estimate_offset, tagged_pairs
 from snapshots.model import Attribution, JournalTx, Policy
+from snapshots.undo import undo
 
 MARGIN = timedelta(minutes=2)
 ROUNDS = 20

@@ -21,9 +21,10 @@ from platforms.base import Platform, WorkflowInfo
 from platforms.registry import open_platform
 from platforms.retrying import Retrying
 from recovery.errors import RecoveryError
-from snapshots import database, erasure
+from snapshots import database
+from snapshots.erasure import erasure
 from snapshots.model import TableSpec
-from snapshots.store import Store
+from snapshots.store.store import Store
 
 Role = Literal["installer", "capturer", "recoverer"]
 

@@ -6,7 +6,7 @@ from platforms.base import Version
 from recovery.context import AppContext
 from recovery.errors import Refused
 from recovery.plan import Plan
-from snapshots import points
+from snapshots.points import points
 
 
 def known_good(ctx: AppContext, plan: Plan, workflow: str) -> Version:

@@ -8,7 +8,7 @@ from ledger import steps
 from recovery.context import AppContext
 from recovery.errors import Refused
 from recovery.selection import UNDO
-from snapshots import undo
+from snapshots.undo import undo
 
 
 def started(ctx: AppContext, incident: str) -> list[str]:

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from ledger import kinds
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
-from snapshots import erasure, erasure_apply, erasure_find, erasure_plan
-from snapshots.erasure_apply import Erased
-from snapshots.erasure_find import Who
-from snapshots.erasure_plan import ErasePlan
+from snapshots.erasure import apply, erasure, find
+from snapshots.erasure import plan as erasure_plan
+from snapshots.erasure.apply import Erased
+from snapshots.erasure.find import Who
+from snapshots.erasure.plan import ErasePlan
 
 LEASE_S = 60.0
 SAY_EVERY_S = 5.0
@@ -36,7 +37,7 @@ def preview(ctx: AppContext, who: Who, *, say: Say = quiet) -> ErasePlan:
             say(f"looked {seen} times into an object of the store")
 
     with ctx.connect("installer", "erase") as connection:
-        found = erasure_find.find(connection, ctx.store, ctx.app.key, ctx.tables, who, beat=beat)
+        found = find.find(connection, ctx.store, ctx.app.key, ctx.tables, who, beat=beat)
         return erasure_plan.plan(connection, ctx.store, ctx.app.key, found)
 
 
@@ -44,14 +45,14 @@ def erase(ctx: AppContext, who: Who, plan: ErasePlan, *, by: str, reason: str, s
     """Do what ``plan`` showed. Raises ``LeaseHeld`` while a recovery of the app runs, and the errors of
     :func:`erasure_apply.apply`; run again, it goes on where it was."""
     app = ctx.app.key
-    why = reason.replace(who.value, erasure_apply.ERASED)
+    why = reason.replace(who.value, apply.ERASED)
     ensure_secret(ctx)
     with ctx.ledger.lease(app, f"erasure by process {os.getpid()} on {socket.gethostname()}", LEASE_S) as lease:
         summary = ["erasing a person", *plan.summary()]
         body = {"operation": "erase", "plan_hash": plan.plan_hash, "by": by, "reason": why}
         ctx.ledger.append(kinds.DATA_PLANNED, app=app, body={**body, "summary": summary}, lease=lease)
         with ctx.connect("installer", "erase") as connection:
-            done = erasure_apply.apply(
+            done = apply.apply(
                 connection,
                 ctx.store,
                 app,

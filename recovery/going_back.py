@@ -20,12 +20,16 @@ from ledger import kinds
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused
-from snapshots import database, diff, journal_shape, points, restore, restore_copy, restore_table, ticks
+from snapshots import database
 from snapshots.errors import Incomplete
 from snapshots.errors import Refused as CannotCompare
+from snapshots.journal import shape as journal_shape
+from snapshots.journal import ticks
 from snapshots.model import Applied, Position, RecoveryPoint, TableSpec
-from snapshots.restore_model import Caps, Loss, RestorePlan, Source
-from snapshots.restore_table import Returned
+from snapshots.points import points
+from snapshots.restore import diff, lost_table, restore, whole
+from snapshots.restore.lost_table import Returned
+from snapshots.restore.model import Caps, Loss, RestorePlan, Source
 
 T = TypeVar("T")
 
@@ -191,7 +195,7 @@ def go_back(
     by: str,
     reason: str,
     over_caps: bool = False,
-    workers: int = restore_table.WORKERS,
+    workers: int = lost_table.WORKERS,
     say: Say = quiet,
 ) -> Done:
     """Do what ``plan`` showed. Raises ``LeaseHeld`` while a recovery of the app runs, and the errors of
@@ -207,7 +211,7 @@ def go_back(
         returned = applied = None
         if wanted.lost and wanted.point is not None:
             again = [t for t in wanted.tables if t.name in wanted.lost]
-            returned = restore_table.restore(
+            returned = lost_table.restore(
                 ctx.dsn("installer"),
                 wanted.point,
                 ctx.store,
@@ -265,7 +269,7 @@ def into(
     if mine == theirs:
         raise Refused(f"--into {reference} is the app's own database; leave --into out to restore there")
     try:
-        return restore_copy.into_empty(dsn, point, ctx.store, list(tables) or None, workers=workers)
+        return whole.into_empty(dsn, point, ctx.store, list(tables) or None, workers=workers)
     except (
         psycopg.errors.UndefinedObject,
         psycopg.errors.UndefinedFunction,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from checks.model import Diagnosis
 from recovery.context import AppContext
 from recovery.errors import Refused
-from snapshots import points
+from snapshots.points import points
 
 
 def chosen(ctx: AppContext, diagnosis: Diagnosis, point_id: str | None) -> tuple[str, str | None]:

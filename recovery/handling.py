@@ -19,8 +19,8 @@ from recovery import alerts, earlier
 from recovery.containment import Contained, Say, contain, is_proven, quiet, recorded
 from recovery.context import AppContext
 from recovery.errors import Refused
-from snapshots import points
 from snapshots.model import Position
+from snapshots.points import points
 
 PAUSES = ("contain.started", "contain.proven", "contain.failed", "resume.begun")
 

@@ -8,7 +8,9 @@ import psycopg
 
 from recovery.context import AppContext
 from recovery.errors import Refused
-from snapshots import diff, journal, points
+from snapshots.journal import journal
+from snapshots.points import points
+from snapshots.restore import diff
 
 
 def offer_diff(ctx: AppContext, connection: psycopg.Connection, point_id: str | None) -> str:

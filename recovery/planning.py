@@ -22,8 +22,8 @@ from recovery.good_point import chosen as good_point_of
 from recovery.offer import offer_diff, refuse_gaps
 from recovery.plan import PERSON, Mode, Plan, Publication, RunSelection, TableEffect
 from recovery.selection import undo_spec
-from snapshots import undo
 from snapshots.model import Policy, UndoPreview
+from snapshots.undo import undo
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

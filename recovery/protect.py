@@ -10,14 +10,17 @@ from checks import suite_files, suites
 from ledger.errors import LedgerError
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
-from snapshots import capture, erasure, journal, points
+from snapshots.capture import capture
+from snapshots.erasure import erasure
 from snapshots.errors import SnapshotError
+from snapshots.journal import journal
 from snapshots.model import RecoveryPoint
-from snapshots.point_errors import Damaged, UnknownFormat
+from snapshots.points import points
+from snapshots.points.errors import Damaged, UnknownFormat
 
 if TYPE_CHECKING:
-    from snapshots.pieces import Runner
-    from snapshots.retention import Pruned
+    from snapshots.capture.pieces import Runner
+    from snapshots.store.retention import Pruned
 
 
 def protect(

@@ -14,10 +14,11 @@ from recovery import scratch as empty
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
 from recovery.errors import RecoveryError
-from snapshots import database, diff, restore_copy
+from snapshots import database
 from snapshots.errors import SnapshotError, Unreachable
 from snapshots.model import RecoveryPoint
-from snapshots.proof import Proof
+from snapshots.points.proof import Proof
+from snapshots.restore import diff, whole
 
 
 def prove(ctx: AppContext, point: RecoveryPoint, *, scratch: str | None = None, say: Say = quiet) -> Proof:
@@ -39,7 +40,7 @@ def prove(ctx: AppContext, point: RecoveryPoint, *, scratch: str | None = None, 
         missing = empty.copy_schema(ctx.dsn("installer"), dsn, names)
         try:
             say(f"point {point.id}: restoring {sum(t.rows for t in point.tables)} rows")
-            rows = restore_copy.into_empty(dsn, point, ctx.store)
+            rows = whole.into_empty(dsn, point, ctx.store)
             say(f"point {point.id}: comparing every row, then running the suites")
             problems += _differences(ctx, point, dsn)
             report = suites.run(dsn, ctx.suites)

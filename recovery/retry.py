@@ -10,7 +10,7 @@ def is_retryable(error: BaseException) -> bool:
     from ledger.errors import Unreachable as LedgerUnreachable
     from platforms.base import Retryable
     from snapshots.errors import Unreachable
-    from snapshots.point_errors import Busy, LogicMoved
+    from snapshots.points.errors import Busy, LogicMoved
 
     if isinstance(error, Unreachable):
         return error.retryable

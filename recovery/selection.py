@@ -6,8 +6,8 @@ import psycopg
 
 from catalog.models import Caps
 from recovery.plan import Plan, RunSelection
-from snapshots import undo
 from snapshots.model import Policy, RunRef, TableSpec, UndoSpec
+from snapshots.undo import undo
 
 UNDO = "undo"
 

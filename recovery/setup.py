@@ -17,9 +17,11 @@ from recovery.containment import Say, quiet
 from recovery.context import AppContext, Role
 from recovery.errors import NothingToRecover, Refused
 from recovery.protect import newest
-from snapshots import journal, journal_audit, points, roles
-from snapshots.journal_audit import Missed
-from snapshots.journal_prune import Pruned
+from snapshots import roles
+from snapshots.journal import audit, journal
+from snapshots.journal.audit import Missed
+from snapshots.journal.prune import Pruned
+from snapshots.points import points
 
 LEASE_S = 60.0
 
@@ -134,9 +136,9 @@ def audit_journal(
         journal.tick(connection)
         for number, spec in enumerate(specs, 1):
             say(f"{spec.name}: live against point {point.id} and the journal ({number} of {len(specs)})")
-            missed += journal_audit.audit(connection, point, ctx.store, [spec])
+            missed += audit.audit(connection, point, ctx.store, [spec])
         if missed:
-            journal_audit.record(connection, missed)
+            audit.record(connection, missed)
     return Audit(point=point.id, since=point.position.at, tables=tuple(s.name for s in specs), missed=tuple(missed))
 
 

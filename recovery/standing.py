@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from incidents import record
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover
-from snapshots import journal, points
+from snapshots.journal import journal
+from snapshots.points import points
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,13 +13,14 @@ from typing import Any
 from ledger import kinds
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
-from snapshots import points, proof, retention, rotation, store_lock
 from snapshots.model import RecoveryPoint
-from snapshots.point_errors import PointMissing
-from snapshots.proof import Proof
-from snapshots.retention import Hold, Pruned
-from snapshots.rotation import Rotated
-from snapshots.store import piece_name
+from snapshots.points import points, proof
+from snapshots.points.errors import PointMissing
+from snapshots.points.proof import Proof
+from snapshots.store import lock, retention, rotation
+from snapshots.store.retention import Hold, Pruned
+from snapshots.store.rotation import Rotated
+from snapshots.store.store import piece_name
 
 LEASE_S = 60.0
 _PROGRESS_S = 2.0
@@ -111,7 +112,7 @@ def status(ctx: AppContext) -> Status:
         logical_bytes=sum(_logical(p) for p in listing.points),
         unneeded=len(left),
         unneeded_bytes=sum(s.bytes for s in left),
-        at_work=tuple(store_lock.described(a) for a in store_lock.present(store.backend)),
+        at_work=tuple(lock.described(a) for a in lock.present(store.backend)),
         problems=tuple(dict.fromkeys((*listing.problems, *problems))),
     )
 

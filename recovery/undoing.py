@@ -24,8 +24,8 @@ from recovery.containment import Say, quiet
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused, StepFailed
 from recovery.steps import data
-from snapshots import undo, undo_window
 from snapshots.model import Applied, Policy, RunRef, UndoPreview, UndoSpec
+from snapshots.undo import undo, window
 
 LEASE_S = 60.0
 STEP = "undo"
@@ -148,8 +148,8 @@ def spec_of(ctx: AppContext, connection: psycopg.Connection, wanted: Wanted) -> 
         policy=wanted.policy,
         xids=wanted.transactions,
         actors=tuple(sorted({*wanted.actors, *(roles[key] for key in wanted.workflows)})),
-        since=undo_window.begin(connection, wanted.since) if wanted.since else None,
-        until=undo_window.end(connection, wanted.until) if wanted.until else None,
+        since=window.begin(connection, wanted.since) if wanted.since else None,
+        until=window.end(connection, wanted.until) if wanted.until else None,
         only=wanted.tables,
         where=wanted.where,
         **wanted.caps.model_dump(),
@@ -157,7 +157,7 @@ def spec_of(ctx: AppContext, connection: psycopg.Connection, wanted: Wanted) -> 
     if not spec.selects:
         raise Refused("undo: nothing is selected; name a run, workflow, role, transaction, recovery, time or table")
     if spec.until is None and not spec.runs and not spec.xids:
-        spec = replace(spec, until=undo_window.end(connection))
+        spec = replace(spec, until=window.end(connection))
     return spec
 
 

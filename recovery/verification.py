@@ -14,7 +14,7 @@ from recovery.context import AppContext
 from recovery.definitions import known_good
 from recovery.plan import Mode, Plan
 from recovery.steps.data import remaining
-from snapshots import capture
+from snapshots.capture import capture
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -27,8 +27,8 @@ from recovery.context import AppContext
 from recovery.errors import RecoveryError, one_line
 from recovery.handling import Caught, at_work, diagnose, handle, look_again
 from recovery.retry import is_retryable
-from snapshots import journal
 from snapshots.errors import Refused as DataRefused
+from snapshots.journal import journal
 from snapshots.model import Position
 
 __all__ = ["Caught", "diagnose", "handle", "look_again", "watch"]

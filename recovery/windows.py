@@ -17,7 +17,8 @@ import psycopg
 from recovery.containment import lower_fence, raise_fence
 from recovery.context import AppContext
 from recovery.plan import Plan
-from snapshots import journal, position
+from snapshots import position
+from snapshots.journal import journal
 from snapshots.model import Position
 
 LOWERED = "fence.lowered"

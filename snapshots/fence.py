@@ -18,7 +18,7 @@ from psycopg import Connection, sql
 
 from snapshots import position as positions
 from snapshots.errors import Refused
-from snapshots.journal_shape import stored
+from snapshots.journal.shape import stored
 from snapshots.model import Position
 
 ATTEMPTS = 5

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from recovery.going_back import Goal
-    from snapshots.restore_model import Loss, TableDiff
+    from snapshots.restore.model import Loss, TableDiff
 
 PointId = Annotated[str | None, typer.Option("--point", help="A recovery point; the newest verified one by default.")]
 At = Annotated[

@@ -12,8 +12,8 @@ from console.errors import BadUse
 from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Json, opened
 
 if TYPE_CHECKING:
-    from snapshots.erasure_apply import Erased
-    from snapshots.erasure_plan import ErasePlan
+    from snapshots.erasure.apply import Erased
+    from snapshots.erasure.plan import ErasePlan
 
 
 def register(app: typer.Typer) -> None:
@@ -52,7 +52,7 @@ def erase(
         raise BadUse("erase: --table and --where belong together")
     value = named(subject, stdin)
     from recovery import erase as erasing
-    from snapshots.erasure_find import Who
+    from snapshots.erasure.find import Who
 
     with opened(catalog, app) as ctx:
         subjects = dict(erasing.subjects(ctx)) | ({table: where} if table and where else {})

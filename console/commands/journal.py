@@ -12,8 +12,8 @@ from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Json, open
 
 if TYPE_CHECKING:
     from recovery.setup import Audit
-    from snapshots.journal import Status, TableStatus
-    from snapshots.journal_prune import Pruned
+    from snapshots.journal.journal import Status, TableStatus
+    from snapshots.journal.prune import Pruned
 
 Tables = Annotated[list[str] | None, typer.Option("--table", "-t", help="Only this table; repeatable.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
@@ -62,7 +62,7 @@ def journal_status(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_js
 
     Exit code 5 while a gap is open. Example: `reinstate journal status --json`.
     """
-    from snapshots import journal
+    from snapshots.journal import journal
 
     with opened(catalog, app) as ctx, ctx.connect("recoverer", "journal status") as connection:
         found = journal.status(connection, expected=[t.name for t in ctx.app.tables])

@@ -15,8 +15,8 @@ from console.options import DEFAULT_CATALOG, AppKey, Catalog, Json, opened
 if TYPE_CHECKING:
     from recovery.context import AppContext
     from snapshots.model import RecoveryPoint
-    from snapshots.proof import Proof
-    from snapshots.ranking import Choice, Start
+    from snapshots.points.proof import Proof
+    from snapshots.points.ranking import Choice, Start
 
 PointId = Annotated[str, typer.Argument(metavar="ID", help="A point as `reinstate points` lists it, or `latest`.")]
 
@@ -73,8 +73,9 @@ def time_of(text: str) -> datetime:
 
 
 def listed(ctx: AppContext, *, as_json: bool) -> None:
-    from snapshots import points as reading
-    from snapshots import proof, retention
+    from snapshots.points import points as reading
+    from snapshots.points import proof
+    from snapshots.store import retention
 
     found = reading.listing(ctx.store, ctx.app.key)
     held = {h.point: h.reason for h in retention.holds(ctx.store, ctx.app.key)}
@@ -132,7 +133,7 @@ def tried_as(tried: Proof | None) -> str:
 
 def ranked(ctx: AppContext, begun: datetime | None, incident: str | None, *, as_json: bool) -> None:
     from recovery import choices
-    from snapshots.ranking import Start
+    from snapshots.points.ranking import Start
 
     start: Start = Start(at=begun) if begun is not None else choices.start_of(ctx, incident or "")
     output.progress(f"the incident began at {start.at:%Y-%m-%d %H:%M:%S} UTC")
@@ -234,7 +235,7 @@ def points_export(
     `reinstate points export latest --to out --format csv --table shop.orders`.
     """
     from ledger import kinds
-    from snapshots import export
+    from snapshots.points import export
 
     with opened(catalog, app) as ctx:
         found = chosen(ctx, point)
@@ -253,8 +254,8 @@ def points_export(
 
 def chosen(ctx: AppContext, name: str) -> RecoveryPoint:
     """The point of that id, or the newest one."""
-    from snapshots import points as reading
-    from snapshots.point_errors import PointMissing
+    from snapshots.points import points as reading
+    from snapshots.points.errors import PointMissing
 
     if name != "latest":
         return reading.load(ctx.store, ctx.app.key, name)

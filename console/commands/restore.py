@@ -14,7 +14,7 @@ from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Json, open
 if TYPE_CHECKING:
     from recovery.context import AppContext
     from recovery.going_back import Done, Goal
-    from snapshots.restore_model import RestorePlan
+    from snapshots.restore.model import RestorePlan
 
 
 def register(app: typer.Typer) -> None:

@@ -12,7 +12,7 @@ from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Json, open
 
 if TYPE_CHECKING:
     from recovery.storekeeping import Status, Verified
-    from snapshots.retention import Pruned
+    from snapshots.store.retention import Pruned
 
 Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 By = Annotated[str, typer.Option(help="Who decided, for the record.")]
@@ -248,7 +248,7 @@ def holds(catalog: Catalog = DEFAULT_CATALOG, app: AppKey = None, as_json: Json 
 
     Example: `reinstate store holds`.
     """
-    from snapshots import retention
+    from snapshots.store import retention
 
     with opened(catalog, app) as ctx:
         found = retention.holds(ctx.store, ctx.app.key)
@@ -279,7 +279,7 @@ def rotate(
     if as_json and not yes:
         raise BadUse("store rotate: --json asks no questions; add --yes")
     from recovery import storekeeping
-    from snapshots import rotation
+    from snapshots.store import rotation
 
     with opened(catalog, app) as ctx:
         before = rotation.state(ctx.store)

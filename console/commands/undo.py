@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from recovery.context import AppContext
     from recovery.undoing import Undone, UndoPlan, Wanted
-    from snapshots.undo import Disagreement, Look
+    from snapshots.undo.undo import Disagreement, Look
 
 SELECT = "What is undone (all that is given must apply)"
 LIMITS = "Limits, instead of the catalogue's"

@@ -43,7 +43,7 @@ def app(path: Path, key: str, home: Path, say: Say) -> None:
 def database(ctx: AppContext, say: Say) -> None:
     """Reachable, with the journal on every table of the catalogue. Raises ``recovery.errors.Refused`` without it."""
     from recovery.errors import Refused
-    from snapshots import journal
+    from snapshots.journal import journal
 
     tables = [t.name for t in ctx.app.tables]
     with ctx.connect("recoverer", "up") as connection:
@@ -58,7 +58,7 @@ def database(ctx: AppContext, say: Say) -> None:
 
 def points(ctx: AppContext, say: Say) -> None:
     """Whether there is a verified recovery point; the schedule takes one, so its absence only warns."""
-    from snapshots.points import latest_verified
+    from snapshots.points.points import latest_verified
 
     newest = latest_verified(ctx.store, ctx.app.key)
     if newest is None:

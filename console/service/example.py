@@ -57,8 +57,8 @@ def broken(home: Path, at: Addresses) -> str:
     from platforms.base import PlatformError
     from recovery.context import open_app
     from recovery.errors import RecoveryError
-    from snapshots import journal
     from snapshots.errors import SnapshotError
+    from snapshots.journal import journal
 
     known = secrets.read(home / secrets.FILE)
     if "ORDER_DESK_N8N_URL" not in known:
@@ -77,7 +77,7 @@ def broken(home: Path, at: Addresses) -> str:
 
 def verified(ctx: AppContext) -> bool:
     """Whether there is a verified point of the database as it is."""
-    from snapshots.points import latest_verified
+    from snapshots.points.points import latest_verified
 
     return latest_verified(ctx.store, ctx.app.key) is not None
 

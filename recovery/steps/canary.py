@@ -19,8 +19,10 @@ from recovery.plan import Plan, Step
 from recovery.selection import undo_spec
 from recovery.steps.replay import ended
 from recovery.windows import decode, encode, fence_lowered
-from snapshots import journal, position, undo
+from snapshots import position
+from snapshots.journal import journal
 from snapshots.model import Position, RunRef
+from snapshots.undo import undo
 
 KIND = "canary.started"
 

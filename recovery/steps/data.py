@@ -9,8 +9,8 @@ from recovery.context import AppContext
 from recovery.errors import StepFailed
 from recovery.plan import Plan, Step
 from recovery.selection import planned_spec
-from snapshots import carry, undo
 from snapshots.model import TableCounts, UndoPreview
+from snapshots.undo import carry, undo
 
 DONE = {"delete": "deleted", "update": "updated", "insert": "inserted", "merged": "with later work kept"}
 

@@ -23,9 +23,11 @@ from recovery.errors import StepFailed
 from recovery.plan import Event, Plan, Step
 from recovery.selection import undo_spec
 from recovery.windows import fence_lowered
-from snapshots import journal, position, undo
-from snapshots.attribution import attribute, estimate_offset, tagged_pairs
+from snapshots import position
+from snapshots.journal import journal
+from snapshots.journal.attribution import attribute, estimate_offset, tagged_pairs
 from snapshots.model import Position, RunRef, UndoSpec
+from snapshots.undo import undo
 
 ATTEMPTS = 3
 LOOKUP_S = 5.0

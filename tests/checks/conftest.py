@@ -10,7 +10,8 @@ import psycopg
 import pytest
 
 from catalog.models import App
-from snapshots import database, journal_install, position
+from snapshots import database, position
+from snapshots.journal import install
 from snapshots.model import Position
 from tests.conftest import AppDb
 
@@ -129,7 +130,7 @@ def journaled(shop: AppDb) -> Iterator[Journaled]:
     with database.connect(shop.installer, purpose="test") as installer:
         specs = database.tables(installer, app_of().tables)
         installer.rollback()
-        journal_install.install(installer, specs, capturer="capturer", recoverer="recoverer")
+        install.install(installer, specs, capturer="capturer", recoverer="recoverer")
     with database.connect(shop.capturer, purpose="watch") as watcher:
         since = position.current(watcher)
         watcher.rollback()

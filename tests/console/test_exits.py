@@ -18,7 +18,7 @@ import ledger.errors
 import platforms.base
 import recovery.errors
 import snapshots.errors
-import snapshots.point_errors
+import snapshots.points.errors
 from console import exits
 from console.main import fail
 
@@ -80,9 +80,9 @@ def test_every_mapped_name_exists() -> None:
         (platforms.base.Retryable, exits.UNREACHABLE),
         (snapshots.errors.Unreachable, exits.UNREACHABLE),
         (snapshots.errors.Incomplete, exits.REFUSED),
-        (snapshots.point_errors.CapPassed, exits.REFUSED),
-        (snapshots.point_errors.PointMissing, exits.NOTHING),
-        (snapshots.point_errors.StoreUnreachable, exits.UNREACHABLE),
+        (snapshots.points.errors.CapPassed, exits.REFUSED),
+        (snapshots.points.errors.PointMissing, exits.NOTHING),
+        (snapshots.points.errors.StoreUnreachable, exits.UNREACHABLE),
         (recovery.errors.Refused, exits.REFUSED),
         (recovery.errors.PauseNotProven, exits.NOT_PROVEN),
         (recovery.errors.VerificationFailed, exits.NOT_PROVEN),

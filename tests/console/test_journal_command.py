@@ -7,7 +7,8 @@ import psycopg
 import pytest
 
 from console import exits
-from snapshots import database, journal
+from snapshots import database
+from snapshots.journal import journal
 from tests.conftest import AppDb
 from tests.console.desk import Desk
 from tests.snapshots import point_desk

@@ -15,8 +15,9 @@ import pytest
 
 from console import exits
 from recovery.context import open_app
-from snapshots import erasure, points
-from snapshots.store import Store
+from snapshots.erasure import erasure
+from snapshots.points import points
+from snapshots.store.store import Store
 from tests.console import desk as console_desk
 from tests.console.desk import Desk
 from tests.snapshots import erasure_desk, point_desk

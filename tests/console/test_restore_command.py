@@ -11,7 +11,9 @@ import pytest
 
 from console import exits
 from ledger import kinds
-from snapshots import database, diff, journal
+from snapshots import database
+from snapshots.journal import journal
+from snapshots.restore import diff
 from tests.conftest import AppDb
 from tests.console.desk import Desk
 from tests.snapshots import point_desk

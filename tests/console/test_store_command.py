@@ -8,8 +8,10 @@ import psycopg
 import pytest
 
 from console import exits
-from snapshots import points, restore_copy, retention
-from snapshots.store import Store
+from snapshots.points import points
+from snapshots.restore import whole
+from snapshots.store import retention
+from snapshots.store.store import Store
 from tests.conftest import AppDb
 from tests.console import desk as desk_module
 from tests.console.desk import Desk
@@ -112,7 +114,7 @@ def test_a_copy_that_differs_proves_nothing(
 ) -> None:
     desk, _ = taken
     desk.write(SCRATCH=app_db.server.superuser_dsn())
-    real = restore_copy.into_empty
+    real = whole.into_empty
 
     def off_by_one(dsn: str, *args: Any) -> Any:
         loaded = real(dsn, *args)
@@ -120,7 +122,7 @@ def test_a_copy_that_differs_proves_nothing(
             conn.execute("UPDATE shop.orders SET total = total + 0.01 WHERE id = 7")
         return loaded
 
-    monkeypatch.setattr(restore_copy, "into_empty", off_by_one)
+    monkeypatch.setattr(whole, "into_empty", off_by_one)
     failed = _json(desk, capsys, "verify", "--restore", "--scratch", "env:SCRATCH", code=exits.NOT_PROVEN)
     problem = "shop.orders: 1 rows of the restored copy differ from the point"
     assert failed["points"][0]["proof"]["problems"] == [problem]

@@ -8,7 +8,8 @@ import pytest
 
 from console import exits
 from ledger import kinds
-from snapshots import database, journal_install
+from snapshots import database
+from snapshots.journal import install
 from tests.conftest import AppDb
 from tests.console.desk import Desk
 from tests.snapshots import point_desk
@@ -24,7 +25,7 @@ def desk(live_desk: Desk, app_db: AppDb) -> Desk:
             owner.execute(f"GRANT USAGE ON SCHEMA shop TO {role}".encode())
             owner.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA shop TO {role}".encode())
         owner.commit()
-        journal_install.install(owner, point_desk.TABLES[:2], capturer="capturer", recoverer="recoverer")
+        install.install(owner, point_desk.TABLES[:2], capturer="capturer", recoverer="recoverer")
     return live_desk
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from snapshots import capture as captures
-from snapshots import database, erasure, erasure_apply, points, retention, rotation
-from snapshots import restore as restores
-from snapshots import undo as undos
+from snapshots import database
+from snapshots.capture import capture as captures
+from snapshots.erasure import apply, erasure
 from snapshots.model import Policy, RunRef, UndoSpec
-from snapshots.store import Store
+from snapshots.points import points
+from snapshots.restore import restore as restores
+from snapshots.store import retention, rotation
+from snapshots.store.store import Store
+from snapshots.undo import undo as undos
 from tests.snapshots import erasure_desk, point_desk
 
 TABLES = (point_desk.CUSTOMERS, point_desk.ORDERS)
@@ -46,17 +49,16 @@ def rotate(folder: str, keys: list[str], everything: bool) -> None:
 
 
 def erase(dsn: str, folder: str, home: str) -> None:
-    from snapshots import erasure_find, erasure_plan
+    from snapshots.erasure import find
+    from snapshots.erasure import plan as erasure_plan
 
     store = Store(folder)
     store.guard = erasure.Guard(secret=b"pepper", beside=Path(home) / "erased")
     who = erasure_desk.person()
     with database.connect(dsn, purpose="test") as conn:
-        plan = erasure_plan.plan(conn, store, "desk", erasure_find.find(conn, store, "desk", erasure_desk.TABLES, who))
+        plan = erasure_plan.plan(conn, store, "desk", find.find(conn, store, "desk", erasure_desk.TABLES, who))
         conn.rollback()
-        erasure_apply.apply(
-            conn, store, "desk", erasure_desk.TABLES, who, plan_hash=plan.plan_hash, by="ada", reason="asked"
-        )
+        apply.apply(conn, store, "desk", erasure_desk.TABLES, who, plan_hash=plan.plan_hash, by="ada", reason="asked")
 
 
 def undo_spec(run: str) -> UndoSpec:

@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 import pytest
 
-from snapshots import database, journal
+from snapshots import database
+from snapshots.journal import journal
 from tests.crash import crash_ops
 from tests.crash.killed_at import Killer, killer, moments
 from tests.snapshots import point_desk

@@ -12,10 +12,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from snapshots import points, reading, rotation
 from snapshots.model import RecoveryPoint
-from snapshots.point_errors import KeyMissing
-from snapshots.store import Store, chunk_path
+from snapshots.points import points, reading
+from snapshots.points.errors import KeyMissing
+from snapshots.store import rotation
+from snapshots.store.store import Store, chunk_path
 from tests.crash import crash_ops
 from tests.crash.killed_at import Killer, killer, moments
 from tests.snapshots import erasure_desk, point_desk

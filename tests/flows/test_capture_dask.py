@@ -12,12 +12,13 @@ from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 
 from flows import capture_dask
-from snapshots import capture, pieces, points, reading
 from snapshots import roles as product_roles
+from snapshots.capture import capture, pieces
+from snapshots.capture.pieces import Piece
 from snapshots.errors import Refused
 from snapshots.model import Chunk, RecoveryPoint, TableSpec
-from snapshots.pieces import Piece
-from snapshots.store import Store
+from snapshots.points import points, reading
+from snapshots.store.store import Store
 from tests.snapshots.point_desk import Told
 
 pytestmark = [pytest.mark.postgres, pytest.mark.live]

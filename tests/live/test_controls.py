@@ -19,8 +19,10 @@ from platforms.faulty import Fault, FaultKind
 from recovery import containment, execute, manual, session
 from recovery.errors import PauseNotProven, Relapse, VerificationFailed
 from recovery.plan import Event, Plan, RunSelection
-from snapshots import merge, points, restore
-from snapshots.undo_errors import UndoRefused
+from snapshots.points import points
+from snapshots.restore import restore
+from snapshots.undo import merge
+from snapshots.undo.errors import UndoRefused
 from tests.live.wreck import APP, CONTAINED, Injector, Wreck
 
 pytestmark = [pytest.mark.live, pytest.mark.controls]
@@ -85,7 +87,7 @@ def test_undo_without_column_merge_is_red(wreck: Wreck, monkeypatch: pytest.Monk
         conn.execute(sql.SQL("UPDATE {} SET rj_edit = NULL, rj_reset = NULL").format(shape.temp("row")))
         fold(conn, shape, policy)
 
-    monkeypatch.setattr("snapshots.merge.fold", images_only)
+    monkeypatch.setattr("snapshots.undo.merge.fold", images_only)
     wreck.execute_steps(wreck.plan(unresumed))
     red(wreck, "fields-wrong", "recall")
 

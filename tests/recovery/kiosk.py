@@ -25,10 +25,11 @@ from recovery import session, watch
 from recovery.context import AppContext
 from recovery.plan import Plan
 from recovery.protect import protect
-from snapshots import database, journal_install, position
+from snapshots import database, position
 from snapshots import roles as product_roles
+from snapshots.journal import install as journal_install
 from snapshots.model import Position
-from snapshots.store import Store
+from snapshots.store.store import Store
 from tests.conftest import AppDb
 
 TABLES = ("kiosk.orders", "kiosk.stock", "kiosk.payments")

@@ -9,7 +9,7 @@ import pytest
 from recovery.closure import doubtful, settle
 from recovery.errors import Refused
 from recovery.plan import RunSelection
-from snapshots.attribution import Attributed
+from snapshots.journal.attribution import Attributed
 from snapshots.model import Attribution, JournalTx
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)

@@ -7,9 +7,9 @@ import pytest
 from catalog.errors import SecretMissing
 from catalog.models import StorePolicy
 from recovery.context import open_store
-from snapshots import encryption
-from snapshots.point_errors import BadKey
-from snapshots.store import chunk_path
+from snapshots.points.errors import BadKey
+from snapshots.store import encryption
+from snapshots.store.store import chunk_path
 from tests.recovery.kiosk import app_model
 from tests.snapshots.store_desk import KEY, NEW_KEY, s3_server
 

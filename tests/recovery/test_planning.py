@@ -15,10 +15,10 @@ from recovery.diagnosed import latest
 from recovery.errors import NothingToRecover, Refused, StepFailed
 from recovery.plan import Mode, Plan
 from recovery.retry import is_retryable
-from snapshots import undo
 from snapshots.errors import Unreachable
 from snapshots.model import Policy
-from snapshots.undo_errors import Drift
+from snapshots.undo import undo
+from snapshots.undo.errors import Drift
 from tests.recovery.kiosk import Kiosk, app_model, expected, order
 
 pytestmark = pytest.mark.postgres

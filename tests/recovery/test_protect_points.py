@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from recovery.protect import newest, protect, retain
-from snapshots import points
+from snapshots.points import points
 from tests.recovery.kiosk import Kiosk
 
 pytestmark = pytest.mark.postgres

@@ -12,7 +12,7 @@ from platforms.fake import FakePlatform
 from recovery import containment, execute, session, windows
 from recovery.errors import NothingToRecover, Refused, StepFailed
 from recovery.plan import Plan
-from snapshots import carry, undo
+from snapshots.undo import carry, undo
 from tests.recovery.kiosk import Kiosk, expected
 
 pytestmark = pytest.mark.postgres

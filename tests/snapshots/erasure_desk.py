@@ -7,10 +7,14 @@ from typing import Any
 
 import psycopg
 
-from snapshots import capture, database, erasure, erasure_apply, erasure_find, erasure_plan, journal_install, roles
-from snapshots.erasure_find import Who
+from snapshots import database, roles
+from snapshots.capture import capture
+from snapshots.erasure import apply, erasure, find
+from snapshots.erasure import plan as erasure_plan
+from snapshots.erasure.find import Who
+from snapshots.journal import install
 from snapshots.model import RecoveryPoint, TableSpec
-from snapshots.store import Store
+from snapshots.store.store import Store
 from tests.snapshots.point_desk import WORKFLOWS, Told
 
 PERSON = "ann.marsh@example.com"
@@ -55,7 +59,7 @@ def build(app: Any, *, journal: bool = True) -> None:
     if not journal:
         return
     with database.connect(app.installer, purpose="test") as conn:
-        journal_install.install(conn, TABLES, capturer="capturer", recoverer="recoverer")
+        install.install(conn, TABLES, capturer="capturer", recoverer="recoverer")
 
 
 def write(app: Any, *statements: str) -> None:
@@ -97,14 +101,14 @@ def take(app: Any, store: Store, **options: Any) -> RecoveryPoint:
 
 def plan(app: Any, store: Store, who: Who) -> erasure_plan.ErasePlan:
     with database.connect(app.installer, purpose="test") as conn:
-        return erasure_plan.plan(conn, store, "desk", erasure_find.find(conn, store, "desk", TABLES, who))
+        return erasure_plan.plan(conn, store, "desk", find.find(conn, store, "desk", TABLES, who))
 
 
-def erase(app: Any, store: Store, who: Who | None = None) -> erasure_apply.Erased:
+def erase(app: Any, store: Store, who: Who | None = None) -> apply.Erased:
     who = who or person()
     made = plan(app, store, who)
     with database.connect(app.installer, purpose="test") as conn:
-        return erasure_apply.apply(conn, store, "desk", TABLES, who, plan_hash=made.plan_hash, by="ada", reason="asked")
+        return apply.apply(conn, store, "desk", TABLES, who, plan_hash=made.plan_hash, by="ada", reason="asked")
 
 
 def person(value: str = PERSON, **options: Any) -> Who:

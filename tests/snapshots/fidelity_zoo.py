@@ -8,7 +8,8 @@ from typing import Any
 import psycopg
 from psycopg import errors, sql
 
-from snapshots import database, journal_install, roles
+from snapshots import database, roles
+from snapshots.journal import install
 from snapshots.model import TableSpec
 
 TYPES = """
@@ -219,7 +220,7 @@ def build(app: Any, *, actors: tuple[str, ...] = ()) -> None:
     with psycopg.connect(app.superuser, autocommit=True) as administrator:
         administrator.execute(roles.sql(database=app.name, tables=[t.name for t in TABLES]).encode())
     with database.connect(app.installer, purpose="test") as conn:
-        journal_install.install(conn, KEYED, capturer="capturer", recoverer="recoverer")
+        install.install(conn, KEYED, capturer="capturer", recoverer="recoverer")
     for spec in TABLES:
         with psycopg.connect(app.superuser, autocommit=True) as conn:
             conn.execute("CREATE SCHEMA IF NOT EXISTS kept")

@@ -10,7 +10,8 @@ from typing import Any
 import psycopg
 from psycopg import Connection, sql
 
-from snapshots import database, journal, roles
+from snapshots import database, roles
+from snapshots.journal import journal
 from snapshots.model import Gap, TableSpec
 
 WRITER = "wf_intake"

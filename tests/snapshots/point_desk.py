@@ -9,9 +9,11 @@ from typing import Any
 import psycopg
 
 from platforms.base import Health, Run, RunState, Version, WorkflowInfo
-from snapshots import capture, database, journal_install, roles
+from snapshots import database, roles
+from snapshots.capture import capture
+from snapshots.journal import install
 from snapshots.model import RecoveryPoint, TableSpec
-from snapshots.store import Store
+from snapshots.store.store import Store
 
 CUSTOMERS = TableSpec(name="shop.customers", key=("id",))
 ORDERS = TableSpec(
@@ -103,7 +105,7 @@ def build(app: Any, *, journal: bool = True) -> None:
     if journal:
         with database.connect(app.installer, purpose="test") as conn:
             keyed = [t for t in TABLES if t.key]
-            journal_install.install(conn, keyed, capturer="capturer", recoverer="recoverer")
+            install.install(conn, keyed, capturer="capturer", recoverer="recoverer")
 
 
 def take(

@@ -14,7 +14,7 @@ from typing import Any
 
 import fsspec
 
-from snapshots.store import Store
+from snapshots.store.store import Store
 
 KEY = base64.b64encode(b"k" * 32).decode()
 NEW_KEY = base64.b64encode(b"n" * 32).decode()

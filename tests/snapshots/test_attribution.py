@@ -11,7 +11,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from platforms.base import Run, RunState
-from snapshots.attribution import UNKNOWN_OFFSET, Attributed, attribute, estimate_offset, tagged_pairs
+from snapshots.journal.attribution import UNKNOWN_OFFSET, Attributed, attribute, estimate_offset, tagged_pairs
 from snapshots.model import Attribution, JournalTx
 
 EPOCH = datetime(2026, 1, 1, tzinfo=UTC)

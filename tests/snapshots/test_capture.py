@@ -10,11 +10,13 @@ import pytest
 from point_desk import HASH, LOG, ORDERS, TABLES, WORKFLOWS, Told, build, run_of, take, write
 
 from platforms.base import RunState
-from snapshots import capture, chunks, database, points
+from snapshots import database
+from snapshots.capture import capture
 from snapshots.errors import Refused, Unreachable
 from snapshots.model import RecoveryPoint
-from snapshots.point_errors import LogicMoved, WorkflowMissing
-from snapshots.store import Store
+from snapshots.points import chunks, points
+from snapshots.points.errors import LogicMoved, WorkflowMissing
+from snapshots.store.store import Store
 
 pytestmark = pytest.mark.postgres
 

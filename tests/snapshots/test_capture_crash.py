@@ -14,10 +14,10 @@ import psycopg
 import pytest
 from point_desk import build, take, write
 
-from snapshots import chunks, points
 from snapshots.errors import Unreachable
-from snapshots.point_errors import StoreUnreachable
-from snapshots.store import Store
+from snapshots.points import chunks, points
+from snapshots.points.errors import StoreUnreachable
+from snapshots.store.store import Store
 
 pytestmark = pytest.mark.postgres
 

@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 from point_desk import CUSTOMERS, LOG, ORDERS, TABLES, WORKFLOWS, Told, build, write
 
-from snapshots import capture, chunks, database, increments, journal, points, reading
+from snapshots import database
+from snapshots.capture import capture, increments
+from snapshots.journal import journal
 from snapshots.model import RecoveryPoint, TableSpec
-from snapshots.store import Store
+from snapshots.points import chunks, points, reading
+from snapshots.store.store import Store
 
 pytestmark = pytest.mark.postgres
 

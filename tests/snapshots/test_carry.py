@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from undo_desk import Desk, build, close
 
-from snapshots import carry
 from snapshots.model import Applied
-from snapshots.undo_errors import StepTaken, UndoBusy, UndoRefused
+from snapshots.undo import carry
+from snapshots.undo.errors import StepTaken, UndoBusy, UndoRefused
 
 pytestmark = pytest.mark.postgres
 

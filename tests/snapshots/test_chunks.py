@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots import chunks, pieces
+from snapshots.capture import pieces
 from snapshots.model import ColumnInfo
+from snapshots.points import chunks
 
 
 def _columns(*types: str) -> tuple[ColumnInfo, ...]:

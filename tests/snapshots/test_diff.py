@@ -8,10 +8,11 @@ import psycopg
 import pytest
 from point_desk import ORDERS, build, take, write
 
-from snapshots import database, diff, restore_scan
+from snapshots import database
 from snapshots.errors import Refused
 from snapshots.model import TableSpec
-from snapshots.point_errors import Damaged, ShapeChanged, TableMissing
+from snapshots.points.errors import Damaged, ShapeChanged, TableMissing
+from snapshots.restore import by_scan, diff
 
 pytestmark = pytest.mark.postgres
 
@@ -142,13 +143,13 @@ def test_what_cannot_be_compared_is_refused(app: Any, tmp_path: Path) -> None:
 ODD = ("plain", "a,b", 'say "x"', "two\nlines", "", "  ", "\\N", "ä🚒", "'")
 
 
-@pytest.mark.parametrize("limit", [restore_scan.AT_ONCE, 0])
+@pytest.mark.parametrize("limit", [by_scan.AT_ONCE, 0])
 def test_rows_are_found_by_their_own_numbers_whatever_the_key(
     app: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     """Keys that look like CSV, numbers with a scale, blanks at the end; in our memory or in the database."""
-    monkeypatch.setattr(restore_scan, "AT_ONCE", limit)
-    monkeypatch.setattr(restore_scan, "MANY", 10)
+    monkeypatch.setattr(by_scan, "AT_ONCE", limit)
+    monkeypatch.setattr(by_scan, "MANY", 10)
     with psycopg.connect(app.installer) as conn:
         conn.execute("CREATE TABLE shop.odd (t text, n numeric, c char(4), v int, PRIMARY KEY (t, n, c))")
         for number, text in enumerate(ODD):
@@ -166,7 +167,7 @@ def test_rows_are_found_by_their_own_numbers_whatever_the_key(
         (found,) = diff.diff(conn, point, store)
         assert (found.how, found.added, found.changed, found.deleted) == ("scan", 2, 3, 3)
         assert {k[0] for k in found.deleted_keys} == {ODD[2], ODD[5], ODD[6]}
-        monkeypatch.setattr(restore_scan, "MANY", 0)
+        monkeypatch.setattr(by_scan, "MANY", 0)
         (whole,) = diff.diff(conn, point, store)
     assert replace(whole, how="scan") == found
     assert whole.how == "compare"

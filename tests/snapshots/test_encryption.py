@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from store_desk import KEY, KINDS, NEW_KEY, Place, place, s3_server
 
-from snapshots import encryption, rotation
-from snapshots.point_errors import BadKey, Damaged, KeyMissing, NotEncrypted
-from snapshots.store import Store, chunk_path, manifest_path
+from snapshots.points.errors import BadKey, Damaged, KeyMissing, NotEncrypted
+from snapshots.store import encryption, rotation
+from snapshots.store.store import Store, chunk_path, manifest_path
 
 CONTENT = b"secret rows " * 50
 

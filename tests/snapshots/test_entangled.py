@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from undo_desk import CLERK, Desk, build, close
 
-from snapshots import undo
 from snapshots.model import Policy
+from snapshots.undo import undo
 
 pytestmark = pytest.mark.postgres
 

@@ -11,11 +11,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from snapshots import database, diff, erasure, erasure_rules, journal_audit, points, reading, restore, retention, undo
+from snapshots import database
+from snapshots.erasure import erasure, rules
 from snapshots.errors import Refused
+from snapshots.journal import audit
 from snapshots.model import Policy, RecoveryPoint, RunRef, UndoSpec
-from snapshots.point_errors import Damaged
-from snapshots.store import Store
+from snapshots.points import points, reading
+from snapshots.points.errors import Damaged
+from snapshots.restore import diff, restore
+from snapshots.store import retention
+from snapshots.store.store import Store
+from snapshots.undo import undo
 from tests.snapshots import erasure_desk as desk
 
 pytestmark = pytest.mark.postgres
@@ -155,7 +161,7 @@ def test_the_audit_of_the_journal_and_the_next_increment_go_on(app_db: Any, tmp_
     desk.erase(app_db, store)
     [point] = points.listing(store, "desk").points
     with database.connect(app_db.recoverer, purpose="test") as conn:
-        assert journal_audit.audit(conn, point, store, desk.TABLES[:4]) == ()
+        assert audit.audit(conn, point, store, desk.TABLES[:4]) == ()
     later = desk.take(app_db, store, base=point, fingerprint=True)
     assert later.base == point.id
     for table in desk.TABLES[:4]:
@@ -164,7 +170,7 @@ def test_the_audit_of_the_journal_and_the_next_increment_go_on(app_db: Any, tmp_
             found = conn.execute(f"SELECT * FROM {table.name}".encode()).fetchall()
         assert mine == sorted(tuple(str(v) for v in r) for r in found), table.name
     with database.connect(app_db.recoverer, purpose="test") as conn:
-        assert journal_audit.audit(conn, later, store, desk.TABLES[:4]) == ()
+        assert audit.audit(conn, later, store, desk.TABLES[:4]) == ()
 
 
 def test_whoever_comes_back_later_is_kept(app_db: Any, store: Store) -> None:
@@ -183,7 +189,7 @@ def test_the_list_tells_nobody_and_is_needed(app_db: Any, tmp_path: Path, store:
     assert desk.PERSON not in text
     [entry] = erasure.entries(store, "desk")
     hashes = {h for r in entry.rules for h in r.hashes}
-    assert not any(erasure_rules.hashed(b"guess", b"", v) in hashes for v in ("77", desk.PERSON))
+    assert not any(rules.hashed(b"guess", b"", v) in hashes for v in ("77", desk.PERSON))
     shutil.rmtree(tmp_path / "erased")
     assert erasure.entries(store, "desk") == (entry,)
     erasure.mirror(store, "desk")

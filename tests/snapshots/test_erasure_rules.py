@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapshots import chunks, erasure_find, erasure_rules
+from snapshots.erasure import find, rules
 from snapshots.model import ColumnInfo
+from snapshots.points import chunks
 
 PAIRS = st.lists(
     st.tuples(st.text(max_size=40), st.integers(-(2**63), 2**63 - 1)), min_size=1, max_size=30, unique=True
@@ -23,8 +24,8 @@ TYPES = ("text", "bigint")
 def hidden(
     table: pa.Table, *values: str, types: tuple[str, ...] = TYPES, columns: tuple[str, ...] = COLUMNS
 ) -> list[Any]:
-    rule = erasure_rules.rule(b"s", "app", table="shop.t", columns=columns, types=types, values=values)
-    found = erasure_rules.Hidden(app="app", rules=(rule,), secret=b"s")(table)
+    rule = rules.rule(b"s", "app", table="shop.t", columns=columns, types=types, values=values)
+    found = rules.Hidden(app="app", rules=(rule,), secret=b"s")(table)
     return list(found.to_pylist())
 
 
@@ -33,9 +34,9 @@ def hidden(
 def test_exactly_the_rows_of_the_list_are_hidden(pairs: list[tuple[str, int]], data: st.DataObject) -> None:
     table = pa.table({"a": pa.array([a for a, _ in pairs], pa.large_string()), "b": pa.array([b for _, b in pairs])})
     chosen = data.draw(st.sets(st.sampled_from(pairs)))
-    texts = erasure_rules.texts(table, COLUMNS, TYPES).to_pylist()
-    assert texts == [erasure_find.joined((a, str(b))) for a, b in pairs]
-    values = [erasure_find.joined((a, str(b))) for a, b in chosen]
+    texts = rules.texts(table, COLUMNS, TYPES).to_pylist()
+    assert texts == [find.joined((a, str(b))) for a, b in pairs]
+    values = [find.joined((a, str(b))) for a, b in chosen]
     cut = data.draw(st.integers(0, len(pairs)))
     whole = pa.concat_tables([table.slice(0, cut), table.slice(cut)])
     assert hidden(whole, *values) == [p in chosen for p in pairs]
@@ -46,7 +47,7 @@ def test_two_columns_are_never_taken_for_other_two() -> None:
     table = pa.table(
         {n: pa.array(v, pa.large_string()) for n, v in (("a", ["x:y", "x", None]), ("b", ["z", "y:z", "z"]))}
     )
-    texts = erasure_rules.texts(table, columns, types).to_pylist()
+    texts = rules.texts(table, columns, types).to_pylist()
     assert len(set(texts)) == 3
     assert hidden(table, texts[0], types=types, columns=columns) == [True, False, False]
 
@@ -63,18 +64,18 @@ def test_two_columns_are_never_taken_for_other_two() -> None:
 )
 def test_a_value_is_known_again_in_every_spelling_of_its_type(kind: str, one: Any, other: Any) -> None:
     column = ColumnInfo(name="k", type=kind, not_null=True, generated=False, identity="")
-    [known] = erasure_rules.texts(chunks.from_rows([(one,)], [column]), ("k",), (kind,)).to_pylist()
+    [known] = rules.texts(chunks.from_rows([(one,)], [column]), ("k",), (kind,)).to_pylist()
     seen = chunks.from_rows([(other,), (None,)], [column])
     assert hidden(seen, known, types=(kind,), columns=("k",)) == [True, False]
 
 
 def test_secret_app_table_and_column_all_count() -> None:
     table = pa.table({"a": pa.array(["x"], pa.large_string())})
-    made = erasure_rules.rule(b"s", "app", table="t", columns=("a",), types=("text",), values=["x"])
+    made = rules.rule(b"s", "app", table="t", columns=("a",), types=("text",), values=["x"])
     for secret, app, name in ((b"s", "app", "u"), (b"s", "other", "t"), (b"z", "app", "t")):
-        other = erasure_rules.rule(secret, app, table=name, columns=("a",), types=("text",), values=["x"])
+        other = rules.rule(secret, app, table=name, columns=("a",), types=("text",), values=["x"])
         assert other.hashes != made.hashes
-        mixed = erasure_rules.Hidden(app=app, rules=(replace(other, hashes=made.hashes),), secret=secret)
+        mixed = rules.Hidden(app=app, rules=(replace(other, hashes=made.hashes),), secret=secret)
         assert mixed(table).to_pylist() == [False]
 
 

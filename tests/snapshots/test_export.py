@@ -12,9 +12,9 @@ import pandas as pd
 import psycopg
 import pytest
 
-from snapshots import export, reading
 from snapshots.errors import Refused
-from snapshots.point_errors import TableMissing
+from snapshots.points import export, reading
+from snapshots.points.errors import TableMissing
 from tests.snapshots import point_desk as desk
 
 

@@ -17,12 +17,16 @@ import pytest
 from point_desk import CUSTOMERS, ORDERS, TABLES, build, image, take, write
 from psycopg import sql
 
-from snapshots import database, journal, points, restore, undo, undo_plan
+from snapshots import database
 from snapshots.errors import Refused, SnapshotError
+from snapshots.journal import journal
 from snapshots.model import Policy, RecoveryPoint, RunRef, UndoSpec
-from snapshots.point_errors import Busy, CapPassed, Damaged, WouldBreak
-from snapshots.store import Store
-from snapshots.undo_errors import UndoBusy, UndoRefused
+from snapshots.points import points
+from snapshots.points.errors import Busy, CapPassed, Damaged, WouldBreak
+from snapshots.restore import restore
+from snapshots.store.store import Store
+from snapshots.undo import plan, undo
+from snapshots.undo.errors import UndoBusy, UndoRefused
 
 pytestmark = pytest.mark.postgres
 
@@ -218,7 +222,7 @@ def test_a_store_without_room(app: Any, tmp_path: Path) -> None:
 
 def test_a_flipped_bit_anywhere_is_named_and_refused(app: Any, tmp_path: Path) -> None:
     """One bit in the middle of each object of an incremental point: no restore believes it, and no row changes."""
-    from snapshots import capture
+    from snapshots.capture import capture
 
     base, store = take(app, tmp_path)
     write(app, "UPDATE shop.orders SET total = total * 2 WHERE id < 20")
@@ -374,17 +378,17 @@ def test_an_undo_planned_wrongly_is_survived(app: Any, monkeypatch: pytest.Monke
     if not foreign_key:
         write(app, "ALTER TABLE shop.orders DROP CONSTRAINT orders_customer_id_fkey")
     wrecked = wreck(app)
-    real = undo_plan._analyze
+    real = plan._analyze
 
     def wrongly(conn: Any, shape: Any) -> Any:
         if shape.name == "shop.customers":
             doomed(conn, shape.temp("fin"), "rj_do", "rj_want")
         return real(conn, shape)
 
-    monkeypatch.setattr(undo_plan, "_analyze", wrongly)
+    monkeypatch.setattr(plan, "_analyze", wrongly)
     with pytest.raises(UndoRefused, match="18 rows in conflict"):
         do_undo(app, policy=Policy.REFUSE)
-    monkeypatch.setattr(undo_plan, "mark_conflicts", lambda *_: 0)
+    monkeypatch.setattr(plan, "mark_conflicts", lambda *_: 0)
     with pytest.raises(UndoRefused, match=r"18 of 20 rows of shop\.customers would be deleted, the cap is 20%"):
         do_undo(app, max_deleted_share=0.2)
     with pytest.raises(Refused):

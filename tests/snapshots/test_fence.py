@@ -9,8 +9,9 @@ import psycopg
 import pytest
 from journal_desk import Desk, open_desk
 
-from snapshots import fence, journal
+from snapshots import fence
 from snapshots.errors import Refused
+from snapshots.journal import journal
 from snapshots.model import TableSpec
 
 pytestmark = pytest.mark.postgres

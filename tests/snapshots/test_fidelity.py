@@ -11,9 +11,14 @@ from fidelity_zoo import KEYED, TABLES, WIDTH, Zoo, build, images, unlike
 from point_desk import Told
 from psycopg import sql
 
-from snapshots import capture, chunks, database, diff, restore, restore_copy, restore_table, undo
+from snapshots import database
+from snapshots.capture import capture
 from snapshots.model import Policy, RecoveryPoint, RunRef, UndoSpec
-from snapshots.store import Store
+from snapshots.points import chunks
+from snapshots.restore import diff, lost_table, restore
+from snapshots.restore import whole as restore_copy
+from snapshots.store.store import Store
+from snapshots.undo import undo
 
 pytestmark = pytest.mark.postgres
 
@@ -108,7 +113,7 @@ def test_restored_from_a_full_point(zoo: Zoo, tmp_path: Path, source: str) -> No
 
 
 def test_restored_to_a_position_without_any_point(zoo: Zoo, tmp_path: Path) -> None:
-    from snapshots import journal
+    from snapshots.journal import journal
 
     with database.connect(zoo.app.recoverer, purpose="test") as conn:
         tick = journal.tick(conn)
@@ -170,7 +175,7 @@ def test_lost_tables_made_again(zoo: Zoo, kept: dict[str, Zoo], tmp_path: Path, 
         restore_copy.into_empty(zoo.app.installer, point, store, workers=2)
     else:
         for table in TABLES:
-            restore_table.restore(zoo.app.installer, point, store, [table], recovery_id="lost", step=table.name)
+            lost_table.restore(zoo.app.installer, point, store, [table], recovery_id="lost", step=table.name)
     assert same(zoo)
 
 

@@ -13,9 +13,13 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from point_desk import Told
 
-from snapshots import capture, database, journal_install, restore, roles, undo
+from snapshots import database, roles
+from snapshots.capture import capture
+from snapshots.journal import install
 from snapshots.model import Policy, RunRef, TableSpec, UndoSpec
-from snapshots.store import Store
+from snapshots.restore import restore
+from snapshots.store.store import Store
+from snapshots.undo import undo
 
 pytestmark = pytest.mark.postgres
 
@@ -79,7 +83,7 @@ def app(module_app_db: Any) -> Any:
     with psycopg.connect(module_app_db.superuser, autocommit=True) as administrator:
         administrator.execute(roles.sql(database=module_app_db.name, tables=["zoo.drawn"]).encode())
     with database.connect(module_app_db.installer, purpose="test") as conn:
-        journal_install.install(conn, [DRAWN], capturer="capturer", recoverer="recoverer")
+        install.install(conn, [DRAWN], capturer="capturer", recoverer="recoverer")
     return module_app_db
 
 

@@ -7,8 +7,9 @@ import psycopg
 import pytest
 from journal_desk import Desk, open_desk
 
-from snapshots import database, fingerprint
+from snapshots import database
 from snapshots.errors import Refused
+from snapshots.journal import fingerprint
 
 pytestmark = pytest.mark.postgres
 

@@ -10,9 +10,11 @@ import pytest
 from point_desk import TABLES, WORKFLOWS, Told, build, write
 from store_desk import KEY
 
-from snapshots import capture, encryption, points, reading
+from snapshots.capture import capture
 from snapshots.model import RecoveryPoint
-from snapshots.store import Store
+from snapshots.points import points, reading
+from snapshots.store import encryption
+from snapshots.store.store import Store
 
 PAGE = Path(__file__).parents[2] / "docs" / "format.md"
 KEPT = Path(__file__).parent / "old_store"

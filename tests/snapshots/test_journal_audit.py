@@ -9,10 +9,11 @@ import pytest
 from journal_desk import ORDERS, Desk, open_desk
 from point_desk import HASH, Told
 
-from snapshots import capture, journal, journal_audit
+from snapshots.capture import capture
 from snapshots.errors import Incomplete, Refused
+from snapshots.journal import audit, journal
 from snapshots.model import RecoveryPoint, TableSpec
-from snapshots.store import Store
+from snapshots.store.store import Store
 
 pytestmark = pytest.mark.postgres
 NAME = "public.orders"
@@ -39,11 +40,11 @@ def take(desk: Desk, folder: Path, *specs: TableSpec, fingerprint: bool = False)
     )
 
 
-def missed(desk: Desk, point: RecoveryPoint, folder: Path, *specs: TableSpec) -> tuple[journal_audit.Missed, ...]:
-    return journal_audit.audit(desk.capturer, point, Store(str(folder)), specs or (ORDERS,))
+def missed(desk: Desk, point: RecoveryPoint, folder: Path, *specs: TableSpec) -> tuple[audit.Missed, ...]:
+    return audit.audit(desk.capturer, point, Store(str(folder)), specs or (ORDERS,))
 
 
-def named(found: tuple[journal_audit.Missed, ...]) -> dict[str, list[int]]:
+def named(found: tuple[audit.Missed, ...]) -> dict[str, list[int]]:
     assert {m.table for m in found} <= {NAME}
     assert all(m.rows == len(m.keys) for m in found)
     return {m.kind: sorted(int(k[0]) for k in m.keys) for m in found}
@@ -155,7 +156,7 @@ def test_every_way_past_the_journal_is_found(desk: Desk, point: RecoveryPoint, t
     found = missed(desk, point, tmp_path)
     if how == "truncate":
         assert found[0].rows == len(expected["delete"])
-        assert [int(k[0]) for k in found[0].keys] == expected["delete"][: journal_audit.KEYS_NAMED]
+        assert [int(k[0]) for k in found[0].keys] == expected["delete"][: audit.KEYS_NAMED]
     else:
         assert named(found) == expected
 
@@ -165,7 +166,7 @@ def test_what_was_found_is_a_gap_that_no_undo_crosses(desk: Desk, point: Recover
     journal.tick(desk.recoverer)
     found = missed(desk, point, tmp_path)
     for _ in range(2):
-        journal_audit.record(desk.recoverer, found)
+        audit.record(desk.recoverer, found)
     gaps = [g for g in desk.gaps(since=point.position) if g.kind == "audit"]
     assert [(g.table, g.at, g.detail) for g in gaps] == [(NAME, point.position.at, "1 update not in the journal")]
     with pytest.raises(Incomplete):

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from journal_desk import ORDERS, Desk, open_desk
 
-from snapshots import journal
+from snapshots.journal import journal
 from snapshots.model import TableSpec
 
 pytestmark = pytest.mark.postgres

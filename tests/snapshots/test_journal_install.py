@@ -9,9 +9,9 @@ import psycopg
 import pytest
 from journal_desk import ORDERS, Desk, open_desk
 
-from snapshots import journal
 from snapshots.errors import Refused
-from snapshots.journal_ddl import twin_name
+from snapshots.journal import journal
+from snapshots.journal.ddl import twin_name
 from snapshots.model import TableSpec
 
 pytestmark = pytest.mark.postgres

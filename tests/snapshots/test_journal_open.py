@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from journal_desk import ORDERS, Desk, open_desk
 
-from snapshots import journal
+from snapshots.journal import journal
 
 pytestmark = pytest.mark.postgres
 NAME = "public.orders"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from journal_desk import ORDERS, Desk, open_desk
 
-from snapshots import journal
+from snapshots.journal import journal
 from snapshots.model import Position
 
 pytestmark = pytest.mark.postgres

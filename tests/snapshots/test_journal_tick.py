@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from journal_desk import ORDERS, Desk, open_desk
 
-from snapshots import journal, position
+from snapshots import position
 from snapshots.errors import Incomplete, Refused
+from snapshots.journal import journal
 from snapshots.model import Position
 
 pytestmark = pytest.mark.postgres

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 from journal_desk import open_desk
 
-from snapshots import journal
+from snapshots.journal import journal
 
 pytestmark = pytest.mark.postgres
 WRITERS = 3

@@ -10,10 +10,13 @@ import pytest
 from point_desk import ORDERS, TABLES, build, image, write
 from store_desk import KEY
 
-from snapshots import chunks, database, diff, points, reading, restore, restore_copy, segments
+from snapshots import database
+from snapshots.journal import segments
 from snapshots.model import RecoveryPoint
-from snapshots.point_errors import UnknownFormat
-from snapshots.store import Store
+from snapshots.points import chunks, points, reading
+from snapshots.points.errors import UnknownFormat
+from snapshots.restore import diff, restore, whole
+from snapshots.store.store import Store
 
 KEPT = Path(__file__).parent / "old_store"
 NAMES = tuple(t.name for t in TABLES)
@@ -70,7 +73,7 @@ def test_each_point_restores_into_an_empty_copy(old: tuple[Store, dict[str, Any]
     for point in _points(store):
         write(app_db, "TRUNCATE shop.orders, shop.customers, shop.log")
         with database.connect(app_db.installer, purpose="test") as conn:
-            restore_copy.into_empty(conn, point, store)
+            whole.into_empty(conn, point, store)
         restored = {t: [row[0] for row in rows] for t, rows in image(app_db, *NAMES).items()}
         assert _folded(restored) == _folded(expected[point.id])
         with database.connect(app_db.recoverer, purpose="test") as conn:
@@ -84,7 +87,7 @@ def test_a_wreck_is_repaired_from_it(old: tuple[Store, dict[str, Any]], app_db: 
     point = _points(store)[0]
     write(app_db, "TRUNCATE shop.orders, shop.customers, shop.log")
     with database.connect(app_db.installer, purpose="test") as conn:
-        restore_copy.into_empty(conn, point, store)
+        whole.into_empty(conn, point, store)
     write(app_db, "UPDATE shop.orders SET total = 0 WHERE id % 3 = 0", "DELETE FROM shop.orders WHERE id % 7 = 0")
     with database.connect(app_db.recoverer, purpose="test") as conn:
         (differs,) = diff.diff(conn, point, store, [ORDERS.name])

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from snapshots import points
 from snapshots.model import Chunk, ColumnInfo, Position, RecoveryPoint, Segment, TableManifest, WorkflowState
-from snapshots.point_errors import Damaged
-from snapshots.store import Store
+from snapshots.points import points
+from snapshots.points.errors import Damaged
+from snapshots.store.store import Store
 
 PIECE = hashlib.sha256(b"rows").hexdigest()
 T0 = datetime(2026, 11, 21, 12, tzinfo=UTC)

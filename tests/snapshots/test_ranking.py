@@ -10,9 +10,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from snapshots import database, journal, points, ranking
+from snapshots import database
+from snapshots.journal import journal
 from snapshots.model import Position, RecoveryPoint
-from snapshots.ranking import Choice, Start
+from snapshots.points import points, ranking
+from snapshots.points.ranking import Choice, Start
 from tests.snapshots import point_desk as desk
 
 TABLES = ("shop.customers", "shop.orders")

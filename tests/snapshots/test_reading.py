@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from snapshots import chunks, reading
 from snapshots.model import Chunk, ColumnInfo, TableManifest
-from snapshots.point_errors import Damaged, ShapeChanged
-from snapshots.store import Store
+from snapshots.points import chunks, reading
+from snapshots.points.errors import Damaged, ShapeChanged
+from snapshots.store.store import Store
 
 Row = dict[str, Any]
 

@@ -11,11 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from point_desk import CUSTOMERS, LOG, ORDERS, TABLES, build, image, take, write
 
-from snapshots import database, diff, restore
+from snapshots import database
 from snapshots.errors import Refused
 from snapshots.model import Applied, RecoveryPoint, TableSpec
-from snapshots.point_errors import Busy, CapPassed, StepApplied, WouldBreak
-from snapshots.store import Store
+from snapshots.points.errors import Busy, CapPassed, StepApplied, WouldBreak
+from snapshots.restore import diff, restore
+from snapshots.store.store import Store
 
 pytestmark = pytest.mark.postgres
 NAMES = ("shop.customers", "shop.orders", "shop.log")

@@ -9,8 +9,9 @@ import psycopg
 import pytest
 from point_desk import SCHEMA, build, image, take, write
 
-from snapshots import database, definition, diff, restore_copy
-from snapshots.point_errors import Damaged, NotEmpty, ShapeChanged, WouldBreak
+from snapshots import database
+from snapshots.points.errors import Damaged, NotEmpty, ShapeChanged, WouldBreak
+from snapshots.restore import definition, diff, whole
 
 pytestmark = pytest.mark.postgres
 NAMES = ("shop.customers", "shop.orders", "shop.log")
@@ -38,7 +39,7 @@ def test_a_copy_is_the_point(app: Any, empty: Any, tmp_path: Path) -> None:
     before = image(app, *NAMES)
     point, store = take(app, tmp_path)
     write(app, "DROP SCHEMA shop CASCADE")
-    loaded = restore_copy.into_empty(empty.conn, point, store)
+    loaded = whole.into_empty(empty.conn, point, store)
     assert loaded == {"shop.customers": 20, "shop.orders": 200, "shop.log": 12}
     assert image(empty, *NAMES) == before
     assert [t.rows for t in diff.diff(empty.conn, point, store)] == [0, 0, 0]
@@ -55,21 +56,21 @@ def test_it_loads_all_or_nothing(app: Any, empty: Any, tmp_path: Path) -> None:
     kept = path.read_bytes()
     path.write_bytes(kept[:-1])
     with pytest.raises(Damaged, match=last):
-        restore_copy.into_empty(empty.conn, point, store)
+        whole.into_empty(empty.conn, point, store)
     assert all(rows == [] for rows in image(empty, *NAMES).values())
     path.write_bytes(kept)
     with pytest.raises(WouldBreak, match="together"):
-        restore_copy.into_empty(empty.conn, point, store, ["shop.orders"])
-    restore_copy.into_empty(empty.conn, point, store)
+        whole.into_empty(empty.conn, point, store, ["shop.orders"])
+    whole.into_empty(empty.conn, point, store)
     with pytest.raises(NotEmpty, match="fresh copy"):
-        restore_copy.into_empty(empty.conn, point, store)
+        whole.into_empty(empty.conn, point, store)
 
 
 def test_another_schema_is_refused(app: Any, empty: Any, tmp_path: Path) -> None:
     point, store = take(app, tmp_path)
     write(empty, "ALTER TABLE shop.orders DROP note, ADD hint text")
     with pytest.raises(ShapeChanged, match="column hint is new; column note is gone"):
-        restore_copy.into_empty(empty.conn, point, store)
+        whole.into_empty(empty.conn, point, store)
 
 
 def test_a_database_with_nothing_in_it_is_filled_in_parallel(app: Any, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_database_with_nothing_in_it_is_filled_in_parallel(app: Any, tmp_path:
     try:
         bare = SimpleNamespace(installer=app.server.dsn("bare", "installer"))
         write(bare, "CREATE SCHEMA shop", SCHEMA[SCHEMA.index("CREATE FUNCTION") : SCHEMA.index("CREATE TRIGGER")])
-        assert restore_copy.into_empty(bare.installer, point, store, workers=3) == {
+        assert whole.into_empty(bare.installer, point, store, workers=3) == {
             "shop.customers": 20,
             "shop.orders": 200,
             "shop.log": 12,
@@ -93,9 +94,9 @@ def test_a_database_with_nothing_in_it_is_filled_in_parallel(app: Any, tmp_path:
             assert described == [definition.read(conn, t) for t in NAMES]
         write(bare, "INSERT INTO shop.orders (customer_id, total) VALUES (1, 1)")
         with pytest.raises(NotEmpty, match="fresh copy"):
-            restore_copy.into_empty(bare.installer, point, store)
+            whole.into_empty(bare.installer, point, store)
         write(bare, "DROP TABLE shop.orders, shop.customers, shop.log")
         with pytest.raises(WouldBreak, match=r"shop\.orders references shop\.customers"):
-            restore_copy.into_empty(bare.installer, point, store, ["shop.orders"])
+            whole.into_empty(bare.installer, point, store, ["shop.orders"])
     finally:
         app.server.drop_database("bare")

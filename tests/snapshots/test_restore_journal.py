@@ -11,11 +11,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from point_desk import CUSTOMERS, LOG, ORDERS, TABLES, build, image, take, write
 
-from snapshots import database, diff, journal, restore, ticks
+from snapshots import database
 from snapshots.errors import Refused
+from snapshots.journal import journal, ticks
 from snapshots.model import Applied, Position, RecoveryPoint, TableSpec
-from snapshots.point_errors import CapPassed, WouldBreak
-from snapshots.store import Store
+from snapshots.points.errors import CapPassed, WouldBreak
+from snapshots.restore import diff, restore
+from snapshots.store.store import Store
 
 pytestmark = pytest.mark.postgres
 KEYED = (CUSTOMERS, ORDERS)

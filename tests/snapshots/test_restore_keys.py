@@ -11,9 +11,12 @@ import pytest
 from point_desk import build, take
 from psycopg import sql
 
-from snapshots import chunks, database, restore_keys, shape, touched
+from snapshots import database
+from snapshots.capture import shape, touched
 from snapshots.model import TableManifest, TableSpec
-from snapshots.store import Store
+from snapshots.points import chunks
+from snapshots.restore import keys
+from snapshots.store.store import Store
 
 pytestmark = pytest.mark.postgres
 
@@ -26,13 +29,13 @@ SHAPES = {
 }
 
 
-def _found(app: Any, manifest: TableManifest, store: Store, since: Any) -> restore_keys.Named | None:
+def _found(app: Any, manifest: TableManifest, store: Store, since: Any) -> keys.Named | None:
     with database.connect(app.capturer, purpose="test") as conn, conn.transaction():
         chunks.settle(conn)
         fresh = touched.written_since(conn, manifest, since, alias="t")
         assert fresh is not None
-        assert restore_keys.fixed(touched.key_columns(manifest))
-        return restore_keys.find(conn, store, manifest, live=shape.source(conn, NAME), fresh=fresh, app=None)
+        assert keys.fixed(touched.key_columns(manifest))
+        return keys.find(conn, store, manifest, live=shape.source(conn, NAME), fresh=fresh, app=None)
 
 
 @pytest.mark.parametrize("kind", list(SHAPES))
@@ -48,7 +51,7 @@ def test_newer_and_gone_keys_are_exact(app_db: Any, tmp_path: Path, kind: str) -
     )
     point, store = take(app_db, tmp_path, tables=(TableSpec(name=NAME, key=key),))
     manifest = point.tables[0]
-    assert _found(app_db, manifest, store, point.position) == restore_keys.Named(
+    assert _found(app_db, manifest, store, point.position) == keys.Named(
         newer=chunks.schema(touched.key_columns(manifest)).empty_table(),
         gone=chunks.schema(touched.key_columns(manifest)).empty_table(),
     )
@@ -76,7 +79,7 @@ def test_what_contradicts_the_counts_is_no_answer(app_db: Any, tmp_path: Path, m
     )
     point, store = take(app_db, tmp_path, tables=(TableSpec(name=NAME, key=("id",)),))
     _run(app_db, f"DELETE FROM {NAME} WHERE id = 9")
-    monkeypatch.setattr(restore_keys, "_sums", lambda *sizes: np.zeros(1 << sizes[-1]))
+    monkeypatch.setattr(keys, "_sums", lambda *sizes: np.zeros(1 << sizes[-1]))
     assert _found(app_db, point.tables[0], store, point.position) is None
 
 

@@ -7,10 +7,12 @@ import psycopg
 import pytest
 from point_desk import CUSTOMERS, LOG, ORDERS, TABLES, build, image, take, write
 
-from snapshots import database, definition, journal, restore_table
+from snapshots import database
 from snapshots.errors import Refused
+from snapshots.journal import journal
 from snapshots.model import TableSpec
-from snapshots.point_errors import Damaged, NotEmpty, StepApplied, TableMissing
+from snapshots.points.errors import Damaged, NotEmpty, StepApplied, TableMissing
+from snapshots.restore import definition, lost_table
 
 pytestmark = pytest.mark.postgres
 NAMES = ("shop.customers", "shop.orders", "shop.log")
@@ -73,7 +75,7 @@ def test_a_dropped_table_is_what_it_was(app: Any, tmp_path: Path) -> None:
     before, described = image(app, *NAMES), _definitions(app, "shop.orders", "shop.files")
     point, store = take(app, tmp_path)
     write(app, "DROP TABLE shop.orders CASCADE")
-    done = restore_table.restore(app.installer, point, store, [ORDERS], recovery_id="r", plan_hash="h")
+    done = lost_table.restore(app.installer, point, store, [ORDERS], recovery_id="r", plan_hash="h")
     assert image(app, *NAMES) == before
     assert _definitions(app, "shop.orders", "shop.files") == described
     assert (done.rows, done.unvalidated, done.journaled) == ({"shop.orders": 200}, (), ("shop.orders",))
@@ -85,7 +87,7 @@ def test_a_dropped_table_is_what_it_was(app: Any, tmp_path: Path) -> None:
 def test_the_journal_is_on_it_again_and_the_gap_is_on_record(app: Any, tmp_path: Path) -> None:
     point, store = take(app, tmp_path)
     write(app, "DROP TABLE shop.orders CASCADE")
-    restore_table.restore(app.installer, point, store, [ORDERS])
+    lost_table.restore(app.installer, point, store, [ORDERS])
     with database.connect(app.recoverer, purpose="test") as conn:
         since = journal.tick(conn)
         found = journal.gaps(conn, since=point.position, tables=["shop.orders"])
@@ -98,13 +100,13 @@ def test_the_journal_is_on_it_again_and_the_gap_is_on_record(app: Any, tmp_path:
 def test_it_is_done_once(app: Any, tmp_path: Path) -> None:
     point, store = take(app, tmp_path)
     write(app, "DROP TABLE shop.orders CASCADE")
-    first = restore_table.restore(app.installer, point, store, [ORDERS], recovery_id="r", plan_hash="h")
+    first = lost_table.restore(app.installer, point, store, [ORDERS], recovery_id="r", plan_hash="h")
     write(app, "DROP TABLE shop.orders CASCADE")
-    again = restore_table.restore(app.installer, point, store, [ORDERS], recovery_id="r", plan_hash="h")
+    again = lost_table.restore(app.installer, point, store, [ORDERS], recovery_id="r", plan_hash="h")
     assert again.applied == first.applied
     assert _rows(app, "SELECT to_regclass('shop.orders')::text") == [(None,)]
     with pytest.raises(StepApplied, match="another plan"):
-        restore_table.restore(app.installer, point, store, [ORDERS], recovery_id="r", plan_hash="other")
+        lost_table.restore(app.installer, point, store, [ORDERS], recovery_id="r", plan_hash="other")
 
 
 def test_partitions_come_back_as_they_were(app: Any, tmp_path: Path) -> None:
@@ -112,7 +114,7 @@ def test_partitions_come_back_as_they_were(app: Any, tmp_path: Path) -> None:
     described, before = _definitions(app, "shop.visits"), image(app, "shop.visits", "shop.visits_old_a")
     point, store = take(app, tmp_path, tables=[VISITS])
     write(app, "DROP TABLE shop.visits")
-    restore_table.restore(app.installer, point, store, [VISITS], workers=3)
+    lost_table.restore(app.installer, point, store, [VISITS], workers=3)
     assert image(app, "shop.visits", "shop.visits_old_a") == before
     now = _definitions(app, "shop.visits")
     names = [[i.pop("name") for r in d[0]["relations"] for i in r["indexes"]] for d in (now, described)]
@@ -124,7 +126,7 @@ def test_partitions_come_back_as_they_were(app: Any, tmp_path: Path) -> None:
 def test_a_reference_that_does_not_hold_is_named_and_stays_unproven(app: Any, tmp_path: Path) -> None:
     point, store = take(app, tmp_path)
     write(app, "DROP TABLE shop.customers CASCADE", "UPDATE shop.orders SET customer_id = 999 WHERE id = 1")
-    done = restore_table.restore(app.installer, point, store, [CUSTOMERS])
+    done = lost_table.restore(app.installer, point, store, [CUSTOMERS])
     assert done.unvalidated == (("shop.orders", "orders_customer_id_fkey"),)
     assert _rows(app, "SELECT convalidated FROM pg_constraint WHERE conname = 'orders_customer_id_fkey'") == [(False,)]
 
@@ -133,18 +135,18 @@ def test_an_emptied_table_is_filled(app: Any, tmp_path: Path) -> None:
     before = image(app, *NAMES)
     point, store = take(app, tmp_path)
     write(app, "TRUNCATE shop.orders RESTART IDENTITY", "DELETE FROM shop.log")
-    done = restore_table.restore(app.installer, point, store, [ORDERS, LOG])
+    done = lost_table.restore(app.installer, point, store, [ORDERS, LOG])
     assert image(app, *NAMES) == before
     assert done.rows == {"shop.orders": 200, "shop.log": 12}
     with pytest.raises(NotEmpty, match=r"shop\.orders is not empty"):
-        restore_table.restore(app.installer, point, store, [ORDERS])
+        lost_table.restore(app.installer, point, store, [ORDERS])
 
 
 def test_all_tables_at_once(app: Any, tmp_path: Path) -> None:
     before, described = image(app, *NAMES), _definitions(app, *NAMES)
     point, store = take(app, tmp_path)
     write(app, "DROP TABLE shop.orders, shop.customers, shop.log")
-    restore_table.restore(app.installer, point, store, TABLES)
+    lost_table.restore(app.installer, point, store, TABLES)
     assert image(app, *NAMES) == before
     assert _definitions(app, *NAMES) == described
 
@@ -157,7 +159,7 @@ def test_what_goes_wrong_leaves_nothing_behind(app: Any, tmp_path: Path) -> None
     kept = path.read_bytes()
     path.write_bytes(kept[:-1])
     with pytest.raises(Damaged, match=chunk):
-        restore_table.restore(app.installer, point, store, [ORDERS])
+        lost_table.restore(app.installer, point, store, [ORDERS])
     assert _rows(app, "SELECT to_regclass('shop.orders')::text") == [(None,)]
     assert _rows(app, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'reinstate_lost%'") == []
     path.write_bytes(kept)
@@ -166,8 +168,8 @@ def test_what_goes_wrong_leaves_nothing_behind(app: Any, tmp_path: Path) -> None
     with psycopg.connect(app.installer) as other:
         other.execute("SELECT pg_advisory_lock(hashtextextended('reinstate.lost', 0))")
         with pytest.raises(Refused, match="wait"):
-            restore_table.restore(app.installer, point, store, [ORDERS])
-    restore_table.restore(app.installer, point, store, [ORDERS])
+            lost_table.restore(app.installer, point, store, [ORDERS])
+    lost_table.restore(app.installer, point, store, [ORDERS])
 
 
 def test_a_point_without_definitions_says_so(app: Any, tmp_path: Path) -> None:
@@ -177,4 +179,4 @@ def test_a_point_without_definitions_says_so(app: Any, tmp_path: Path) -> None:
     old = replace(point, tables=tuple(replace(t, definition={}) for t in point.tables))
     write(app, "DROP TABLE shop.orders CASCADE")
     with pytest.raises(TableMissing, match="older version"):
-        restore_table.restore(app.installer, old, store, [ORDERS])
+        lost_table.restore(app.installer, old, store, [ORDERS])

@@ -14,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from store_desk import KEY, KINDS, Place, place, s3_server
 
-from snapshots import points, proof, retention
 from snapshots.model import Chunk, ColumnInfo, Position, RecoveryPoint, Segment, TableManifest
-from snapshots.point_errors import Damaged, PointMissing, StoreBusy
-from snapshots.store import Store, chunk_path, manifest_path
+from snapshots.points import points, proof
+from snapshots.points.errors import Damaged, PointMissing, StoreBusy
+from snapshots.store import retention
+from snapshots.store.store import Store, chunk_path, manifest_path
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 AT = Position(snapshot="10:20:", system_id="7", timeline=1, at=NOW)

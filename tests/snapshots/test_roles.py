@@ -6,7 +6,8 @@ import psycopg
 import pytest
 from journal_desk import SCHEMA
 
-from snapshots import database, fence, journal, roles
+from snapshots import database, fence, roles
+from snapshots.journal import journal
 from snapshots.model import TableSpec
 
 pytestmark = pytest.mark.postgres

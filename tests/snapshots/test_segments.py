@@ -7,10 +7,13 @@ import pyarrow as pa
 import pytest
 from point_desk import CUSTOMERS, ORDERS, TABLES, WORKFLOWS, Told, build, write
 
-from snapshots import capture, database, journal, points, segments
+from snapshots import database
+from snapshots.capture import capture
+from snapshots.journal import journal, segments
 from snapshots.model import RecoveryPoint, Segment
-from snapshots.point_errors import Damaged
-from snapshots.store import Store
+from snapshots.points import points
+from snapshots.points.errors import Damaged
+from snapshots.store.store import Store
 
 pytestmark = pytest.mark.postgres
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from snapshots.errors import Refused, Unreachable
-from snapshots.point_errors import BadName, Damaged, PointMissing, StoreFull, StoreUnreachable, UnknownFormat
-from snapshots.store import Store
+from snapshots.points.errors import BadName, Damaged, PointMissing, StoreFull, StoreUnreachable, UnknownFormat
+from snapshots.store.store import Store
 
 POINT: dict[str, Any] = {"id": "p1", "tables": [], "note": "é"}
 

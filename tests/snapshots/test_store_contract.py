@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from store_desk import KEY, KINDS, Place, place, s3_server
 
-from snapshots import store_backend, store_lock
-from snapshots.point_errors import Damaged, PointMissing, StoreBusy, StoreUnreachable
-from snapshots.store import Store, chunk_path
+from snapshots.points.errors import Damaged, PointMissing, StoreBusy, StoreUnreachable
+from snapshots.store import backend, lock
+from snapshots.store.store import Store, chunk_path
 
 POINT: dict[str, Any] = {"id": "p1", "tables": [], "note": "é"}
 
@@ -146,7 +146,7 @@ def test_two_writers_at_once(where: Place) -> None:
 
 
 def test_one_alone_keeps_captures_out_and_gives_way_to_them(where: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_lock.Presence.enter, "__kwdefaults__", {"patience_s": 0.1})
+    monkeypatch.setattr(lock.Presence.enter, "__kwdefaults__", {"patience_s": 0.1})
     store, other = where.open(), where.open()
     with store.exclusively("pruning of desk") as alone:
         alone.renew()
@@ -156,7 +156,7 @@ def test_one_alone_keeps_captures_out_and_gives_way_to_them(where: Place, monkey
             pass
         store.publish("desk", "p0", POINT)
     with store.writing(), other.writing():
-        monkeypatch.setattr(store_lock.Presence.enter, "__kwdefaults__", {"patience_s": 60.0})
+        monkeypatch.setattr(lock.Presence.enter, "__kwdefaults__", {"patience_s": 60.0})
         began = time.monotonic()
         with pytest.raises(StoreBusy, match="capture"), other.exclusively("pruning"):
             pass
@@ -168,10 +168,10 @@ def test_one_alone_keeps_captures_out_and_gives_way_to_them(where: Place, monkey
 
 
 def test_a_capture_that_was_held_up_comes_in_again(where: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_lock.Presence.enter, "__kwdefaults__", {"patience_s": 0.1})
+    monkeypatch.setattr(lock.Presence.enter, "__kwdefaults__", {"patience_s": 0.1})
     store, other = where.open(), where.open()
     with store.writing():
-        monkeypatch.setattr(store_lock, "clock", lambda: time.time() + store_lock.LEASE_S + 1)
+        monkeypatch.setattr(lock, "clock", lambda: time.time() + lock.LEASE_S + 1)
         with other.exclusively("pruning"), pytest.raises(StoreBusy, match="pruning"):
             store.put_chunk(b"rows")
         store.put_chunk(b"rows")
@@ -186,7 +186,7 @@ def test_a_capture_that_was_held_up_comes_in_again(where: Place, monkeypatch: py
 
 def test_one_alone_who_was_held_up_stops(where: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     with where.open().exclusively("pruning") as alone:
-        monkeypatch.setattr(store_lock, "clock", lambda: time.time() + store_lock.LEASE_S + 1)
+        monkeypatch.setattr(lock, "clock", lambda: time.time() + lock.LEASE_S + 1)
         with pytest.raises(StoreBusy, match="held up for too long"):
             alone.renew()
 
@@ -219,7 +219,7 @@ class Plain:
 
 def test_a_server_without_conditions_is_asked_before_and_after(where: Place) -> None:
     store = where.open()
-    if not isinstance(store.backend, store_backend.Remote):
+    if not isinstance(store.backend, backend.Remote):
         return
     store.backend._fs = Plain(store.backend._fs)
     name = store.put_chunk(b"rows")
@@ -262,9 +262,9 @@ class Flaky:
 def test_what_may_heal_is_tried_again(where: Place, lost: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if where.url.startswith("/"):
         return
-    monkeypatch.setattr(store_backend, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(backend, "FIRST_WAIT_S", 0.001)
     store = where.open()
-    assert isinstance(store.backend, store_backend.Remote)
+    assert isinstance(store.backend, backend.Remote)
     store.backend._fs = Flaky(store.backend._fs, lost)
     name = store.put_chunk(b"rows")
     store.publish("desk", "p1", _naming(name))
@@ -272,7 +272,7 @@ def test_what_may_heal_is_tried_again(where: Place, lost: bool, monkeypatch: pyt
     assert (store.read_chunk(name), store.point_ids("desk")) == (b"rows", ["p1"])
     assert dict(store.read_manifests("desk", ["p1"])) == {"p1": _naming(name)}
     store.backend._fs = Flaky(store.backend._fs._real, lost)
-    monkeypatch.setattr(store_backend, "ATTEMPTS", 1)
+    monkeypatch.setattr(backend, "ATTEMPTS", 1)
     with pytest.raises(StoreUnreachable, match="ConnectionResetError") as error:
         store.point_ids("desk")
     assert error.value.retryable

@@ -11,9 +11,12 @@ import pytest
 from point_desk import CUSTOMERS, LOG, ORDERS, build, take, write
 from psycopg import sql
 
-from snapshots import chunks, database, journal, shape, touched
+from snapshots import database
+from snapshots.capture import shape, touched
 from snapshots.errors import Incomplete
+from snapshots.journal import journal
 from snapshots.model import Position, RecoveryPoint, TableManifest, TableSpec
+from snapshots.points import chunks
 
 pytestmark = pytest.mark.postgres
 

@@ -9,10 +9,11 @@ import psycopg
 import pytest
 from undo_desk import ORDERS, TABLES, Desk, build, close
 
-from snapshots import journal, undo, undo_write
 from snapshots.errors import Incomplete
+from snapshots.journal import journal
 from snapshots.model import Policy, RunRef, TableSpec
-from snapshots.undo_errors import Drift, OutcomeUnknown, StepTaken, UndoBusy, UndoRefused
+from snapshots.undo import undo, write
+from snapshots.undo.errors import Drift, OutcomeUnknown, StepTaken, UndoBusy, UndoRefused
 
 pytestmark = pytest.mark.postgres
 
@@ -73,7 +74,7 @@ def _end_session(conn: psycopg.Connection[Any]) -> None:
 def test_a_connection_lost_in_the_middle_changes_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk.bad("UPDATE shop.orders SET note = 'bad'")
     with monkeypatch.context() as patched:
-        patched.setattr(undo_write, "_update", lambda conn, *_, **__: _end_session(conn))
+        patched.setattr(write, "_update", lambda conn, *_, **__: _end_session(conn))
         _unchanged(desk, OutcomeUnknown, "ask whether the step was applied")
     desk.connections["recoverer"] = desk.connect("recoverer")
     desk.undo(desk.spec())

@@ -7,7 +7,7 @@ import pytest
 from undo_desk import Desk, build, close
 
 from snapshots.model import Policy
-from snapshots.undo_errors import UndoRefused
+from snapshots.undo.errors import UndoRefused
 
 pytestmark = pytest.mark.postgres
 

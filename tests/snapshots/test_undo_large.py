@@ -7,8 +7,8 @@ import psycopg
 import pytest
 from undo_desk import CUSTOMERS, Desk, build, close
 
-from snapshots import undo_write
-from snapshots.undo_shape import Shape
+from snapshots.undo import write
+from snapshots.undo.shape import Shape
 
 pytestmark = pytest.mark.postgres
 
@@ -24,14 +24,14 @@ def desk(pg: Any) -> Iterator[Desk]:
 def named(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     """Every update is large. By table, which columns were named beside those that change."""
     seen: dict[str, list[str]] = {}
-    ask = undo_write._index_columns
+    ask = write._index_columns
 
     def listen(conn: psycopg.Connection[Any], shape: Shape, columns: list[str]) -> list[str]:
         seen[shape.name] = ask(conn, shape, columns)
         return seen[shape.name]
 
-    monkeypatch.setattr(undo_write, "MANY", 0)
-    monkeypatch.setattr(undo_write, "_index_columns", listen)
+    monkeypatch.setattr(write, "MANY", 0)
+    monkeypatch.setattr(write, "_index_columns", listen)
     return seen
 
 

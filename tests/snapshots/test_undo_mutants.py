@@ -8,9 +8,9 @@ import pytest
 from psycopg import sql
 from undo_desk import ITEMS, ORDERS, Desk, build, close
 
-from snapshots import chain, merge, undo, undo_relations
-from snapshots.undo_errors import UndoRefused
-from snapshots.undo_shape import Column, Shape, col
+from snapshots.undo import chain, merge, relations, undo
+from snapshots.undo.errors import UndoRefused
+from snapshots.undo.shape import Column, Shape, col
 
 pytestmark = pytest.mark.postgres
 
@@ -91,11 +91,11 @@ def test_without_cancelling_an_undo_is_undone_again(desk: Desk, mutated: bool) -
 def test_without_relations_a_needed_row_would_go(desk: Desk, monkeypatch: pytest.MonkeyPatch, mutated: bool) -> None:
     """The last check in the transaction catches what the computation missed."""
     if mutated:
-        monkeypatch.setattr("snapshots.undo_plan.mark_conflicts", lambda *_: None)
+        monkeypatch.setattr("snapshots.undo.plan.mark_conflicts", lambda *_: None)
     desk.bad("INSERT INTO shop.orders (id, customer_id, total) VALUES ('n1', 1, 3)")
     desk.clerk("INSERT INTO shop.payments VALUES (50, 'n1', 3, 'paid')")
     before = desk.dump()
-    match = "would reference missing rows of shop.orders" if mutated else undo_relations.REFERENCED
+    match = "would reference missing rows of shop.orders" if mutated else relations.REFERENCED
     with pytest.raises(UndoRefused, match=match):
         _undo(desk)
     assert desk.dump() == before

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 from undo_desk import Desk, build, close
 
-from snapshots import undo, undo_plan, undo_write
 from snapshots.model import Applied, Policy
-from snapshots.undo_errors import Drift, UndoBusy, UndoRefused
+from snapshots.undo import plan, undo, write
+from snapshots.undo.errors import Drift, UndoBusy, UndoRefused
 
 pytestmark = pytest.mark.postgres
 
@@ -22,16 +22,16 @@ def desk(pg: Any) -> Iterator[Desk]:
 
 def _undo(desk: Desk, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object], **changes: Any) -> Applied:
     """Undo, while ``meanwhile`` happens after the computation and before the locks."""
-    lock = undo_write.lock
+    lock = write.lock
 
     def late(*arguments: Any) -> None:
-        monkeypatch.setattr(undo_write, "lock", lock)
+        monkeypatch.setattr(write, "lock", lock)
         meanwhile()
         lock(*arguments)
 
     spec = desk.spec(**{"policy": Policy.KEEP_LATER, **changes})
     expected = desk.preview(spec).counts
-    monkeypatch.setattr(undo_write, "lock", late)
+    monkeypatch.setattr(write, "lock", late)
     return undo.apply(
         desk.recoverer,
         spec,
@@ -45,7 +45,7 @@ def _undo(desk: Desk, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], o
 
 def _counting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     called: list[str] = []
-    for module, name in ((undo_plan, "redo"), (undo_plan, "compute")):
+    for module, name in ((plan, "redo"), (plan, "compute")):
         real = getattr(module, name)
 
         def spy(*arguments: Any, _name: str = name, _real: Any = real, **given: Any) -> Any:
@@ -118,7 +118,7 @@ def test_a_write_past_the_journal_is_noticed(desk: Desk, monkeypatch: pytest.Mon
     desk.act("installer", None, "ALTER TABLE shop.stock DISABLE TRIGGER rj_update")
     desk.good("UPDATE shop.stock SET qty = 7")
     desk.act("installer", None, "ALTER TABLE shop.stock ENABLE ALWAYS TRIGGER rj_update")
-    monkeypatch.setattr(undo_plan, "_journal_problems", lambda *_: [])
+    monkeypatch.setattr(plan, "_journal_problems", lambda *_: [])
     with pytest.raises(UndoRefused, match="0 rows updated instead of 3"):
         _undo(desk, monkeypatch, unseen)
     assert desk.value("SELECT max(qty) FROM shop.stock") == 8

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from undo_desk import BAD, CLERK, GOOD, STOCK, Desk, build, close
 
-from snapshots import journal, undo, undo_where, undo_window
 from snapshots.errors import Incomplete
+from snapshots.journal import journal
 from snapshots.model import Policy, UndoSpec
-from snapshots.undo_errors import UndoRefused
+from snapshots.undo import undo, where, window
+from snapshots.undo.errors import UndoRefused
 
 pytestmark = pytest.mark.postgres
 
@@ -158,19 +159,19 @@ def test_what_is_no_plain_condition_is_refused(desk: Desk, condition: str, reaso
 def test_a_condition_on_an_unknown_table_is_refused(desk: Desk) -> None:
     with pytest.raises(UndoRefused, match=r"shop\.nope"):
         desk.preview(desk.spec(where=(("shop.nope", "true"),)))
-    assert undo_where.malformed("r.\"odd)\" = ')('") is None
+    assert where.malformed("r.\"odd)\" = ')('") is None
 
 
 def test_a_time_becomes_the_ticks_around_it(desk: Desk) -> None:
     with pytest.raises(Incomplete, match="not there at all"):
-        undo_window.begin(desk.capturer, journal.status(desk.capturer).tables[0].complete_since)
+        window.begin(desk.capturer, journal.status(desk.capturer).tables[0].complete_since)
     desk.capturer.rollback()
     first = journal.tick(desk.recoverer)
     second = journal.tick(desk.recoverer)
     between = first.at + (second.at - first.at) / 2
-    assert undo_window.begin(desk.capturer, between) == first
-    assert undo_window.end(desk.capturer, between) == second
-    assert undo_window.end(desk.capturer).at > second.at
+    assert window.begin(desk.capturer, between) == first
+    assert window.end(desk.capturer, between) == second
+    assert window.end(desk.capturer).at > second.at
     desk.capturer.rollback()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from undo_desk import TABLES, Desk, build, close
 
-from snapshots import journal_install
+from snapshots.journal import install
 from snapshots.model import TableSpec
 
 pytestmark = pytest.mark.postgres
@@ -57,7 +57,7 @@ def desk(pg: Any) -> Iterator[Desk]:
     try:
         owner.execute(SCHEMA.encode())
         owner.commit()
-        journal_install.install(owner, (*TABLES, *EXTRA), capturer="capturer", recoverer="recoverer")
+        install.install(owner, (*TABLES, *EXTRA), capturer="capturer", recoverer="recoverer")
         yield made
     finally:
         close(made)

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from undo_desk import PAYMENTS, TABLES, Desk, build, close
 
-from snapshots import undo
 from snapshots.model import Policy, UndoSpec
-from snapshots.undo_conflicts import MASKED, Value
+from snapshots.undo import undo
+from snapshots.undo.conflicts import MASKED, Value
 
 pytestmark = pytest.mark.postgres
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import psycopg
 
-from snapshots import database, journal_install
+from snapshots import database
+from snapshots.journal import install
 from snapshots.model import Applied, Policy, RunRef, TableSpec, UndoPreview, UndoSpec
-from snapshots.undo import applied, apply, preview
+from snapshots.undo.undo import applied, apply, preview
 
 CUSTOMERS = TableSpec(name="shop.customers", key=("id",))
 ORDERS = TableSpec(
@@ -185,7 +186,7 @@ def _make_template(pg: Any, admin: psycopg.Connection[Any]) -> None:
         for statements in (SCHEMA, ROWS, GRANTS):
             owner.execute(statements.encode())
         owner.commit()
-        journal_install.install(owner, TABLES, capturer="capturer", recoverer="recoverer")
+        install.install(owner, TABLES, capturer="capturer", recoverer="recoverer")
 
 
 def close(desk: Desk) -> None:

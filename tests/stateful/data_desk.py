@@ -11,7 +11,8 @@ from data_model import Row, State
 from data_schemas import AUDIT, Schema, Table, ddl
 
 from platforms.base import Health
-from snapshots import database, journal_install, roles
+from snapshots import database, roles
+from snapshots.journal import install
 from snapshots.model import TableSpec
 
 ACTORS = ("ann", "bob", "cid")
@@ -55,7 +56,7 @@ class DataDesk:
         owner = self.connections["installer"]
         self.specs = tuple(self._spec(table) for table in schema.tables)
         owner.rollback()
-        journal_install.install(owner, self.specs, capturer="capturer", recoverer="recoverer")
+        install.install(owner, self.specs, capturer="capturer", recoverer="recoverer")
         self._texts = " UNION ALL ".join(
             f"SELECT '{table.name}', id::text, ARRAY[{', '.join(f'{name}::text' for name in table.names)}]"
             f" FROM m.{table.name}"

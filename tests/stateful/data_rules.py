@@ -13,12 +13,17 @@ from data_model import Key, Model, Open, Refusal, Row, Selected, State, Statemen
 from data_schemas import AUDIT, COUNT, PALETTE, Table
 from psycopg import errors
 
-from snapshots import capture, journal, points, reading, restore, retention, undo
+from snapshots.capture import capture
 from snapshots.errors import Incomplete, Refused
+from snapshots.journal import journal
 from snapshots.model import Policy, Position, RecoveryPoint, RunRef, UndoSpec
-from snapshots.point_errors import Busy
-from snapshots.store import Store
-from snapshots.undo_errors import UndoBusy
+from snapshots.points import points, reading
+from snapshots.points.errors import Busy
+from snapshots.restore import restore
+from snapshots.store import retention
+from snapshots.store.store import Store
+from snapshots.undo import undo
+from snapshots.undo.errors import UndoBusy
 
 TEXT_IDS = ("a", "B", "é ö", "", "x'y", "100%s")
 BUSY_S = 0.05

@@ -18,8 +18,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from snapshots import database, journal_install, undo
+from snapshots import database
+from snapshots.journal import install
 from snapshots.model import Policy, RunRef, TableSpec, UndoSpec
+from snapshots.undo import undo
 
 pytestmark = pytest.mark.postgres
 
@@ -115,7 +117,7 @@ def zoo(module_app_db: Any) -> Iterator[Zoo]:
         owner.execute(SCHEMA.encode())
     roles = ("installer", "capturer", "recoverer", "ann", "bob")
     connections = {role: database.connect(module_app_db.dsn(role), purpose="test") for role in roles}
-    journal_install.install(connections["installer"], (PARENTS, ROWS), capturer="capturer", recoverer="recoverer")
+    install.install(connections["installer"], (PARENTS, ROWS), capturer="capturer", recoverer="recoverer")
     yield Zoo(app=module_app_db, connections=connections)
     for conn in connections.values():
         conn.close()

@@ -1,0 +1,1 @@
+"""Removing a person from twins, segments and points, for good."""

@@ -1,0 +1,1 @@
+"""Recovery points: their manifests, their rows, their proof, and looking at them."""

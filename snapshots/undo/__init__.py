@@ -1,0 +1,1 @@
+"""Reverting exactly what a selection of writes did, keeping later work."""
