@@ -38,7 +38,7 @@ class Owned(Model):
 
 
 class PlatformRef(Model):
-    kind: Literal["n8n", "fake"]
+    kind: Literal["n8n", "node-red", "directus", "fake"]
     url: SecretRef
     api_key: SecretRef
 
@@ -59,14 +59,42 @@ class Trigger(Model):
     event_key: str | None = None
     event_time: str | None = None
     replay: Literal["once", "discard"] = "once"
+    during_pause: Literal["replay", "discard", "reject"] = "replay"
+    """What the ingress does with events that come while the workflow is paused: keep them and send them afterwards,
+    once and in order; take and only record them; or turn them away, so that the sender tries again."""
+    replay_per_s: float | None = Field(default=None, gt=0)
+    """At most so many kept events a second are sent afterwards."""
+
+
+class Compensation(Model):
+    """What takes back a step with effects outside the rows: SQL in the app's database, an HTTP call, or a run of
+    another workflow. ``values`` are dotted paths into ``{"event": ..., "outputs": {node: [item, ...]}, "run": id}`` of
+    the run to be taken back (``outputs.Charge.0.id``). SQL takes them as ``:name``; the URL and the texts in the body
+    as ``{name}``; a workflow gets them as the body of its event. Each attempt carries the same idempotency key."""
+
+    kind: Literal["sql", "http", "workflow"]
+    values: dict[str, str] = {}
+    sql: str | None = None
+    url: SecretRef | str | None = None
+    method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST"
+    headers: dict[str, SecretRef] = {}
+    body: dict[str, str] = {}
+    workflow: Key | None = None
+    retries: int = Field(default=3, ge=0, le=20)
+    timeout_s: float = Field(default=30.0, gt=0)
 
 
 class Step(Model):
-    """One mutating step and its inverse (needs A3, D6)."""
+    """One mutating step and its inverse (needs A3, D6), in the order in which the workflow does them."""
 
     name: str
     inverse: Literal["reversible", "compensable", "irreversible"]
+    node: str | None = None
+    """The platform's node that does it: the step was done if the run has outputs of it. Every run did it if omitted."""
     manual: str | None = None
+    compensation: Compensation | None = None
+    critical: bool = True
+    """When it cannot be taken back: stop the recovery, or go on and leave it, by name, to a person."""
 
 
 class Canary(Model):
@@ -263,6 +291,17 @@ class CapturePolicy(Model):
     """Whether each point carries fingerprints for the audit of the journal; they cost a scan of the tables."""
 
 
+class IngressPolicy(Model):
+    """The small server in front of webhooks (`reinstate ingress`). Senders call it at the same path and method."""
+
+    listen: str = "127.0.0.1:8420"
+    queue: SecretRef | None = None
+    """Where events are kept: a SQLAlchemy address; a file beside the ledger when omitted."""
+    keep_days: int = Field(default=14, ge=1)
+    largest_mb: int = Field(default=16, ge=1)
+    """Larger requests are turned away."""
+
+
 class Playbook(Model):
     key: Key
     title: str
@@ -307,6 +346,7 @@ class App(Owned):
     capture: CapturePolicy = CapturePolicy()
     store: StorePolicy = StorePolicy()
     approvals: Approvals = Approvals()
+    ingress: IngressPolicy | None = None
     channels: tuple[Channel, ...] = ()
     schedules: Schedules = Schedules()
 

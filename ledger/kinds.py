@@ -54,8 +54,32 @@ NOTICE_FAILED: Final = "notice.failed"
 DRILL_SCORED: Final = "drill.scored"
 DATA_PLANNED: Final = "data.planned"
 DATA_APPLIED: Final = "data.applied"
+WORKFLOW_SEEN: Final = "workflow.seen"
+WORKFLOW_GONE: Final = "workflow.gone"
+WORKFLOW_PUBLISHED: Final = "workflow.published"
+WORKFLOW_RECREATED: Final = "workflow.recreated"
+EVENTS_HELD: Final = "events.held"
+EVENTS_RELEASED: Final = "events.released"
+EVENT_BEGUN: Final = "event.begun"
+EVENT_UNKNOWN: Final = "event.unknown"
+EVENT_SETTLED: Final = "event.settled"
+COMPENSATION_BEGUN: Final = "compensation.begun"
+COMPENSATION_ENDED: Final = "compensation.ended"
 
 BODY_FIELDS: Final[dict[str, str]] = {
+    WORKFLOW_SEEN: "workflow, platform_id, version, settings (hash), active, live? (version), "
+    "object (name in the store), not_before? (last look at which it was another), changed_at?, author?, by?, reason?",
+    WORKFLOW_GONE: "workflow, platform_id",
+    WORKFLOW_PUBLISHED: "workflow, platform_id, version, previous?, by, reason?",
+    WORKFLOW_RECREATED: "workflow, platform_id, previous_id, version, references [workflow whose calls now follow]",
+    EVENTS_HELD: "workflows [key], policy {workflow: replay | discard | reject}",
+    EVENTS_RELEASED: "workflow, sent n, discarded n, unknown [event id], seconds",
+    EVENT_BEGUN: "workflow, event (key), attempt n: written before it is sent where the platform cannot be asked later",
+    EVENT_UNKNOWN: "workflow, event (key), run?, why: it may or may not have run; a person must look",
+    EVENT_SETTLED: "workflow, event (key), by, reason, done (bool): a person looked",
+    COMPENSATION_BEGUN: "workflow, run, step_name, key, attempt n",
+    COMPENSATION_ENDED: "workflow, run, step_name, key, status (done | not-needed | failed | unknown | manual), "
+    "seconds, error?, manual? (what a person must do)",
     DATA_PLANNED: "operation (undo|restore|erase|prune|rotate|...), plan_hash, summary [sentence], by, reason?",
     DATA_APPLIED: "operation, plan_hash, summary [sentence], by, reason?, counts? {table: {...}}",
     INCIDENT_DETECTED: "findings [{detector, table, rows, message, ...}], detected_at?, by?",

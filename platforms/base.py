@@ -16,7 +16,9 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 Definition = Mapping[str, Any]
-"""A workflow's content as the platform exchanges it: name, nodes, connections, settings. JSON-serialisable."""
+"""A workflow's content as the adapter exchanges it: ``name``, ``settings`` and whatever else belongs to it.
+JSON-serialisable. It never holds a secret: where a platform shows one, the adapter takes it out, and on saving keeps
+the one that the platform has."""
 
 
 class PlatformError(Exception):
@@ -47,13 +49,29 @@ class RunState(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Capabilities:
-    """What the platform can do; Reinstate makes up for, or refuses, what it cannot."""
+    """What the platform can do. What it cannot, Reinstate makes up for or refuses; :mod:`platforms.limits` says how."""
 
     executions: bool
+    """It lists its runs. Without: :mod:`platforms.stand_in` takes events of the ingress for runs."""
+    shows_in_flight: bool
+    """A run is listed from its start, not only once it ended."""
     stops_runs: bool
+    drops_in_flight: bool
+    """Pausing throws away what is in flight."""
     keeps_versions: bool
     draft_apart_from_live: bool
+    """Saving an active workflow does not publish it."""
+    keeps_ids: bool
+    """A workflow that was deleted can be made again under its own id."""
+    names_authors: bool
+    """It tells who changed a definition, and when."""
     replays_privately: bool
+    reads_back_events: bool
+    """:meth:`Platform.sent` tells surely which events ran, also after a restart of the platform. Without: an event
+    whose answer was lost is *unknown*, and never sent a second time."""
+    retriggers: bool
+    tests_credentials: bool
+    """It tells whether a credential works, not only whether there is one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +146,100 @@ class PrivateEntry:
     address: str = field(repr=False)
 
 
+class CredentialState(StrEnum):
+    VALID = "valid"
+    INVALID = "invalid"
+    """The other side refuses it."""
+    MISSING = "missing"
+    """The definition names it and the platform does not have it."""
+    UNREADABLE = "unreadable"
+    """The platform has it and cannot decrypt it: its encryption key is not the one it was stored with."""
+    PRESENT = "present"
+    """It is there; nobody can tell whether it works."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Credential:
+    """A credential that a saved definition names; never its value. ``changed_at`` is when it was last edited, where the
+    platform tells: the reference in a definition stays the same when somebody changes the secret."""
+
+    id: str
+    name: str
+    kind: str
+    state: CredentialState
+    detail: str = ""
+    changed_at: datetime | None = None
+
+
+class EntryKind(StrEnum):
+    WEBHOOK = "webhook"
+    SCHEDULE = "schedule"
+    MANUAL = "manual"
+    EVENT = "event"
+    """Something in the platform: a changed row, a message."""
+    CALL = "call"
+    """Another workflow."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One way into a workflow. ``path`` as the ingress sees it below the platform's address, beginning with a slash;
+    ``schedule`` as the platform writes it."""
+
+    kind: EntryKind
+    node: str
+    method: str | None = None
+    path: str | None = None
+    schedule: str | None = None
+
+
+class Access(StrEnum):
+    READ = "read"
+    WRITE = "write"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TableUse:
+    """A table that a node names in its parameters. ``schema`` is ``None`` where the node leaves it open; no
+    ``columns``: all, or not to be known."""
+
+    table: str
+    access: Access
+    schema: str | None = None
+    columns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """One step of a definition in words that every platform shares. ``kind`` is the platform's type of node,
+    ``parameters`` what decides how it behaves, without secrets. ``sql`` are statements as written (with the platform's
+    placeholders), ``calls`` workflows it starts (ids or names), ``hosts`` servers it calls. ``unsure`` are sentences on
+    what cannot be known from the definition alone."""
+
+    name: str
+    kind: str
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    disabled: bool = False
+    sql: tuple[str, ...] = ()
+    tables: tuple[TableUse, ...] = ()
+    calls: tuple[str, ...] = ()
+    hosts: tuple[str, ...] = ()
+    credentials: tuple[str, ...] = ()
+    unsure: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outline:
+    """A definition read: its entries, nodes and links (``(from, to)`` node names; one per connection, in order)."""
+
+    name: str
+    entries: tuple[Entry, ...]
+    nodes: tuple[Node, ...]
+    links: tuple[tuple[str, str], ...]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Platform(Protocol):
     """One connected platform. Implementations are safe to share between threads."""
 
@@ -163,6 +275,23 @@ class Platform(Protocol):
         as it is; elsewhere saving an *active* workflow publishes at once. Idempotent: equal content is not written."""
         ...
 
+    def create(self, definition: Definition, *, workflow_id: str | None = None) -> Version:
+        """Make a workflow that is gone, inactive, under ``workflow_id`` where the platform ``keeps_ids`` (idempotent
+        there), else under a new id: *not idempotent*, look for its name in :meth:`workflows` after a lost answer."""
+        ...
+
+    def hashes(self, definition: Definition) -> tuple[str, str]:
+        """``(hash, settings_hash)`` of a :class:`Version` with this definition. Pure."""
+        ...
+
+    def outline(self, definition: Definition) -> Outline:
+        """The definition read. Pure. Never fails on what it does not understand: that is a node with ``unsure``."""
+        ...
+
+    def credentials(self, workflow_id: str) -> list[Credential]:
+        """The credentials that the saved definition names, each as it is now. Starts no run."""
+        ...
+
     def activate(self, workflow_id: str, platform_version: str | None = None) -> None:
         """Let the workflow run, with the saved content or the named version. Idempotent. Asynchronous: read back."""
         ...
@@ -190,6 +319,12 @@ class Platform(Protocol):
     def stop(self, run_id: str) -> None:
         """Ask an unfinished run to stop. A run that already ended is left alone. A query it already sent to a
         database may still complete there: prove the pause in the database too."""
+        ...
+
+    def retrigger(self, run_id: str) -> Run:
+        """Run the event of an ended run again, in the workflow itself, through what is saved now; returns the new run
+        (its ``retry_of`` is ``run_id``). *Not idempotent*: look for ``retry_of`` among :meth:`runs` first. Raises
+        ``Permanent`` without ``retriggers``."""
         ...
 
     def ingress_paused(self, workflow_id: str) -> bool:

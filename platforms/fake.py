@@ -15,10 +15,14 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+from platforms import n8n_outline
 from platforms.base import (
     Capabilities,
+    Credential,
+    CredentialState,
     Definition,
     Health,
+    Outline,
     Permanent,
     Platform,
     PrivateEntry,
@@ -94,18 +98,24 @@ class FakePlatform:
         self._asleep: dict[str, Callable[[], Outputs]] = {}
         self._threads: list[threading.Thread] = []
         self._count = 0
+        self.vault: dict[str, Credential] = {}
+        """The credentials that the platform has, by id."""
 
     # For tests: the world outside the port
 
-    def create(self, definition: Definition, *, active: bool = False) -> str:
+    def add(self, definition: Definition, *, active: bool = False) -> str:
         """A new workflow; returns its id."""
-        with self._lock:
-            workflow_id = f"workflow-{self._next()}"
-            self._workflows[workflow_id] = _Workflow(id=workflow_id, name="", settings={}, versions=[])
-            self.save(workflow_id, definition)
-            if active:
-                self.activate(workflow_id)
+        workflow_id = self.create(definition).workflow_id
+        if active:
+            self.activate(workflow_id)
         return workflow_id
+
+    def delete(self, workflow_id: str) -> None:
+        """Somebody deletes a workflow: its runs go with it."""
+        with self._lock:
+            self._workflows.pop(workflow_id, None)
+            for run_id in [i for i, d in self._runs.items() if d.run.workflow_id == workflow_id]:
+                del self._runs[run_id]
 
     def call(self, workflow_id: str, event: Mapping[str, Any]) -> Run:
         """An outside event, handled in the caller's thread until the run ends or waits. Raises ``EntryClosed``."""
@@ -138,7 +148,18 @@ class FakePlatform:
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            executions=True, stops_runs=True, keeps_versions=True, draft_apart_from_live=True, replays_privately=True
+            executions=True,
+            shows_in_flight=True,
+            stops_runs=True,
+            drops_in_flight=False,
+            keeps_versions=True,
+            draft_apart_from_live=True,
+            keeps_ids=False,
+            names_authors=True,
+            replays_privately=True,
+            reads_back_events=True,
+            retriggers=True,
+            tests_credentials=True,
         )
 
     def health(self) -> Health:
@@ -188,6 +209,23 @@ class FakePlatform:
             workflow.updated_at = self._now()
             return self.draft_version(workflow_id)
 
+    def create(self, definition: Definition, *, workflow_id: str | None = None) -> Version:  # noqa: ARG002 - gives ids
+        with self._lock:
+            new_id = f"workflow-{self._next()}"
+            self._workflows[new_id] = _Workflow(id=new_id, name="", settings={}, versions=[])
+            return self.save(new_id, definition)
+
+    def hashes(self, definition: Definition) -> tuple[str, str]:
+        return content_hash(definition), settings_hash(definition)
+
+    def outline(self, definition: Definition) -> Outline:
+        return n8n_outline.outline(definition)
+
+    def credentials(self, workflow_id: str) -> list[Credential]:
+        with self._lock:
+            named = n8n_outline.credentials_of(self.draft_version(workflow_id).definition)
+            return [self.vault.get(c.id, replace(c, state=CredentialState.MISSING)) for c in named]
+
     def activate(self, workflow_id: str, platform_version: str | None = None) -> None:
         with self._lock:
             workflow = self._workflow(workflow_id)
@@ -230,6 +268,16 @@ class FakePlatform:
                 self._asleep.pop(run_id, None)
                 self._end(run_id, RunState.CANCELED, {}, "the run was stopped")
 
+    def retrigger(self, run_id: str) -> Run:
+        with self._lock:
+            old = self.run_detail(run_id)
+            if old.run.state.in_flight or old.event is None:
+                raise Permanent(f"run {run_id}: it has not ended, so it cannot be run again; stop it first")
+            version = self.draft_version(old.run.workflow_id)
+            new_id = self._record(old.run.workflow_id, version, old.event)
+            self._change(new_id, retry_of=run_id)
+        return self._perform(new_id, version.definition, old.event)
+
     def ingress_paused(self, workflow_id: str) -> bool:
         with self._lock:
             workflow = self._workflow(workflow_id)
@@ -240,7 +288,7 @@ class FakePlatform:
             source = (version.workflow_id, version.hash)
             open_id = next((w.id for w in self._workflows.values() if w.entry_of == source), None)
             if open_id is None:
-                open_id = self.create(version.definition)
+                open_id = self.add(version.definition)
                 self._workflows[open_id].entry_of = source
             return PrivateEntry(
                 workflow_id=open_id,

@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import TypeVar
 
 from platforms.base import (
-    Capabilities,
+    Credential,
     Definition,
     Health,
     Permanent,
@@ -28,6 +28,7 @@ from platforms.base import (
     Version,
     WorkflowInfo,
 )
+from platforms.wrapper import Wrapper
 
 T = TypeVar("T")
 
@@ -71,11 +72,11 @@ class Fault:
     workflow_id: str | None = None
 
 
-class Faulty:
+class Faulty(Wrapper):
     """``platform`` with ``faults``. ``hits`` counts how often each fault was met, to prove that a test met it."""
 
     def __init__(self, platform: Platform, faults: Sequence[Fault]) -> None:
-        self._platform = platform
+        super().__init__(platform)
         self.faults = tuple(faults)
         self.hits = [0] * len(self.faults)
         self._seen = [0] * len(self.faults)
@@ -138,14 +139,6 @@ class Faulty:
     def _version(self, version: Version) -> Version:
         return replace(version, created_at=self._later(version.created_at))
 
-    @property
-    def kind(self) -> str:
-        return self._platform.kind
-
-    @property
-    def capabilities(self) -> Capabilities:
-        return self._platform.capabilities
-
     def health(self) -> Health:
         health = self._call("health", self._platform.health)
         return replace(health, now=health.now + self._skew)
@@ -169,6 +162,15 @@ class Faulty:
 
     def save(self, workflow_id: str, definition: Definition) -> Version:
         return self._version(self._call("save", lambda: self._platform.save(workflow_id, definition)))
+
+    def create(self, definition: Definition, *, workflow_id: str | None = None) -> Version:
+        return self._version(super().create(definition, workflow_id=workflow_id))
+
+    def credentials(self, workflow_id: str) -> list[Credential]:
+        return [replace(c, changed_at=self._later(c.changed_at)) for c in super().credentials(workflow_id)]
+
+    def retrigger(self, run_id: str) -> Run:
+        return self._run(super().retrigger(run_id))
 
     def activate(self, workflow_id: str, platform_version: str | None = None) -> None:
         if self._behaves([FaultKind.DRAFT_ONLY_PUBLISH], workflow_id):
@@ -198,23 +200,14 @@ class Faulty:
         listed = self._call("runs", lambda: self._platform.runs(workflow_id, since=true_since, states=states))
         return [self._run(run) for run in listed]
 
-    def latest_run(self, workflow_id: str) -> str | None:
-        return self._call("latest_run", lambda: self._platform.latest_run(workflow_id))
-
     def run_detail(self, run_id: str) -> RunDetail:
         detail = self._call("run_detail", lambda: self._platform.run_detail(run_id))
         return replace(detail, run=self._run(detail.run))
-
-    def stop(self, run_id: str) -> None:
-        self._call("stop", lambda: self._platform.stop(run_id))
 
     def ingress_paused(self, workflow_id: str) -> bool:
         paused = self._call("ingress_paused", lambda: self._platform.ingress_paused(workflow_id))
         lied_about = workflow_id in self._pretended_inactive
         return paused or (lied_about and self._behaves(LIES, workflow_id) is FaultKind.LYING_PAUSE_AND_ENTRY)
-
-    def open_private_entry(self, version: Version) -> PrivateEntry:
-        return self._call("open_private_entry", lambda: self._platform.open_private_entry(version))
 
     def send(self, entry: PrivateEntry, event: Mapping[str, object], *, idempotency_key: str) -> Run:
         return self._run(self._call("send", lambda: self._platform.send(entry, event, idempotency_key=idempotency_key)))
@@ -222,12 +215,6 @@ class Faulty:
     def sent(self, entry: PrivateEntry) -> dict[str, list[Run]]:
         found = self._call("sent", lambda: self._platform.sent(entry))
         return {key: [self._run(run) for run in runs] for key, runs in found.items()}
-
-    def close_private_entry(self, entry: PrivateEntry) -> None:
-        self._call("close_private_entry", lambda: self._platform.close_private_entry(entry))
-
-    def close(self) -> None:
-        self._platform.close()
 
 
 _IMPLEMENTS: Callable[[Platform, Sequence[Fault]], Platform] = Faulty

@@ -23,11 +23,13 @@ from typing import Any
 
 import httpx
 
-from platforms import n8n_data, n8n_entry
+from platforms import n8n_data, n8n_entry, n8n_outline
 from platforms.base import (
     Capabilities,
+    Credential,
     Definition,
     Health,
+    Outline,
     Permanent,
     PrivateEntry,
     Retryable,
@@ -82,7 +84,18 @@ class N8n:
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
-            executions=True, stops_runs=True, keeps_versions=True, draft_apart_from_live=True, replays_privately=True
+            executions=True,
+            shows_in_flight=True,
+            stops_runs=True,
+            drops_in_flight=False,
+            keeps_versions=True,
+            draft_apart_from_live=True,
+            keeps_ids=False,
+            names_authors=True,
+            replays_privately=True,
+            reads_back_events=True,
+            retriggers=True,
+            tests_credentials=True,
         )
 
     def close(self) -> None:
@@ -119,6 +132,20 @@ class N8n:
         path, params = f"/workflows/{workflow_id}", {"publishIfActive": "false"}
         saved = self._client.call(f"save of workflow {workflow_id}", "PUT", path, params=params, body=body)
         return n8n_data.version_of(saved)
+
+    def create(self, definition: Definition, *, workflow_id: str | None = None) -> Version:  # noqa: ARG002 - n8n gives ids
+        body = n8n_data.writable(definition)
+        made = self._client.call(f"workflow {definition['name']}", "POST", "/workflows", body=body)
+        return n8n_data.version_of(made)
+
+    def hashes(self, definition: Definition) -> tuple[str, str]:
+        return content_hash(definition), settings_hash(definition)
+
+    def outline(self, definition: Definition) -> Outline:
+        return n8n_outline.outline(definition)
+
+    def credentials(self, workflow_id: str) -> list[Credential]:
+        return n8n_outline.credentials_of(self._workflow(workflow_id))
 
     def activate(self, workflow_id: str, platform_version: str | None = None) -> None:
         body = {"versionId": platform_version} if platform_version else {}
@@ -176,6 +203,11 @@ class N8n:
             # The answer for a run that already ended: nothing is left to do.
             if self.run_detail(run_id).run.state.in_flight:
                 raise
+
+    def retrigger(self, run_id: str) -> Run:
+        body = {"loadWorkflow": True}
+        answer = self._client.call(f"retry of run {run_id}", "POST", f"/executions/{run_id}/retry", body=body)
+        return self.run_detail(str(answer["id"])).run
 
     # Replay
 

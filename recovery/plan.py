@@ -26,7 +26,20 @@ class Mode(StrEnum):
     BOTH = "both"
 
 
-StepKind = Literal["contain", "publish", "undo", "replay", "carry", "verify", "canary", "resume", "watch", "close"]
+StepKind = Literal[
+    "contain",
+    "publish",
+    "undo",
+    "compensate",
+    "replay",
+    "carry",
+    "verify",
+    "canary",
+    "resume",
+    "watch",
+    "release",
+    "close",
+]
 
 
 class Value(BaseModel):

@@ -160,7 +160,7 @@ class FakeBench:
         return echo()
 
     def create(self, content: Mapping[str, Any]) -> str:
-        return self.platform.create(content)
+        return self.platform.add(content)
 
     def call(self, workflow_id: str, body: Mapping[str, Any]) -> bool:
         event = {"body": body, "headers": {"x-shop": "north"}, "query": {"page": "1"}}

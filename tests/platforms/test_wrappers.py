@@ -27,7 +27,7 @@ class Desk:
     def __init__(self) -> None:
         self.written: list[tuple[str, Any]] = []
         self.fake = FakePlatform(self.write)
-        self.workflow = self.fake.create(content(), active=True)
+        self.workflow = self.fake.add(content(), active=True)
 
     def write(self, definition: Any, event: Any, run_id: str) -> dict[str, Any]:
         self.written.append((definition["nodes"][0]["parameters"]["tag"], event["body"]))
@@ -158,7 +158,7 @@ def test_a_draft_only_publish_reads_back_as_draft_but_runs_the_old(desk: Desk, p
 
 
 def test_lies_can_be_about_one_workflow_only(desk: Desk) -> None:
-    other = desk.fake.create(content(), active=True)
+    other = desk.fake.add(content(), active=True)
     faulty = desk.faulty(FaultKind.LYING_PAUSE, workflow_id=other)
     faulty.deactivate(desk.workflow)
     faulty.deactivate(other)
@@ -169,7 +169,7 @@ def test_lies_can_be_about_one_workflow_only(desk: Desk) -> None:
 
 def test_the_fake_pauses_late_as_told() -> None:
     fake = FakePlatform(pause_delay_s=0.15)
-    workflow = fake.create(content(), active=True)
+    workflow = fake.add(content(), active=True)
     fake.deactivate(workflow)
     assert fake.live_version(workflow) is None
     assert not fake.ingress_paused(workflow)
@@ -186,7 +186,7 @@ def test_a_waiting_run_resumes_once_and_not_after_a_stop() -> None:
         raise Suspend(lambda: woken.append(run_id) or {"Write": [{}]})
 
     fake = FakePlatform({"orders": handler})
-    workflow = fake.create(content(), active=True)
+    workflow = fake.add(content(), active=True)
     first, second = fake.call(workflow, {"body": 1}), fake.call(workflow, {"body": 2})
     assert {first.state, second.state} == {RunState.WAITING}
     fake.stop(second.id)

@@ -138,8 +138,8 @@ class Kiosk:
         self.fake = FakePlatform({"Intake": self.intake, "Payment": self.payment})
         self.faults()
         self.ids = {
-            "intake": self.fake.create(definition("Intake", "good"), active=True),
-            "payment": self.fake.create(definition("Payment", "good"), active=True),
+            "intake": self.fake.add(definition("Intake", "good"), active=True),
+            "payment": self.fake.add(definition("Payment", "good"), active=True),
         }
         (self.home / "checks").mkdir(parents=True)
         suite = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "total"}}
