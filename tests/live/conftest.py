@@ -1,4 +1,4 @@
-"""One wreck for all controls; each test starts from it afresh."""
+"""One wreck for all controls, each test starting from it afresh; the stages of the logic path's story."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pytest
 from drills.order_desk import OrderDesk
 from platforms.faulty import Fault, Faulty
 from recovery import context
-from tests.conftest import temporary_estate
+from tests.conftest import RunningEstate, temporary_estate
+from tests.live.n8n_story import N8nStage
 from tests.live.wreck import Injector, Wreck
 
 
@@ -50,6 +51,12 @@ def wreck(made: Wreck) -> Wreck:
     """The wreck as it was right after the containment."""
     made.restore()
     return made
+
+
+@pytest.fixture(scope="session")
+def n8n_stage(estate: RunningEstate) -> N8nStage:
+    """The stage of the logic path's story on n8n."""
+    return N8nStage(estate.addresses)
 
 
 @pytest.fixture
