@@ -80,6 +80,8 @@ class WorkflowInfo:
     name: str
     active: bool
     updated_at: datetime | None = None
+    live: str | None = None
+    """The platform's own name of what is live, where the list tells: a version may be published without being saved."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

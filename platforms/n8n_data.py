@@ -56,6 +56,7 @@ def info_of(workflow: Mapping[str, Any]) -> WorkflowInfo:
         name=workflow["name"],
         active=bool(workflow["active"]),
         updated_at=instant(workflow.get("updatedAt")),
+        live=workflow.get("activeVersionId"),
     )
 
 
