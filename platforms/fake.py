@@ -1,17 +1,29 @@
 """A platform in memory, with the habits of a real one: drafts apart from live, asynchronous publishing and pausing,
-runs in flight across both, waiting runs, private entries. The contract suite proves it against live n8n.
+runs in flight across both, waiting runs, private entries. The contract suite proves it against live platforms.
 
 A *handler* plays the workflow: ``handler(definition, event, run_id)`` does what the definition says, for instance
 writes to a real database, and returns the outputs by node. It may raise (the run fails) or raise :class:`Suspend`
-(the run waits).
+(the run waits). Definitions are in n8n's form; a node *Execute Workflow* shows in the outline as a call.
+
+``capabilities`` makes it play a platform that can do less: :data:`FORGETFUL`, :data:`FLOW_ENGINE`, or
+``replace(EVERYTHING, stops_runs=False)``. Without a capability it does what a real platform without it does:
+
+- ``executions``: no runs are told, and asking for one is ``Permanent``; :meth:`FakePlatform.call` still returns it.
+- ``shows_in_flight``: a run is told once it ended.
+- ``stops_runs``, ``retriggers``, ``replays_privately``: asking for it is ``Permanent``.
+- ``drops_in_flight`` (here what it *does*): a pause ends what is in flight; a handler asks
+  :meth:`FakePlatform.alive` before it has an effect.
+- ``keeps_versions``: no history, no names of versions, none with runs; activating a named one is ``Permanent``.
+- ``draft_apart_from_live``: saving an active workflow publishes it. ``keeps_ids``: ``create`` takes the old id.
+- ``names_authors``: no author, no time. ``reads_back_events``: ``sent`` tells nothing.
+- ``tests_credentials``: one that is there is ``PRESENT``, whether it works or not.
 """
 
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,52 +45,17 @@ from platforms.base import (
     WorkflowInfo,
 )
 from platforms.canonical import content_hash, settings_hash
+from platforms.fake_model import EVERYTHING, FLOW_ENGINE, FORGETFUL, EntryClosed, Suspend, Workflow
+from platforms.fake_runs import FakeRuns, Handler
 
-Outputs = Mapping[str, Sequence[Mapping[str, Any]]]
-Handler = Callable[[Definition, Mapping[str, Any], str], Outputs]
+__all__ = ["EVERYTHING", "FLOW_ENGINE", "FORGETFUL", "EntryClosed", "FakePlatform", "Suspend"]
+
 KEY_HEADER = "x-reinstate-event"
-
-
-class EntryClosed(Exception):
-    """The workflow's entry did not take the call: it is paused. n8n answers 404."""
-
-
-class Suspend(Exception):
-    """Raised by a handler: the run waits until :meth:`FakePlatform.resume`, then ``then()`` gives its outputs."""
-
-    def __init__(self, then: Callable[[], Outputs]) -> None:
-        super().__init__("the run waits")
-        self.then = then
-
-
-@dataclass(slots=True)
-class _Workflow:
-    id: str
-    name: str
-    settings: Mapping[str, Any]
-    versions: list[Version]
-    live: str | None = None
-    routes: list[tuple[float, str | None]] = field(default_factory=list)
-    updated_at: datetime | None = None
-    entry_of: tuple[str, str] | None = None
-
-    def routed(self) -> str | None:
-        """The version that a call reaches now."""
-        due = [version for at, version in self.routes if at <= time.monotonic()]
-        return due[-1] if due else None
-
-    def version(self, platform_version: str) -> Version:
-        """One version, with the name and settings the workflow has now."""
-        for version in self.versions:
-            if version.platform_version == platform_version:
-                definition = {**version.definition, "name": self.name, "settings": self.settings}
-                return replace(version, definition=definition, settings_hash=settings_hash(definition))
-        raise Permanent(f"workflow {self.id}: version {platform_version} is unknown; save its content again")
 
 
 class FakePlatform:
     """``handlers`` is one for all workflows or a mapping from workflow name. ``publish_delay_s`` and ``pause_delay_s``
-    pass between the answer of an activation or deactivation and its effect."""
+    pass between the answer of an activation or deactivation and its effect; ``capabilities`` are what it can do."""
 
     def __init__(
         self,
@@ -86,20 +63,19 @@ class FakePlatform:
         *,
         publish_delay_s: float = 0.0,
         pause_delay_s: float = 0.0,
+        capabilities: Capabilities | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._handlers = handlers
         self._publish_delay_s = publish_delay_s
         self._pause_delay_s = pause_delay_s
+        self._can = capabilities or EVERYTHING
         self._now = now
         self._lock = threading.RLock()
-        self._workflows: dict[str, _Workflow] = {}
-        self._runs: dict[str, RunDetail] = {}
-        self._asleep: dict[str, Callable[[], Outputs]] = {}
-        self._threads: list[threading.Thread] = []
+        self._workflows: dict[str, Workflow] = {}
+        self._runs = FakeRuns(handlers, now)
         self._count = 0
         self.vault: dict[str, Credential] = {}
-        """The credentials that the platform has, by id."""
+        """The credentials that the platform has, by id; their values are nowhere. See :meth:`add_credential`."""
 
     # For tests: the world outside the port
 
@@ -114,30 +90,38 @@ class FakePlatform:
         """Somebody deletes a workflow: its runs go with it."""
         with self._lock:
             self._workflows.pop(workflow_id, None)
-            for run_id in [i for i, d in self._runs.items() if d.run.workflow_id == workflow_id]:
-                del self._runs[run_id]
+            self._runs.forget(workflow_id)
+
+    def add_credential(self, credential_id: str, name: str, *, kind: str = "postgres") -> str:
+        """The platform gets a credential that works; returns its id."""
+        state = CredentialState.VALID
+        self.vault[credential_id] = Credential(
+            id=credential_id, name=name, kind=kind, state=state, changed_at=self._now()
+        )
+        return credential_id
+
+    def set_credential(self, credential_id: str, state: CredentialState) -> None:
+        """Somebody edits a credential, or it stops working; taken out of :attr:`vault` it is ``MISSING``."""
+        self.vault[credential_id] = replace(self.vault[credential_id], state=state, changed_at=self._now())
+
+    def alive(self, run_id: str) -> bool:
+        """Whether the run still is in flight: neither ended, stopped nor dropped by a pause."""
+        return self._runs.alive(run_id)
 
     def call(self, workflow_id: str, event: Mapping[str, Any]) -> Run:
         """An outside event, handled in the caller's thread until the run ends or waits. Raises ``EntryClosed``."""
         run_id, definition = self._begin(workflow_id, event)
-        return self._perform(run_id, definition, event)
+        return self._runs.perform(run_id, definition, event)
 
     def start(self, workflow_id: str, event: Mapping[str, Any]) -> str:
         """An outside event, handled in a thread of its own; returns the run's id. Raises ``EntryClosed``."""
         run_id, definition = self._begin(workflow_id, event)
-        thread = threading.Thread(target=self._perform, args=(run_id, definition, event), daemon=True)
-        self._threads.append(thread)
-        thread.start()
+        self._runs.start(run_id, definition, event)
         return run_id
 
     def resume(self, run_id: str) -> Run:
         """Wake a waiting run and let it end. A run that was stopped meanwhile stays so."""
-        with self._lock:
-            then = self._asleep.pop(run_id, None)
-            if then is None or not self._runs[run_id].run.state.in_flight:
-                return self._runs[run_id].run
-            self._change(run_id, state=RunState.RUNNING)
-        return self._conclude(run_id, then)
+        return self._runs.wake(run_id)
 
     # The port
 
@@ -147,20 +131,7 @@ class FakePlatform:
 
     @property
     def capabilities(self) -> Capabilities:
-        return Capabilities(
-            executions=True,
-            shows_in_flight=True,
-            stops_runs=True,
-            drops_in_flight=False,
-            keeps_versions=True,
-            draft_apart_from_live=True,
-            keeps_ids=False,
-            names_authors=True,
-            replays_privately=True,
-            reads_back_events=True,
-            retriggers=True,
-            tests_credentials=True,
-        )
+        return self._can
 
     def health(self) -> Health:
         return Health(ok=True, detail="in memory", now=self._now())
@@ -168,7 +139,7 @@ class FakePlatform:
     def workflows(self) -> list[WorkflowInfo]:
         with self._lock:
             return [
-                WorkflowInfo(id=w.id, name=w.name, active=w.live is not None, updated_at=w.updated_at)
+                WorkflowInfo(id=w.id, name=w.name, active=w.live is not None, updated_at=w.updated_at, live=w.live)
                 for w in self._workflows.values()
                 if w.entry_of is None
             ]
@@ -176,17 +147,18 @@ class FakePlatform:
     def draft_version(self, workflow_id: str) -> Version:
         with self._lock:
             workflow = self._workflow(workflow_id)
-            return workflow.version(str(workflow.versions[-1].platform_version))
+            return self._shown(workflow.version(workflow.newest()))
 
     def live_version(self, workflow_id: str) -> Version | None:
         with self._lock:
             workflow = self._workflow(workflow_id)
-            return workflow.version(workflow.live) if workflow.live else None
+            return self._shown(workflow.version(workflow.live)) if workflow.live else None
 
     def versions(self, workflow_id: str) -> list[Version]:
         with self._lock:
             workflow = self._workflow(workflow_id)
-            return [workflow.version(str(v.platform_version)) for v in reversed(workflow.versions)]
+            named = [str(v.platform_version) for v in reversed(workflow.versions)]
+            return [self._shown(workflow.version(name)) for name in named] if self._can.keeps_versions else []
 
     def save(self, workflow_id: str, definition: Definition) -> Version:
         with self._lock:
@@ -207,13 +179,15 @@ class FakePlatform:
                     )
                 )
             workflow.updated_at = self._now()
+            if workflow.live and not self._can.draft_apart_from_live:
+                self._publish(workflow, workflow.newest())
             return self.draft_version(workflow_id)
 
-    def create(self, definition: Definition, *, workflow_id: str | None = None) -> Version:  # noqa: ARG002 - gives ids
+    def create(self, definition: Definition, *, workflow_id: str | None = None) -> Version:
         with self._lock:
-            new_id = f"workflow-{self._next()}"
-            self._workflows[new_id] = _Workflow(id=new_id, name="", settings={}, versions=[])
-            return self.save(new_id, definition)
+            own = workflow_id if workflow_id and self._can.keeps_ids else f"workflow-{self._next()}"
+            self._workflows.setdefault(own, Workflow(id=own, name="", settings={}, versions=[]))
+            return self.save(own, definition)
 
     def hashes(self, definition: Definition) -> tuple[str, str]:
         return content_hash(definition), settings_hash(definition)
@@ -224,59 +198,73 @@ class FakePlatform:
     def credentials(self, workflow_id: str) -> list[Credential]:
         with self._lock:
             named = n8n_outline.credentials_of(self.draft_version(workflow_id).definition)
-            return [self.vault.get(c.id, replace(c, state=CredentialState.MISSING)) for c in named]
+            found = [self.vault.get(c.id, replace(c, state=CredentialState.MISSING)) for c in named]
+        told = CredentialState.VALID, CredentialState.INVALID
+        if not self._can.tests_credentials:
+            found = [replace(c, state=CredentialState.PRESENT) if c.state in told else c for c in found]
+        return found if self._can.names_authors else [replace(c, changed_at=None) for c in found]
 
     def activate(self, workflow_id: str, platform_version: str | None = None) -> None:
         with self._lock:
             workflow = self._workflow(workflow_id)
-            wanted = platform_version or str(workflow.versions[-1].platform_version)
-            workflow.live = workflow.version(wanted).platform_version
-            workflow.routes.append((time.monotonic() + self._publish_delay_s, workflow.live))
+            if platform_version and not self._can.keeps_versions:
+                raise Permanent(
+                    f"workflow {workflow_id}: version {platform_version} is not kept; save its content first"
+                )
+            self._publish(workflow, platform_version or workflow.newest())
 
     def deactivate(self, workflow_id: str) -> None:
         with self._lock:
             workflow = self._workflow(workflow_id)
             if workflow.live is not None:
                 workflow.live = None
-                workflow.routes.append((time.monotonic() + self._pause_delay_s, None))
+                workflow.route(None, after_s=self._pause_delay_s)
+                if self._can.drops_in_flight:
+                    self._runs.drop(workflow_id)
 
     def runs(
         self, workflow_id: str | None = None, *, since: datetime | None = None, states: Sequence[RunState] = ()
     ) -> list[Run]:
         with self._lock:
             return [
-                detail.run
-                for detail in self._runs.values()
-                if (workflow_id is None or detail.run.workflow_id == workflow_id)
-                and (not states or detail.run.state in states)
-                and (since is None or detail.run.stopped_at is None or detail.run.stopped_at >= since)
+                run
+                for run in map(self._told, self._visible())
+                if (workflow_id is None or run.workflow_id == workflow_id)
+                and (not states or run.state in states)
+                and (since is None or run.stopped_at is None or run.stopped_at >= since)
             ]
 
     def latest_run(self, workflow_id: str) -> str | None:
         with self._lock:
-            return next((i for i in reversed(self._runs) if self._runs[i].run.workflow_id == workflow_id), None)
+            return next((run.id for run in reversed(self._visible()) if run.workflow_id == workflow_id), None)
 
     def run_detail(self, run_id: str) -> RunDetail:
         with self._lock:
-            if run_id not in self._runs:
+            if run_id not in {run.id for run in self._visible()}:
                 raise Permanent(f"run {run_id}: the platform does not know it; check the id")
-            return self._runs[run_id]
+            detail = self._runs.by_id[run_id]
+            return replace(detail, run=self._told(detail.run))
 
     def stop(self, run_id: str) -> None:
         with self._lock:
-            if self.run_detail(run_id).run.state.in_flight:
-                self._asleep.pop(run_id, None)
-                self._end(run_id, RunState.CANCELED, {}, "the run was stopped")
+            if not self._can.stops_runs:
+                raise Permanent(f"run {run_id}: the platform cannot stop runs; wait for its end behind the fence")
+            self.run_detail(run_id)
+            self._runs.end(run_id, RunState.CANCELED, {}, "the run was stopped")
 
     def retrigger(self, run_id: str) -> Run:
         with self._lock:
+            if not self._can.retriggers:
+                raise Permanent(f"run {run_id}: the platform cannot run it again; replay its event")
             old = self.run_detail(run_id)
-            if old.run.state.in_flight or old.event is None:
-                raise Permanent(f"run {run_id}: it has not ended, so it cannot be run again; stop it first")
-            version = self.draft_version(old.run.workflow_id)
-            new_id = self._record(old.run.workflow_id, version, old.event)
-            self._change(new_id, retry_of=run_id)
-        return self._perform(new_id, version.definition, old.event)
+            if old.run.state.in_flight or old.run.state is RunState.SUCCESS or old.event is None:
+                raise Permanent(
+                    f"run {run_id}: only a run that failed or was stopped can be run again; replay its event"
+                )
+            workflow = self._workflow(old.run.workflow_id)
+            version = workflow.version(workflow.newest())
+            new_id = self._runs.begin(workflow.id, version, old.event, retry_of=run_id)
+        return self._told(self._runs.perform(new_id, version.definition, old.event))
 
     def ingress_paused(self, workflow_id: str) -> bool:
         with self._lock:
@@ -285,6 +273,10 @@ class FakePlatform:
 
     def open_private_entry(self, version: Version) -> PrivateEntry:
         with self._lock:
+            if not self._can.replays_privately:
+                raise Permanent(
+                    f"workflow {version.workflow_id}: the platform has no private entries; replay by its own"
+                )
             source = (version.workflow_id, version.hash)
             open_id = next((w.id for w in self._workflows.values() if w.entry_of == source), None)
             if open_id is None:
@@ -304,26 +296,22 @@ class FakePlatform:
             version = self._workflows[entry.workflow_id].versions[-1]
             headers = {**(event.get("headers") or {}), KEY_HEADER: idempotency_key}
             replayed = {**event, "headers": headers}
-            run_id = self._record(entry.workflow_id, version, replayed)
-        return self._perform(run_id, version.definition, replayed)
+            run_id = self._runs.begin(entry.workflow_id, version, replayed)
+        return self._told(self._runs.perform(run_id, version.definition, replayed))
 
     def sent(self, entry: PrivateEntry) -> dict[str, list[Run]]:
+        by_key: dict[str, list[Run]] = {}
         with self._lock:
-            by_key: dict[str, list[Run]] = {}
-            for detail in self._runs.values():
+            for detail in self._runs.by_id.values() if self._can.reads_back_events else ():
                 if detail.run.workflow_id == entry.workflow_id and detail.event is not None:
-                    by_key.setdefault(detail.event["headers"][KEY_HEADER], []).append(detail.run)
-            return by_key
+                    by_key.setdefault(detail.event["headers"][KEY_HEADER], []).append(self._told(detail.run))
+        return by_key
 
     def close_private_entry(self, entry: PrivateEntry) -> None:
-        with self._lock:
-            self._workflows.pop(entry.workflow_id, None)
-            for run_id in [i for i, d in self._runs.items() if d.run.workflow_id == entry.workflow_id]:
-                del self._runs[run_id]
+        self.delete(entry.workflow_id)
 
     def close(self) -> None:
-        for thread in self._threads:
-            thread.join(timeout=10)
+        self._runs.join()
 
     # Parts
 
@@ -331,11 +319,15 @@ class FakePlatform:
         self._count += 1
         return self._count
 
-    def _workflow(self, workflow_id: str) -> _Workflow:
+    def _workflow(self, workflow_id: str) -> Workflow:
         workflow = self._workflows.get(workflow_id)
         if workflow is None:
             raise Permanent(f"workflow {workflow_id}: the platform does not know it; check the id in the catalogue")
         return workflow
+
+    def _publish(self, workflow: Workflow, name: str) -> None:
+        workflow.live = workflow.version(name).platform_version
+        workflow.route(name, after_s=self._publish_delay_s)
 
     def _begin(self, workflow_id: str, event: Mapping[str, Any]) -> tuple[str, Definition]:
         with self._lock:
@@ -344,50 +336,20 @@ class FakePlatform:
             if routed is None:
                 raise EntryClosed(f"workflow {workflow_id} is paused")
             version = workflow.version(routed)
-            return self._record(workflow_id, version, event), version.definition
+            return self._runs.begin(workflow_id, version, event), version.definition
 
-    def _record(self, workflow_id: str, version: Version, event: Mapping[str, Any]) -> str:
-        run = Run(
-            id=str(self._next()),
-            workflow_id=workflow_id,
-            state=RunState.RUNNING,
-            started_at=self._now(),
-            stopped_at=None,
-            version_hash=version.hash,
-            platform_version=version.platform_version,
-        )
-        self._runs[run.id] = RunDetail(run=run, event=dict(event), outputs={})
-        return run.id
+    def _visible(self) -> list[Run]:
+        """The runs that the platform tells of, by their start."""
+        runs = [detail.run for detail in self._runs.by_id.values()] if self._can.executions else []
+        return runs if self._can.shows_in_flight else [run for run in runs if not run.state.in_flight]
 
-    def _perform(self, run_id: str, definition: Definition, event: Mapping[str, Any]) -> Run:
-        handlers = self._handlers
-        handler = handlers.get(str(definition["name"])) if isinstance(handlers, Mapping) else handlers
-        return self._conclude(run_id, lambda: handler(definition, event, run_id) if handler else {})
+    def _told(self, run: Run) -> Run:
+        return run if self._can.keeps_versions else replace(run, version_hash=None, platform_version=None)
 
-    def _conclude(self, run_id: str, work: Callable[[], Outputs]) -> Run:
-        """Do the work, then end the run or let it sleep. What a run does after it was stopped is not recorded."""
-        try:
-            outputs = work()
-        except Suspend as sleep:
-            with self._lock:
-                if run_id in self._runs and self._runs[run_id].run.state.in_flight:
-                    self._asleep[run_id] = sleep.then
-                    self._change(run_id, state=RunState.WAITING)
-        except Exception as problem:  # noqa: BLE001 - whatever a handler raises is the run's error
-            self._end(run_id, RunState.ERROR, {}, str(problem))
-        else:
-            self._end(run_id, RunState.SUCCESS, outputs, None)
-        return self.run_detail(run_id).run
-
-    def _end(self, run_id: str, state: RunState, outputs: Outputs, error: str | None) -> None:
-        with self._lock:
-            if run_id in self._runs and self._runs[run_id].run.state.in_flight:
-                self._change(run_id, state=state, stopped_at=self._now())
-                self._runs[run_id] = replace(self._runs[run_id], outputs=outputs, error=error)
-
-    def _change(self, run_id: str, **changes: Any) -> None:
-        detail = self._runs[run_id]
-        self._runs[run_id] = replace(detail, run=replace(detail.run, **changes))
+    def _shown(self, version: Version) -> Version:
+        if not self._can.keeps_versions:
+            version = replace(version, platform_version=None)
+        return version if self._can.names_authors else replace(version, author=None, created_at=None)
 
 
 _IMPLEMENTS: Callable[[], Platform] = FakePlatform
