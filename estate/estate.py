@@ -13,6 +13,9 @@ import platformdirs
 import psutil
 
 from estate import node, secrets
+from estate.directus import HOST as DIRECTUS_HOST
+from estate.directus import TOKEN as DIRECTUS_TOKEN
+from estate.directus import Directus
 from estate.errors import EstateError
 from estate.files import Memory, locked
 from estate.n8n import N8n
@@ -22,6 +25,8 @@ from estate.prefect_server import PrefectServer
 from estate.progress import Listener, Progress, one_at_a_time, silence
 
 PARTS = ("postgres", "n8n", "prefect")
+ON_DEMAND = ("directus",)
+"""Parts that start only when they are named."""
 LOCK_PATIENCE_S = 1800.0
 
 
@@ -47,6 +52,9 @@ class Addresses:
     superuser_password: str = field(repr=False)
     n8n_url: str
     n8n_api_key: str = field(repr=False)
+    directus_url: str
+    directus_token: str = field(repr=False)
+    """The administrator's static token."""
     prefect_url: str
     prefect_auth: str = field(repr=False)
     """``user:password`` of the Prefect server: the value of ``PREFECT_API_AUTH_STRING``."""
@@ -97,19 +105,22 @@ class Estate:
     def up(self, parts: Sequence[str] = PARTS, *, progress: Listener = silence) -> Addresses:
         """Start the parts that do not run, repair those that do not answer, and say where they are.
 
-        n8n brings PostgreSQL with it. ``progress`` is called from other threads, but never twice at once. A part that
-        fails does not stop the others: they are up, and the next call starts only what is missing. Raises EstateError.
+        n8n and Directus bring PostgreSQL with them. ``progress`` is called from other threads, but never twice at
+        once. A part that fails does not stop the others: they are up, and the next call starts only what is missing.
+        Raises EstateError.
         """
-        unknown = sorted(set(parts) - set(PARTS))
+        unknown = sorted(set(parts) - {*PARTS, *ON_DEMAND})
         if unknown:
-            raise EstateError(f"estate: unknown part {', '.join(unknown)}; choose from {', '.join(PARTS)}")
+            known = ", ".join((*PARTS, *ON_DEMAND))
+            raise EstateError(f"estate: unknown part {', '.join(unknown)}; choose from {known}")
         started = time.monotonic()
         tell = one_at_a_time(progress)
         self._make_home()
+        self._download_s = 0.0
         with self._lock(tell):
             lanes: list[Callable[[], None]] = []
-            if {"postgres", "n8n"} & set(parts):
-                lanes.append(lambda: self._start_platform(with_n8n="n8n" in parts, tell=tell))
+            if {"postgres", "n8n", "directus"} & set(parts):
+                lanes.append(lambda: self._start_platforms(parts, tell))
             if "prefect" in parts:
                 lanes.append(lambda: self._timed("prefect", self.prefect().healthy, self.prefect().start, tell))
             with ThreadPoolExecutor(max_workers=2) as pool:
@@ -119,16 +130,17 @@ class Estate:
         return self.addresses(total_s=time.monotonic() - started)
 
     def status(self) -> tuple[PartStatus, ...]:
-        """Every part as it is now; changes nothing and waits for nobody."""
+        """Every part as it is now, those on demand once they were started; changes nothing and waits for nobody."""
         if not self.home.is_dir():
             return tuple(
                 PartStatus(part=part, state="down", pid=None, address="", log=self._log(part)) for part in PARTS
             )
-        cluster, n8n, prefect = self.cluster(), self.n8n(), self.prefect()
+        cluster, n8n, prefect, directus = self.cluster(), self.n8n(), self.prefect(), self.directus()
         return (
             self._status("postgres", cluster.process(), cluster.answers, f"{LOOPBACK}:{cluster.port}"),
             self._status("n8n", n8n.process(), n8n.healthy, n8n.url),
             self._status("prefect", prefect.process(), prefect.healthy, prefect.url),
+            *([self._status("directus", directus.process(), directus.healthy, directus.url)] if directus.url else []),
         )
 
     def down(self, *, progress: Listener = silence) -> None:
@@ -140,6 +152,11 @@ class Estate:
             with ThreadPoolExecutor(max_workers=2) as pool:
                 results = [
                     pool.submit(self._stopped, "n8n", self.n8n().stop, tell),
+                    *(
+                        [pool.submit(self._stopped, "directus", self.directus().stop, tell)]
+                        if self.directus().url
+                        else []
+                    ),
                     pool.submit(self._stopped, "prefect", self.prefect().stop, tell),
                 ]
             self._stopped("postgres", self.cluster().stop, tell)
@@ -157,6 +174,8 @@ class Estate:
             superuser_password=cluster.superuser_password,
             n8n_url=self.n8n().url,
             n8n_api_key=known.get("N8N_API_KEY", ""),
+            directus_url=self.directus().url,
+            directus_token=known.get(DIRECTUS_TOKEN, ""),
             prefect_url=self.prefect().url,
             prefect_auth=self.prefect().auth,
             secrets_file=self.secrets_file,
@@ -193,6 +212,16 @@ class Estate:
             log=self._log("n8n"),
         )
 
+    def directus(self) -> Directus:
+        """The Directus, whether it runs or not."""
+        return Directus(
+            self.home / "directus",
+            cluster=self.cluster(),
+            memory=self.memory,
+            secrets_file=self.secrets_file,
+            log=self._log("directus"),
+        )
+
     def prefect(self) -> PrefectServer:
         """The Prefect server, whether it runs or not."""
         return PrefectServer(
@@ -203,26 +232,31 @@ class Estate:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self.home / "logs").mkdir(mode=0o700, exist_ok=True)
 
-    def _start_platform(self, *, with_n8n: bool, tell: Listener) -> None:
+    def _start_platforms(self, parts: Sequence[str], tell: Listener) -> None:
         if not (self.home / "postgres" / "data").exists():
             secrets.ensure(self.secrets_file, "POSTGRES_PASSWORD")
         cluster = self.cluster()
         self._timed("postgres", cluster.answers, cluster.start, tell)
-        if not with_n8n:
-            return
-        n8n = self.n8n()
+        if "n8n" in parts:
+            self._start_on_node("n8n", node.HOST, self.n8n(), tell)
+        if "directus" in parts:
+            self._start_on_node("directus", DIRECTUS_HOST, self.directus(), tell)
 
+    def _start_on_node(self, part: str, host: Path, server: N8n | Directus, tell: Listener) -> None:
         def start() -> None:
             begun = time.monotonic()
-            modules, self._download_s = node.modules(
+            modules, seconds = node.modules(
                 self.cache,
                 lambda stage, text: tell(
-                    Progress(part="n8n", stage=stage, detail=text, seconds=time.monotonic() - begun)
+                    Progress(part=part, stage=stage, detail=text, seconds=time.monotonic() - begun)
                 ),
+                host=host,
+                part=part,
             )
-            n8n.start(modules, self.cache)
+            self._download_s += seconds
+            server.start(modules, self.cache)
 
-        self._timed("n8n", n8n.healthy, start, tell)
+        self._timed(part, server.healthy, start, tell)
 
     def _timed(self, part: str, healthy: Callable[[], bool], start: Callable[[], object], tell: Listener) -> None:
         begun = time.monotonic()
