@@ -1,0 +1,380 @@
+"""The durable queue of events: what came in, where it stands, and which workflows' events are kept back.
+
+Every method is one committed transaction. Whether an event is passed on or kept is decided where it is written
+down, so that nothing is passed on once :meth:`Queue.hold` has returned, and nothing is kept once the hold has ended.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from os import PathLike
+from typing import Any, Final, cast
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, RowMapping
+
+from ingress.database import Database, event, hold, route
+from ingress.errors import UnknownEvent, WrongState
+from ingress.model import OPEN, REACHED, WAITING, Event, Hold, Policy, Route, State
+
+CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
+HANDLED: Final = (State.PASSED, State.SENT, State.DONE)
+
+KEPT_AS: Final[dict[str, State]] = {
+    "replay": State.HELD,
+    "discard": State.DISCARDED,
+    "reject": State.REJECTED,
+}
+
+
+class Queue:
+    """The events of one app. ``url`` is a path (SQLite) or a PostgreSQL address. ``owner`` names the process that
+    passes events on. Safe to share between threads and processes. Raises ``QueueUnreachable``."""
+
+    def __init__(self, url: str | PathLike[str], *, app: str = "", owner: str = "") -> None:
+        self._db = Database(url)
+        self._app = app
+        self._owner = owner
+
+    @property
+    def name(self) -> str:
+        """Where it is, without a password."""
+        return self._db.name
+
+    def close(self) -> None:
+        self._db.close()
+
+    # What comes in
+
+    def record(
+        self,
+        *,
+        workflow: str,
+        key: str | None,
+        method: str,
+        path: str,
+        query: str,
+        headers: Sequence[tuple[str, str]],
+        body: bytes,
+    ) -> Event:
+        """Write an event down and decide: ``passing`` (pass it on now), or what the hold's policy says. While events
+        are kept, the same key again is the event that is kept already."""
+        with self._db.writing() as conn:
+            self._db.lock(conn, self._app, workflow, shared=True)
+            held = self._hold(conn, workflow)
+            state = State.PASSING if held is None else KEPT_AS[held.policy]
+            if held is not None and key is not None and state is not State.REJECTED:
+                self._db.lock(conn, self._app, workflow, "key", key)
+                found = conn.execute(
+                    self._events()
+                    .where(event.c.workflow == workflow, event.c.key == key)
+                    .where(event.c.state.in_([*WAITING, State.UNKNOWN, State.DISCARDED, State.SENT]))
+                    .where(event.c.received_at >= held.since)
+                ).mappings()
+                if (first := found.first()) is not None:
+                    return _event(first)
+            now = datetime.now(UTC)
+            values = {
+                "workflow": workflow,
+                "key": key,
+                "method": method,
+                "path": path,
+                "query": query,
+                "headers": [h for h in headers if h[0] not in CREDENTIALS],
+                # Who is turned away tries again: nothing of it needs to be kept.
+                "body": b"" if state is State.REJECTED else body,
+                "state": state,
+                "received_at": now,
+                "forwarded_at": now if state is State.PASSING else None,
+                "incident": held.incident if held else None,
+            }
+            open_still = state in OPEN
+            return self._insert(conn, values, [h for h in headers if h[0] in CREDENTIALS] if open_still else [])
+
+    def answered(self, event_id: str, status: int) -> Event:
+        """The platform answered. If the pause was thought to have dropped it, it did not: nothing is sent again."""
+        with self._db.writing() as conn:
+            found = self._one(conn, event_id)
+            if found.state in (State.PASSING, State.CUT, State.DROPPED):
+                copy = conn.execute(self._events().where(event.c.retry_of == event_id)).mappings().first()
+                if copy is not None and copy["state"] == State.HELD:
+                    self._change(conn, copy["id"], state=State.REPEATED, why="the first one was answered after all")
+                self._change(conn, event_id, state=State.PASSED, status=status, answered_at=datetime.now(UTC), why=None)
+            return self._one(conn, event_id)
+
+    def unanswered(self, event_id: str, why: str) -> Event:
+        """Nobody will hear the platform's answer any more."""
+        with self._db.writing() as conn:
+            if self._one(conn, event_id).state is State.PASSING:
+                self._change(conn, event_id, state=State.CUT, why=why, answered_at=datetime.now(UTC))
+            return self._one(conn, event_id)
+
+    def not_taken(self, event_id: str, status: int | None, why: str) -> Event:
+        """The platform surely did not take the event: unreachable (``status`` is None), or it says that the workflow
+        is paused. It is kept if the workflow is held by now; else the sender is told what the platform said."""
+        with self._db.writing() as conn:
+            found = self._one(conn, event_id)
+            if found.state is not State.PASSING:
+                return found
+            self._db.lock(conn, self._app, found.workflow, shared=True)
+            held = self._hold(conn, found.workflow)
+            if held is not None:
+                state = KEPT_AS[held.policy]
+                self._change(conn, event_id, state=state, forwarded_at=None, incident=held.incident, why=why)
+            elif status is None:
+                self._change(conn, event_id, state=State.TURNED_AWAY, forwarded_at=None, why=why)
+            else:
+                self._change(conn, event_id, state=State.PASSED, status=status, answered_at=datetime.now(UTC))
+            return self._one(conn, event_id)
+
+    def drop(self, event_id: str, why: str) -> Event:
+        """The platform threw a passed event away when its workflow was paused. By the hold's policy a copy of it, with
+        an id of its own, is kept in its place; returns the copy, or the event where nothing is sent again."""
+        with self._db.writing() as conn:
+            found = self._one(conn, event_id)
+            self._db.lock(conn, self._app, found.workflow)
+            row = self._row(conn, event_id)
+            if row["state"] == State.PASSING:
+                held = self._hold(conn, found.workflow)
+                kept = held is not None and held.policy == "replay"
+                credentials = json.loads(row["credentials"] or "[]")
+                self._change(conn, event_id, state=State.DROPPED, why=why, answered_at=datetime.now(UTC))
+                if kept:
+                    copied = ("workflow", "key", "method", "path", "query", "body", "received_at", "place")
+                    values: dict[str, Any] = {name: row[name] for name in copied}
+                    values |= {"headers": json.loads(row["headers"]), "state": State.HELD, "retry_of": event_id}
+                    values["incident"] = held.incident if held else None
+                    return self._insert(conn, values, credentials)
+            copy = conn.execute(self._events().where(event.c.retry_of == event_id)).mappings().first()
+            return _event(copy) if copy is not None else self._one(conn, event_id)
+
+    def take_over(self) -> list[str]:
+        """Called at a start: what earlier processes passed on and had no answer to is ``cut``. Returns the ids."""
+        with self._db.writing() as conn:
+            found = conn.execute(
+                self._events()
+                .where(event.c.state == State.PASSING)
+                .where(sa.or_(event.c.owner != self._owner, event.c.owner.is_(None)))
+            ).mappings()
+            ids = [str(row["id"]) for row in found.all()]
+            for event_id in ids:
+                why = "the ingress stopped before the answer came"
+                self._change(conn, event_id, state=State.CUT, why=why, answered_at=datetime.now(UTC))
+            return ids
+
+    # Holding and releasing
+
+    def hold(self, workflow: str, policy: Policy, *, per_s: float | None = None, incident: str | None = None) -> bool:
+        """From now on nothing of the workflow is passed on. Returns whether it was not held before; a hold that is
+        there stays as it is."""
+        with self._db.writing() as conn:
+            self._db.lock(conn, self._app, workflow)
+            if self._hold(conn, workflow) is not None:
+                return False
+            values = {"app": self._app, "workflow": workflow, "policy": policy, "per_s": per_s, "incident": incident}
+            conn.execute(sa.insert(hold).values(**values, since=datetime.now(UTC)))
+            return True
+
+    def release(self, workflow: str) -> bool:
+        """End the hold, unless events still wait. Returns whether the workflow is free."""
+        with self._db.writing() as conn:
+            self._db.lock(conn, self._app, workflow)
+            waiting = self._events().where(event.c.workflow == workflow, event.c.state.in_(WAITING))
+            if conn.execute(waiting.limit(1)).first() is not None:
+                return False
+            conn.execute(sa.delete(hold).where(hold.c.app == self._app, hold.c.workflow == workflow))
+            return True
+
+    def holds(self) -> dict[str, Hold]:
+        """The held workflows."""
+        with self._db.reading() as conn:
+            rows = conn.execute(sa.select(hold).where(hold.c.app == self._app)).mappings()
+            return {h.workflow: h for h in map(_hold_of, rows)}
+
+    def held(self, workflow: str | None = None, *, limit: int | None = None) -> list[Event]:
+        """The events that wait, in the order in which they are sent."""
+        query = self._events().where(event.c.state.in_(WAITING)).order_by(event.c.place, event.c.seq).limit(limit)
+        return self._list(query if workflow is None else query.where(event.c.workflow == workflow))
+
+    def begin(self, event_id: str) -> Event:
+        """A kept event is about to be sent. Raises ``WrongState`` when it does not wait."""
+        with self._db.writing() as conn:
+            found = self._one(conn, event_id)
+            if found.state not in WAITING:
+                raise WrongState(f"event {event_id}: it is {found.state}, so it cannot be sent; see `reinstate events`")
+            if found.state is State.HELD:
+                self._change(conn, event_id, state=State.SENDING, forwarded_at=datetime.now(UTC), why=None)
+            return self._one(conn, event_id)
+
+    def finish(
+        self, event_id: str, state: State, *, status: int | None = None, run: str | None = None, why: str | None = None
+    ) -> Event:
+        """How a kept event ended; back to ``held`` when it surely was not taken."""
+        with self._db.writing() as conn:
+            back = state is State.HELD
+            at = None if state in (State.HELD, State.UNKNOWN, State.REPEATED, State.DISCARDED) else datetime.now(UTC)
+            self._change(conn, event_id, state=state, status=status, run=run, why=why, answered_at=at)
+            if back or state in (State.REPEATED, State.DISCARDED):
+                self._change(conn, event_id, forwarded_at=None)
+            return self._one(conn, event_id)
+
+    def settle(self, event_id: str, state: State) -> Event:
+        """A person found out what became of an unknown event: ``done``, or ``held`` because it did not run. Raises
+        ``WrongState`` for an event that is not unknown."""
+        with self._db.writing() as conn:
+            found = self._one(conn, event_id)
+            if found.state is not State.UNKNOWN:
+                raise WrongState(f"event {event_id}: it is {found.state}, not unknown; there is nothing to settle")
+            gone = {"forwarded_at": None} if state is State.HELD else {}
+            self._change(conn, event_id, state=state, **gone)
+            return self._one(conn, event_id)
+
+    # Reading
+
+    def event(self, event_id: str) -> Event:
+        """Raises ``UnknownEvent``."""
+        with self._db.reading() as conn:
+            return self._one(conn, event_id)
+
+    def passed(
+        self, workflow: str | None = None, since: datetime | None = None, until: datetime | None = None
+    ) -> list[Event]:
+        """Events that the platform got, or may have got: those passed on before ``until`` whose answer came at or
+        after ``since`` or has not come, by the time at which they were passed on."""
+        query = self._events().where(event.c.forwarded_at.is_not(None), event.c.state.in_([*REACHED, State.DONE]))
+        if workflow is not None:
+            query = query.where(event.c.workflow == workflow)
+        if since is not None:
+            query = query.where(sa.or_(event.c.answered_at.is_(None), event.c.answered_at >= since))
+        if until is not None:
+            query = query.where(event.c.forwarded_at < until)
+        return self._list(query.order_by(event.c.forwarded_at, event.c.seq))
+
+    def in_flight(self, workflow: str | None = None) -> list[Event]:
+        """Events that were passed on and not answered yet."""
+        query = self._events().where(event.c.state.in_([State.PASSING, State.SENDING]))
+        query = query.where(event.c.forwarded_at.is_not(None)).order_by(event.c.forwarded_at, event.c.seq)
+        return self._list(query if workflow is None else query.where(event.c.workflow == workflow))
+
+    def latest(self, workflow: str) -> str | None:
+        """The id of the event that was passed on last."""
+        with self._db.reading() as conn:
+            return conn.execute(
+                sa.select(event.c.id)
+                .where(event.c.app == self._app, event.c.workflow == workflow, event.c.forwarded_at.is_not(None))
+                .order_by(event.c.forwarded_at.desc(), event.c.seq.desc())
+                .limit(1)
+            ).scalar_one_or_none()
+
+    def handled(self, workflow: str, key: str) -> Event | None:
+        """An event of that key which the platform took and did not refuse."""
+        query = self._events().where(event.c.workflow == workflow, event.c.key == key, event.c.state.in_(HANDLED))
+        found = self._list(query.where(sa.or_(event.c.status.is_(None), event.c.status < 400)).limit(1))
+        return found[0] if found else None
+
+    def events(
+        self, *, states: Iterable[State] = (), workflow: str | None = None, limit: int | None = None
+    ) -> list[Event]:
+        """The newest events in these states (any), in order of arrival."""
+        query = self._events().order_by(event.c.seq.desc()).limit(limit)
+        if wanted := list(states):
+            query = query.where(event.c.state.in_(wanted))
+        if workflow is not None:
+            query = query.where(event.c.workflow == workflow)
+        return self._list(query)[::-1]
+
+    def counts(self) -> dict[State, int]:
+        """How many events stand where."""
+        with self._db.reading() as conn:
+            rows = conn.execute(
+                sa.select(event.c.state, sa.func.count()).where(event.c.app == self._app).group_by(event.c.state)
+            ).all()
+        return {State(state): int(number) for state, number in rows}
+
+    def prune(self, before: datetime) -> int:
+        """Forget events that came before and have ended. Returns how many."""
+        with self._db.writing() as conn:
+            gone = conn.execute(
+                sa.delete(event)
+                .where(event.c.app == self._app, event.c.received_at < before)
+                .where(event.c.state.not_in(OPEN))
+            )
+            return int(gone.rowcount)
+
+    # Ways in
+
+    def routes(self) -> tuple[Route, ...]:
+        with self._db.reading() as conn:
+            rows = conn.execute(
+                sa.select(route).where(route.c.app == self._app).order_by(route.c.path, route.c.method)
+            ).mappings()
+            return tuple(Route(**{n: r[n] for n in ("workflow", "method", "path", "event_key")}) for r in rows)
+
+    def set_routes(self, routes: Iterable[Route]) -> None:
+        """From now on these are the ways in, for all processes."""
+        with self._db.writing() as conn:
+            self._db.lock(conn, self._app, "routes")
+            conn.execute(sa.delete(route).where(route.c.app == self._app))
+            for r in {(r.method, r.path): r for r in routes}.values():
+                values = {"method": r.method, "path": r.path, "workflow": r.workflow, "event_key": r.event_key}
+                conn.execute(sa.insert(route).values(app=self._app, **values))
+
+    # Parts
+
+    def _events(self) -> sa.Select[Any]:
+        return sa.select(event).where(event.c.app == self._app)
+
+    def _list(self, query: sa.Select[Any]) -> list[Event]:
+        with self._db.reading() as conn:
+            return [_event(row) for row in conn.execute(query).mappings()]
+
+    def _row(self, conn: Connection, event_id: str) -> RowMapping:
+        row = conn.execute(self._events().where(event.c.id == event_id)).mappings().first()
+        if row is None:
+            raise UnknownEvent(f"event {event_id}: the queue does not hold it; see `reinstate events list`")
+        return row
+
+    def _one(self, conn: Connection, event_id: str) -> Event:
+        return _event(self._row(conn, event_id))
+
+    def _hold(self, conn: Connection, workflow: str) -> Hold | None:
+        row = conn.execute(sa.select(hold).where(hold.c.app == self._app, hold.c.workflow == workflow)).mappings()
+        found = row.first()
+        return _hold_of(found) if found is not None else None
+
+    def _insert(self, conn: Connection, values: dict[str, Any], credentials: Sequence[Sequence[str]]) -> Event:
+        event_id = uuid.uuid4().hex
+        kept = {
+            "place": 0,
+            **values,
+            "id": event_id,
+            "app": self._app,
+            "owner": self._owner,
+            "headers": json.dumps(values["headers"]),
+            "credentials": json.dumps(credentials) if credentials else None,
+        }
+        conn.execute(sa.insert(event).values(**kept))
+        if not kept["place"]:
+            conn.execute(sa.update(event).where(event.c.id == event_id).values(place=event.c.seq))
+        return self._one(conn, event_id)
+
+    def _change(self, conn: Connection, event_id: str, **values: Any) -> None:
+        if "state" in values and values["state"] not in OPEN:
+            values["credentials"] = None
+        conn.execute(sa.update(event).where(event.c.app == self._app, event.c.id == event_id).values(**values))
+
+
+def _hold_of(row: RowMapping) -> Hold:
+    return Hold(**{name: row[name] for name in ("workflow", "policy", "per_s", "incident", "since")})
+
+
+FIELDS: Final = tuple(name for name in Event.__dataclass_fields__ if name not in ("headers", "state"))
+
+
+def _event(row: RowMapping) -> Event:
+    pairs = [*json.loads(row["headers"]), *json.loads(row["credentials"] or "[]")]
+    headers = cast("tuple[tuple[str, str], ...]", tuple((name, value) for name, value in pairs))
+    return Event(**{name: row[name] for name in FIELDS}, headers=headers, state=State(row["state"]))
