@@ -115,7 +115,7 @@ def _explained(place: _Place, error: ValidationError) -> Iterator[Problem]:
 
 
 def _is_secret(location: Location) -> bool:
-    return len(location) >= 2 and location[-2] in ("database", "platform")
+    return len(location) >= 2 and location[-2] in ("database", "platform", "headers")
 
 
 def _lower(text: str) -> str:

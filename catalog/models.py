@@ -69,19 +69,26 @@ class Trigger(Model):
 class Compensation(Model):
     """What takes back a step with effects outside the rows: SQL in the app's database, an HTTP call, or a run of
     another workflow. ``values`` are dotted paths into ``{"event": ..., "outputs": {node: [item, ...]}, "run": id}`` of
-    the run to be taken back (``outputs.Charge.0.id``). SQL takes them as ``:name``; the URL and the texts in the body
-    as ``{name}``; a workflow gets them as the body of its event. Each attempt carries the same idempotency key."""
+    the run to be taken back (``outputs.Charge.0.id``); with ``*`` for the item's number (``outputs.Charge.*.id``) the
+    inverse is done for each item that the step's node returned. SQL takes values as ``:name``; the URL and the texts
+    in the body as ``{name}`` (a text that is nothing but a name keeps the value's type); a workflow gets them as the
+    body of its event. Each attempt carries the same idempotency key."""
 
     kind: Literal["sql", "http", "workflow"]
     values: dict[str, str] = {}
     sql: str | None = None
-    url: SecretRef | str | None = None
+    url: str | None = None
+    """An address, or a reference to a secret that holds one."""
     method: Literal["POST", "PUT", "PATCH", "DELETE"] = "POST"
     headers: dict[str, SecretRef] = {}
     body: dict[str, str] = {}
+    not_needed: tuple[int, ...] = ()
+    """HTTP statuses (400 to 499) by which the other side says that there is nothing (more) to take back. 410 always
+    does, 404 does for DELETE."""
     workflow: Key | None = None
     retries: int = Field(default=3, ge=0, le=20)
-    timeout_s: float = Field(default=30.0, gt=0)
+    timeout_s: float = Field(default=30.0, gt=0, le=600)
+    """Of one attempt."""
 
 
 class Step(Model):
@@ -92,9 +99,13 @@ class Step(Model):
     node: str | None = None
     """The platform's node that does it: the step was done if the run has outputs of it. Every run did it if omitted."""
     manual: str | None = None
+    """What a person does where it cannot be taken back by itself."""
     compensation: Compensation | None = None
     critical: bool = True
     """When it cannot be taken back: stop the recovery, or go on and leave it, by name, to a person."""
+    unsure: Literal["manual", "compensate"] = "manual"
+    """When a run was cut off and nobody can tell whether it got to this step: leave it to a person, or take it back
+    all the same, because the other side knows what there is."""
 
 
 class Canary(Model):
@@ -204,6 +215,8 @@ class Autonomy(Model):
     """Plans that touch more rows wait for a person."""
     most_critical: Tier = Tier.CRITICAL
     """Apps and workflows of a more critical tier wait for a person."""
+    compensate: bool = False
+    """Whether a plan with compensations may approve itself: they act outside the database (refunds, calls)."""
     cooldown_s: int = 600
     """So long after an automatic recovery, the next one waits for a person."""
 

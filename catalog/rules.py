@@ -8,6 +8,7 @@ from pathlib import Path
 
 from catalog import cron
 from catalog.models import App, Detector, Workflow
+from catalog.step_rules import broken_steps
 
 Breach = tuple[tuple[str | int, ...], str, str]
 """Where in the app, the cause, the next step."""
@@ -68,6 +69,7 @@ def _workflows(app: App, root: Path) -> Iterator[Breach]:
                         f"table {'.'.join(parts[:2])!r} is not declared",
                         "Declare it under `tables:`",
                     )
+        yield from broken_steps(at, workflow, keys)
         yield from _canary(at, workflow, root)
 
 

@@ -90,6 +90,35 @@ class TableEffect(Value):
     table_rows: int = 0
 
 
+class Compensation(Value):
+    """What becomes of one step of one run to be undone that rows cannot take back. ``do``: its declared inverse is
+    performed; ``manual``: a person must (``why`` and ``manual`` say so); ``settled``: it was taken back before.
+    ``key`` is the idempotency key of all attempts. ``declared`` is the digest of the inverse as the catalogue declared
+    it, ``values`` name what it is given, masked. ``item``: the inverse is done once per item of the step's node."""
+
+    workflow: str
+    run_id: str
+    step: str
+    item: int | None = None
+    inverse: Literal["compensable", "irreversible"]
+    action: Literal["do", "manual", "settled"]
+    key: str
+    kind: Literal["sql", "http", "workflow"] | None = None
+    through: str | None = None
+    """The workflow that does it."""
+    critical: bool = True
+    declared: str = ""
+    values: dict[str, str] = {}
+    why: str = ""
+    manual: str | None = None
+    again: bool = False
+    """The event of the run is replayed, so the step will be done anew."""
+
+
+ADDED_LATER: Final = ("compensations",)
+"""Fields that plans on record may lack: an empty one is left out of the canonical form, so that their hashes hold."""
+
+
 class Plan(Value):
     """See the module. Times are ISO 8601 strings, so that the canonical form is one."""
 
@@ -114,9 +143,13 @@ class Plan(Value):
     active_before: tuple[str, ...]
     steps: tuple[Step, ...]
     notes: tuple[str, ...] = ()
+    compensations: tuple[Compensation, ...] = ()
+    """In the order in which they are done: the latest run first, of each run the last step first."""
 
     def canonical(self) -> str:
-        return json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        plain = self.model_dump(mode="json")
+        shown = {k: v for k, v in plain.items() if v or k not in ADDED_LATER}
+        return json.dumps(shown, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
     @property
     def hash(self) -> str:
