@@ -28,8 +28,8 @@ Scalar = str | int | float | bool
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """One run to be undone. ``event`` and ``outputs`` are ``None`` when the platform no longer tells; ``state`` then
-    is what the diagnosis saw. ``replayed``: its event will be sent again."""
+    """One run to be undone. ``event`` and ``outputs`` are ``None`` where the platform does not tell. ``replayed``: its
+    event will be sent again."""
 
     workflow: str
     run_id: str
@@ -67,22 +67,12 @@ def decide(workflows: Iterable[Workflow], runs: Iterable[Facts], world: World) -
     found: list[Compensation] = []
     refusals: list[str] = []
     for run in sorted(runs, key=lambda r: (r.started_at or NEVER, number(r.run_id)), reverse=True):
-        for step, sure in reversed(list(done(steps.get(run.workflow, ()), run, world))):
-            for one in of_step(run, step, sure, world):
+        for step, doubt in reversed(list(done(steps.get(run.workflow, ()), run, world))):
+            for one in of_step(run, step, doubt, world):
                 found.append(one)
-                if (
-                    one.action == "manual"
-                    and one.inverse == "compensable"
-                    and one.critical
-                    and not step_left(one, sure)
-                ):
+                if one.action == "manual" and one.kind is not None and one.critical and not doubt:
                     refusals.append(refusal(one))
     return Decided(compensations=tuple(found), refusals=tuple(refusals))
-
-
-def step_left(one: Compensation, sure: bool) -> bool:
-    """Whether leaving it to a person is what the catalogue asks for: an unsure step, or one without an inverse."""
-    return not sure or one.kind is None
 
 
 def refusal(one: Compensation) -> str:
@@ -109,7 +99,7 @@ def done(steps: Sequence[Step], run: Facts, world: World) -> Iterator[tuple[Step
         if step.node is None or i in recorded:
             yield step, ""
         elif run.outputs is None:
-            yield step, "the platform no longer has the run, so nobody can tell whether the step was done"
+            yield step, "the platform does not tell what the run did, so nobody knows whether it did this"
         elif (known := world.nodes.get(run.workflow)) and step.node not in known:
             yield step, f"no version of the workflow has a node {step.node!r}: correct `node:` in the catalogue"
         elif run.state is not RunState.SUCCESS and i > last:
@@ -123,7 +113,7 @@ def of_step(run: Facts, step: Step, doubt: str, world: World) -> Iterator[Compen
         why = doubt or ("" if step.inverse == "irreversible" else "the catalogue declares no compensation")
         yield entry(run, step, world, action="manual", why=why)
         return
-    if doubt and (step.unsure == "manual" or run.outputs is None):
+    if doubt and step.unsure == "manual":
         yield entry(run, step, world, action="manual", why=doubt)
         return
     if inverse.kind == "workflow" and not world.replays:
@@ -149,7 +139,8 @@ def of_step(run: Facts, step: Step, doubt: str, world: World) -> Iterator[Compen
 
 def entry(run: Facts, step: Step, world: World, *, action: str, why: str, item: int | None = None) -> Compensation:
     inverse = step.compensation
-    if (before := world.settled.get((run.workflow, run.run_id, step.name, item))) is not None:
+    mine = (run.workflow, run.run_id, step.name)
+    if (before := world.settled.get((*mine, item), world.settled.get((*mine, None)))) is not None:
         action, why = "settled", before
     return Compensation.model_validate(
         {
@@ -203,6 +194,5 @@ def look_up(value: Any, path: str) -> Scalar | None:
             if (name := ".".join(parts[:end])) in value:
                 return look_up(value[name], ".".join(parts[end:]))
     elif isinstance(value, Sequence) and not isinstance(value, str) and parts[0].isdecimal():
-        if (at := int(parts[0])) < len(value):
-            return look_up(value[at], ".".join(parts[1:]))
+        return look_up(value[int(parts[0])], ".".join(parts[1:])) if int(parts[0]) < len(value) else None
     return None
