@@ -16,10 +16,12 @@ from catalog import secrets
 from catalog.errors import SecretMissing
 from catalog.load import load
 from catalog.models import App
+from ingress.queue import Queue
 from ledger import Ledger
 from platforms.base import Platform, WorkflowInfo
 from platforms.registry import open_platform
 from platforms.retrying import Retrying
+from platforms.stand_in import StandIn
 from recovery.errors import RecoveryError
 from snapshots import database
 from snapshots.erasure import erasure
@@ -39,6 +41,8 @@ class AppContext:
     platform: Platform = field(repr=False)
     ledger: Ledger = field(repr=False)
     store: Store = field(repr=False)
+    events: Queue | None = field(default=None, repr=False)
+    """What the ingress keeps; ``None`` where the catalogue names no ingress."""
 
     def dsn(self, role: Role) -> str:
         return secrets.resolve(getattr(self.app.database, role), self.home / "secrets.env")
@@ -56,19 +60,29 @@ class AppContext:
         with self.connect("recoverer", "catalogue") as connection:
             return database.tables(connection, self.app.tables)
 
+    @cached_property
+    def book(self) -> history.Book:
+        """The own history of the app's workflows, as the ledger tells it."""
+        return history.Book(self.ledger, self.app.key, self.home / history.FILE / self.app.key)
+
     @property
     def suites(self) -> Path:
         folder = self.catalog_path if self.catalog_path.is_dir() else self.catalog_path.parent
         return folder / self.app.suites
 
     def infos(self) -> dict[str, WorkflowInfo]:
-        """The platform's workflows by catalogue key. Raises when a declared one is missing there."""
+        """The platform's workflows by catalogue key; one that was renamed is still the one we know. Raises when a
+        declared one is missing there."""
         by_name: dict[str, list[WorkflowInfo]] = {}
-        for info in self.platform.workflows():
+        listed = self.platform.workflows()
+        for info in listed:
             by_name.setdefault(info.name, []).append(info)
         found = {}
         for workflow in self.app.workflows:
             matches = by_name.get(workflow.name, [])
+            if not matches:
+                last = history.newest(self, workflow.key)
+                matches = [i for i in listed if last is not None and not last.gone and i.id == last.platform_id]
             if len(matches) != 1:
                 raise RecoveryError(
                     f"workflow {workflow.key}: {len(matches)} workflows named {workflow.name!r} in the platform; "
@@ -99,8 +113,12 @@ def open_app(catalog_path: Path, app_key: str | None = None, home: Path | None =
     app = select(load(catalog_path).apps, app_key)
     env_file = home / "secrets.env"
     api_key = secrets.resolve(app.platform.api_key, env_file)
-    platform = Retrying(open_platform(app.platform.kind, secrets.resolve(app.platform.url, env_file), api_key))
+    adapter = open_platform(app.platform.kind, secrets.resolve(app.platform.url, env_file), api_key)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    events = open_queue(app, home, env_file)
+    if events is not None:
+        adapter = StandIn(adapter, events, {w.name: w.key for w in app.workflows})
+    platform = Retrying(adapter)
     try:
         yield AppContext(
             home=home,
@@ -109,9 +127,20 @@ def open_app(catalog_path: Path, app_key: str | None = None, home: Path | None =
             platform=platform,
             ledger=Ledger(home / "ledger.sqlite", secrets=[api_key]),
             store=open_store(app, home, env_file),
+            events=events,
         )
     finally:
         platform.close()
+        if events is not None:
+            events.close()
+
+
+def open_queue(app: App, home: Path, env_file: Path, *, owner: str = "") -> Queue | None:
+    """The queue of the app's ingress: where the catalogue says, else a file beside the ledger."""
+    if app.ingress is None:
+        return None
+    address = secrets.resolve(app.ingress.queue, env_file) if app.ingress.queue else home / f"events-{app.key}.sqlite"
+    return Queue(address, app=app.key, owner=owner)
 
 
 def open_store(app: App, home: Path, env_file: Path) -> Store:
