@@ -19,9 +19,11 @@ from catalog.models import App
 from ingress.queue import Queue
 from ledger import Ledger
 from platforms.base import Platform, WorkflowInfo
+from platforms.dated import Dated, Span
 from platforms.registry import open_platform
 from platforms.retrying import Retrying
 from platforms.stand_in import StandIn
+from recovery import history
 from recovery.errors import RecoveryError
 from snapshots import database
 from snapshots.erasure import erasure
@@ -118,9 +120,13 @@ def open_app(catalog_path: Path, app_key: str | None = None, home: Path | None =
     events = open_queue(app, home, env_file)
     if events is not None:
         adapter = StandIn(adapter, events, {w.name: w.key for w in app.workflows})
-    platform = Retrying(adapter)
+
+    def spans() -> dict[str, tuple[Span, ...]]:
+        return ctx.book.spans()  # read from the ledger, which the context opens
+
+    platform = Retrying(Dated(adapter, spans))
     try:
-        yield AppContext(
+        ctx = AppContext(
             home=home,
             catalog_path=catalog_path,
             app=app,
@@ -129,6 +135,7 @@ def open_app(catalog_path: Path, app_key: str | None = None, home: Path | None =
             store=open_store(app, home, env_file),
             events=events,
         )
+        yield ctx
     finally:
         platform.close()
         if events is not None:
