@@ -19,13 +19,15 @@ from estate.directus import Directus
 from estate.errors import EstateError
 from estate.files import Memory, locked
 from estate.n8n import N8n
+from estate.node_red import HOST as NODE_RED_HOST
+from estate.node_red import NodeRed
 from estate.ports import LOOPBACK
 from estate.postgres import Cluster
 from estate.prefect_server import PrefectServer
 from estate.progress import Listener, Progress, one_at_a_time, silence
 
 PARTS = ("postgres", "n8n", "prefect")
-ON_DEMAND = ("directus",)
+ON_DEMAND = ("node-red", "directus")
 """Parts that start only when they are named."""
 LOCK_PATIENCE_S = 1800.0
 
@@ -55,6 +57,9 @@ class Addresses:
     directus_url: str
     directus_token: str = field(repr=False)
     """The administrator's static token."""
+    node_red_url: str
+    node_red_token: str = field(repr=False)
+    """Bearer token of the admin API."""
     prefect_url: str
     prefect_auth: str = field(repr=False)
     """``user:password`` of the Prefect server: the value of ``PREFECT_API_AUTH_STRING``."""
@@ -121,6 +126,8 @@ class Estate:
             lanes: list[Callable[[], None]] = []
             if {"postgres", "n8n", "directus"} & set(parts):
                 lanes.append(lambda: self._start_platforms(parts, tell))
+            if "node-red" in parts:
+                lanes.append(lambda: self._start_on_node("node-red", NODE_RED_HOST, self.node_red(), tell))
             if "prefect" in parts:
                 lanes.append(lambda: self._timed("prefect", self.prefect().healthy, self.prefect().start, tell))
             with ThreadPoolExecutor(max_workers=2) as pool:
@@ -135,11 +142,13 @@ class Estate:
             return tuple(
                 PartStatus(part=part, state="down", pid=None, address="", log=self._log(part)) for part in PARTS
             )
-        cluster, n8n, prefect, directus = self.cluster(), self.n8n(), self.prefect(), self.directus()
+        cluster, n8n, prefect = self.cluster(), self.n8n(), self.prefect()
+        node_red, directus = self.node_red(), self.directus()
         return (
             self._status("postgres", cluster.process(), cluster.answers, f"{LOOPBACK}:{cluster.port}"),
             self._status("n8n", n8n.process(), n8n.healthy, n8n.url),
             self._status("prefect", prefect.process(), prefect.healthy, prefect.url),
+            *([self._status("node-red", node_red.process(), node_red.healthy, node_red.url)] if node_red.url else []),
             *([self._status("directus", directus.process(), directus.healthy, directus.url)] if directus.url else []),
         )
 
@@ -152,6 +161,11 @@ class Estate:
             with ThreadPoolExecutor(max_workers=2) as pool:
                 results = [
                     pool.submit(self._stopped, "n8n", self.n8n().stop, tell),
+                    *(
+                        [pool.submit(self._stopped, "node-red", self.node_red().stop, tell)]
+                        if self.node_red().url
+                        else []
+                    ),
                     *(
                         [pool.submit(self._stopped, "directus", self.directus().stop, tell)]
                         if self.directus().url
@@ -176,6 +190,8 @@ class Estate:
             n8n_api_key=known.get("N8N_API_KEY", ""),
             directus_url=self.directus().url,
             directus_token=known.get(DIRECTUS_TOKEN, ""),
+            node_red_url=self.node_red().url,
+            node_red_token=self.node_red().token,
             prefect_url=self.prefect().url,
             prefect_auth=self.prefect().auth,
             secrets_file=self.secrets_file,
@@ -222,6 +238,12 @@ class Estate:
             log=self._log("directus"),
         )
 
+    def node_red(self) -> NodeRed:
+        """The Node-RED, whether it runs or not."""
+        return NodeRed(
+            self.home / "node-red", memory=self.memory, secrets_file=self.secrets_file, log=self._log("node-red")
+        )
+
     def prefect(self) -> PrefectServer:
         """The Prefect server, whether it runs or not."""
         return PrefectServer(
@@ -242,7 +264,7 @@ class Estate:
         if "directus" in parts:
             self._start_on_node("directus", DIRECTUS_HOST, self.directus(), tell)
 
-    def _start_on_node(self, part: str, host: Path, server: N8n | Directus, tell: Listener) -> None:
+    def _start_on_node(self, part: str, host: Path, server: N8n | Directus | NodeRed, tell: Listener) -> None:
         def start() -> None:
             begun = time.monotonic()
             modules, seconds = node.modules(
