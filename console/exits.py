@@ -58,6 +58,9 @@ BY_ERROR: Final = {
     "ledger.errors.UnknownSchema": REFUSED,
     "ledger.errors.LedgerError": UNREACHABLE,
     "incidents.errors.IncidentError": NOTHING,
+    "ingress.errors.UnknownEvent": NOTHING,
+    "ingress.errors.WrongState": REFUSED,
+    "ingress.errors.IngressError": UNREACHABLE,
 }
 """Most specific class first is not needed: the error's own ancestry decides."""
 
