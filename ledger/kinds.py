@@ -61,6 +61,7 @@ WORKFLOW_RECREATED: Final = "workflow.recreated"
 EVENTS_HELD: Final = "events.held"
 EVENTS_RELEASED: Final = "events.released"
 EVENT_BEGUN: Final = "event.begun"
+EVENT_ENDED: Final = "event.ended"
 EVENT_UNKNOWN: Final = "event.unknown"
 EVENT_SETTLED: Final = "event.settled"
 COMPENSATION_BEGUN: Final = "compensation.begun"
@@ -75,6 +76,7 @@ BODY_FIELDS: Final[dict[str, str]] = {
     EVENTS_HELD: "workflows [key], policy {workflow: replay | discard | reject}",
     EVENTS_RELEASED: "workflow, sent n, discarded n, unknown [event id], seconds",
     EVENT_BEGUN: "workflow, event (key), attempt n: written before it is sent where the platform cannot be asked later",
+    EVENT_ENDED: "workflow, event (key), outcome (done | failed | not-sent), run?, why?: how what began ended",
     EVENT_UNKNOWN: "workflow, event (key), run?, why: it may or may not have run; a person must look",
     EVENT_SETTLED: "workflow, event (key), by, reason, done (bool): a person looked",
     COMPENSATION_BEGUN: "workflow, run, step_name, key, attempt n",
