@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -47,7 +48,7 @@ class Kept:
         self.database(kiosk.db.name, f"kiosk_{name}")
         shutil.copytree(kiosk.home, self.folder / name)
         fake = kiosk.fake
-        self.platforms[name] = copy.deepcopy((fake._workflows, fake._runs, fake._count)), kiosk.ids, kiosk.since
+        self.platforms[name] = copy.deepcopy((fake._workflows, fake._runs.by_id, fake._count)), kiosk.ids, kiosk.since
         self.notes[name] = incident, plan
 
     def restore(self, name: str, kiosk: scene.Kiosk) -> tuple[str, Plan | None]:
@@ -56,7 +57,8 @@ class Kept:
         shutil.rmtree(kiosk.home)
         shutil.copytree(self.folder / name, kiosk.home)
         state, kiosk.ids, kiosk.since = self.platforms[name]
-        kiosk.fake._workflows, kiosk.fake._runs, kiosk.fake._count = copy.deepcopy(state)
+        kiosk.fake._workflows, kiosk.fake._runs.by_id, kiosk.fake._count = copy.deepcopy(state)
+        kiosk.fake._runs._numbers = itertools.count(1 + max(map(int, kiosk.fake._runs.by_id), default=0))
         return self.notes[name]
 
 

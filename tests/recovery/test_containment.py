@@ -97,7 +97,7 @@ def test_a_run_that_outlasts_the_drain_time_is_stopped(kiosk: Kiosk) -> None:
     def sleep(*_: Any) -> Any:
         raise Suspend(dict)
 
-    kiosk.fake._handlers = sleep
+    kiosk.fake._runs.handlers = sleep
     run = kiosk.call("intake", order("1"))
     made = contain(kiosk.open(), ["intake"], incident=INCIDENT)
     assert made.stopped_runs == (run.id,)
@@ -121,7 +121,7 @@ def test_a_pause_that_lies_at_the_entry_too_shows_in_runs_that_still_start(kiosk
         over.wait(0.03)
         return {}
 
-    kiosk.fake._handlers = slow
+    kiosk.fake._runs.handlers = slow
 
     def traffic() -> None:
         while not over.is_set():
@@ -177,14 +177,14 @@ def test_the_pause_settles_only_when_no_run_starts_meanwhile(kiosk: Kiosk, monke
         ready.wait(0.05)
         return {}
 
-    kiosk.fake._handlers = slow
+    kiosk.fake._runs.handlers = slow
     real = containment.raise_fence
 
     def fire_once_more(*args: Any) -> None:
         real(*args)
         if not late:  # as schedules do, just after they were switched off
             late.append(
-                kiosk.fake._record(kiosk.ids["intake"], kiosk.fake.draft_version(kiosk.ids["intake"]), order("9"))
+                kiosk.fake._runs.begin(kiosk.ids["intake"], kiosk.fake.draft_version(kiosk.ids["intake"]), order("9"))
             )
 
     monkeypatch.setattr(containment, "raise_fence", fire_once_more)

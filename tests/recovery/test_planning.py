@@ -64,7 +64,7 @@ def test_an_untagged_write_that_depends_on_the_damage_and_fits_two_runs_is_refus
         together.wait(5)
         return result
 
-    kiosk.fake._handlers["Payment"] = overlapping  # type: ignore[index]
+    kiosk.fake._runs.handlers["Payment"] = overlapping
     for event in ("p1", "p2"):
         kiosk.fake.start(kiosk.ids["payment"], {"body": {"event": event, "order": "o-1"}, "headers": {}})
     kiosk.fake.close()
@@ -126,13 +126,13 @@ def wake(kiosk: Kiosk, name: str) -> str:
     def sleep(*_: Any) -> Any:
         raise Suspend(dict)
 
-    real = kiosk.fake._handlers[name]  # type: ignore[index]
-    kiosk.fake._handlers[name] = sleep  # type: ignore[index]
+    real = kiosk.fake._runs.handlers[name]
+    kiosk.fake._runs.handlers[name] = sleep
     kiosk.fake._workflows[kiosk.ids[name.lower()]].routes.append((0.0, kiosk.fake.draft_version(
         kiosk.ids[name.lower()]).platform_version))  # fmt: skip
     run = kiosk.call(name.lower(), order("9", order="o-1"))
     kiosk.fake._workflows[kiosk.ids[name.lower()]].routes.append((0.0, None))
-    kiosk.fake._handlers[name] = real  # type: ignore[index]
+    kiosk.fake._runs.handlers[name] = real
     return run.id
 
 

@@ -32,7 +32,7 @@ def replayed(kiosk: Kiosk, plan: Plan) -> dict[str, Any]:
 def successes(kiosk: Kiosk, plan: Plan) -> list[int]:
     """Per event, how many replay runs succeeded."""
     keys = [replay.event_key(plan, e) for e in plan.events]
-    details = kiosk.fake._runs.values()
+    details = kiosk.fake._runs.by_id.values()
     sent = [(d.event or {}).get("headers", {}).get("x-reinstate-event") for d in details if d.run.state == "success"]
     return [sent.count(k) for k in keys]
 
@@ -96,7 +96,7 @@ def test_a_failed_attempt_is_undone_before_the_event_is_sent_again(
         body = {**event["body"], "fail": "good"} if next(failing, False) else event["body"]
         return real(content, {**event, "body": body}, run)
 
-    monkeypatch.setitem(kiosk.fake._handlers, "Intake", sometimes)  # type: ignore[arg-type]
+    monkeypatch.setitem(kiosk.fake._runs.handlers, "Intake", sometimes)  # type: ignore[arg-type]
     kiosk.go_on(incident)
     assert kiosk.rows() == expected()
 
@@ -109,7 +109,7 @@ def test_what_an_attempt_wrote_before_a_kill_is_undone(
     incident, plan = undone.incident_id, undone
     real = kiosk.intake
     monkeypatch.setitem(
-        kiosk.fake._handlers,  # type: ignore[arg-type]
+        kiosk.fake._runs.handlers,  # type: ignore[arg-type]
         "Intake",
         lambda content, event, run: real(content, {**event, "body": {**event["body"], "fail": "good"}}, run),
     )
@@ -122,7 +122,7 @@ def test_what_an_attempt_wrote_before_a_kill_is_undone(
         patch.setattr(replay, "revert", dying)
         with pytest.raises(Killed):
             kiosk.run(plan)
-    monkeypatch.setitem(kiosk.fake._handlers, "Intake", real)  # type: ignore[arg-type]
+    monkeypatch.setitem(kiosk.fake._runs.handlers, "Intake", real)  # type: ignore[arg-type]
     kiosk.go_on(incident)
     assert kiosk.rows() == expected()
 
@@ -134,7 +134,7 @@ def test_an_event_that_keeps_failing_stops_with_nothing_of_it_left_and_the_fence
     before = kiosk.rows()
     real = kiosk.intake
     monkeypatch.setitem(
-        kiosk.fake._handlers,  # type: ignore[arg-type]
+        kiosk.fake._runs.handlers,  # type: ignore[arg-type]
         "Intake",
         lambda content, event, run: real(content, {**event, "body": {**event["body"], "fail": "good"}}, run),
     )
@@ -252,8 +252,8 @@ def clear(kiosk: Kiosk) -> None:
     entries = [w for w in kiosk.fake._workflows.values() if w.entry_of is not None]
     for entry in entries:
         kiosk.fake._workflows.pop(entry.id)
-    for run_id in [i for i, d in kiosk.fake._runs.items() if d.run.workflow_id in {e.id for e in entries}]:
-        del kiosk.fake._runs[run_id]
+    for run_id in [i for i, d in kiosk.fake._runs.by_id.items() if d.run.workflow_id in {e.id for e in entries}]:
+        del kiosk.fake._runs.by_id[run_id]
     with psycopg.connect(kiosk.db.superuser) as db:
         db.execute("DELETE FROM kiosk.payments WHERE id = 'p-p2'")
         db.execute("DELETE FROM kiosk.orders WHERE id IN ('o-2', 'o-3')")
