@@ -108,6 +108,19 @@ class FakePlatform:
         """Whether the run still is in flight: neither ended, stopped nor dropped by a pause."""
         return self._runs.alive(run_id)
 
+    @property
+    def handlers(self) -> Any:
+        """Who plays the runs from now on: as given, to be changed or replaced."""
+        return self._runs.handlers
+
+    @handlers.setter
+    def handlers(self, handlers: Handler | Mapping[str, Handler] | None) -> None:
+        self._runs.handlers = handlers
+
+    def begin(self, workflow_id: str, event: Mapping[str, Any]) -> str:
+        """A run that has begun with the saved content, paused or not, and goes on until somebody stops it; its id."""
+        return self._runs.begin(workflow_id, self.draft_version(workflow_id), event)
+
     def call(self, workflow_id: str, event: Mapping[str, Any]) -> Run:
         """An outside event, handled in the caller's thread until the run ends or waits. Raises ``EntryClosed``."""
         run_id, definition = self._begin(workflow_id, event)
@@ -138,8 +151,15 @@ class FakePlatform:
 
     def workflows(self) -> list[WorkflowInfo]:
         with self._lock:
+            told = self._can.keeps_versions
             return [
-                WorkflowInfo(id=w.id, name=w.name, active=w.live is not None, updated_at=w.updated_at, live=w.live)
+                WorkflowInfo(
+                    id=w.id,
+                    name=w.name,
+                    active=w.live is not None,
+                    updated_at=w.updated_at,
+                    live=w.live if told else None,
+                )
                 for w in self._workflows.values()
                 if w.entry_of is None
             ]

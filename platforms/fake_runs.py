@@ -20,7 +20,7 @@ class FakeRuns:
 
     def __init__(self, handlers: Handler | Mapping[str, Handler] | None, now: Callable[[], datetime]) -> None:
         self.by_id: dict[str, RunDetail] = {}
-        self._handlers = handlers
+        self.handlers = handlers
         self._now = now
         self._lock = threading.RLock()
         self._asleep: dict[str, Callable[[], Outputs]] = {}
@@ -51,7 +51,7 @@ class FakeRuns:
 
     def perform(self, run_id: str, definition: Definition, event: Mapping[str, Any]) -> Run:
         """Let the handler do the work in the caller's thread; the run as it then is."""
-        handlers = self._handlers
+        handlers = self.handlers
         handler = handlers.get(str(definition["name"])) if isinstance(handlers, Mapping) else handlers
         return self._conclude(run_id, lambda: handler(definition, event, run_id) if handler else {})
 
