@@ -23,6 +23,10 @@ NAMES: Final[Mapping[str, tuple[str, str]]] = {
     "recovery.errors.PauseNotProven": ("Pause not proven", "The fence is up: what still runs cannot write."),
     "recovery.errors.VerificationFailed": ("Not verified", "Nothing was resumed; the app stays paused and fenced."),
     "recovery.errors.Relapse": ("Contained again", ""),
+    "recovery.errors.NotCompensated": (
+        "Not compensated",
+        "The rows are undone and nothing was replayed; the app is paused and fenced.",
+    ),
     "recovery.errors.StepFailed": ("Stopped safely", "The app is paused and fenced; what is done is kept."),
     "recovery.errors.RecoveryError": ("Stopped safely", "The app is paused and fenced; what is done is kept."),
     "ledger.errors.LeaseHeld": ("Held by another recovery", "Nothing was changed; start again when that has ended."),
@@ -56,6 +60,8 @@ def recovered(result: dict[str, Any]) -> State[Any]:
     name, said = RESTORED[result["state"]]
     if result.get("left_out"):
         said += f". A person must look at the events of {', '.join(result['left_out'])}, which fail as they did before"
+    if result.get("by_hand"):
+        said += f". A person must take back by hand: {'; '.join(result['by_hand'])}"
     return Completed(name=name, message=f"{said} ({result['recovery']}).", data=result)
 
 

@@ -118,6 +118,9 @@ def _against(
     yield from _later_work(plan)
     yield from _tiers(app, plan)
     yield from _unsure(plan, unattributed)
+    performed = sum(c.action == "do" for c in plan.compensations)
+    if performed and not limits.compensate:
+        yield f"it performs {performed} compensations outside the rows (`autonomy: {{compensate: true}}` allows it)"
     cooled = timedelta(seconds=limits.cooldown_s)
     if last_automatic is not None and now - last_automatic < cooled:
         yield (

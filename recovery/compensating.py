@@ -21,6 +21,8 @@ from platforms.base import RunState
 from recovery.plan import Compensation
 
 MASK: Final = "***"
+NAMED: Final = 5
+"""So many runs of a step are named in one sentence; the record has all."""
 NEVER: Final = datetime.min.replace(tzinfo=UTC)
 Outputs = Mapping[str, Sequence[Mapping[str, Any]]]
 Scalar = str | int | float | bool
@@ -161,6 +163,20 @@ def entry(run: Facts, step: Step, world: World, *, action: str, why: str, item: 
             "again": run.replayed,
         }
     )
+
+
+def by_hand(left: Iterable[Compensation]) -> list[str]:
+    """What a person has to do, one sentence per step with all its runs."""
+    grouped: dict[tuple[str, str], list[Compensation]] = {}
+    for one in left:
+        grouped.setdefault((one.workflow, one.step), []).append(one)
+    out = []
+    for (workflow, step), group in sorted(grouped.items()):
+        ids = list(dict.fromkeys(c.run_id for c in sorted(group, key=lambda c: number(c.run_id))))
+        shown = ", ".join(ids[:NAMED]) + (f" and {len(ids) - NAMED} more" if len(ids) > NAMED else "")
+        manual = next((c.manual for c in group if c.manual), None)
+        out.append(f"{step} of {workflow}, run {shown}" + (f": {manual}" if manual else ""))
+    return out
 
 
 def key(incident: str, workflow: str, run_id: str, step: str, item: int | None = None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 
 class RecoveryError(Exception):
     """Base of this room's errors."""
@@ -29,6 +31,39 @@ class PauseNotProven(RecoveryError):
 
 class StepFailed(RecoveryError):
     """A step could not be done. The app stays paused and fenced: a safe state; rerun when the cause is gone."""
+
+
+class NotCompensated(StepFailed):
+    """A critical step could not be taken back. The rows are undone, nothing is replayed; the app stays paused."""
+
+    state = "undone-not-compensated"
+
+
+class Outcome(StrEnum):
+    """How a publication ended, or what it found in its way."""
+
+    LIVE = "live"
+    """The wanted version is live, read back."""
+    SAVED = "saved"
+    """The workflow is inactive; the version is saved and will be live when it is activated."""
+    DRAFT_ONLY = "draft-only"
+    """The version is saved, and production runs another one."""
+    EDITED = "edited"
+    """Somebody saves another content meanwhile."""
+    AMBIGUOUS = "ambiguous"
+    """Several workflows of the name: nobody can tell which one is meant."""
+    NOT_MADE = "not-made"
+    """The workflow is gone and could not be made again."""
+    NOT_FOLLOWED = "not-followed"
+    """A call of a workflow that got a new id cannot be pointed at it."""
+
+
+class PublishFailed(StepFailed):
+    """A version did not get where it should; ``outcome`` says how far it got."""
+
+    def __init__(self, text: str, *, outcome: Outcome) -> None:
+        super().__init__(text)
+        self.outcome = outcome
 
 
 class VerificationFailed(RecoveryError):

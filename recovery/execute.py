@@ -16,7 +16,7 @@ from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.errors import Refused, one_line
 from recovery.plan import Approval, Plan, Step
-from recovery.steps import canary, contain, data, finish, publish, replay, resume, verify
+from recovery.steps import canary, compensate, contain, data, finish, publish, replay, resume, verify
 
 Act = Callable[[AppContext, Plan, Step, Say], dict[str, Any]]
 
@@ -24,6 +24,7 @@ ACTS: Mapping[str, Act] = {
     "contain": contain.act,
     "publish": publish.act,
     "undo": data.undo_act,
+    "compensate": compensate.act,
     "replay": replay.act,
     "carry": data.carry_act,
     "verify": verify.act,

@@ -33,9 +33,11 @@ def steps(
     canaries: Sequence[str],
     events: int,
     carried: int,
+    compensations: int = 0,
+    through: Sequence[str] = (),
 ) -> tuple[Step, ...]:
     """Both halves end in a staged resume; one half alone ends in a named, paused state (``logic-restored`` or
-    ``data-restored``)."""
+    ``data-restored``). ``through`` are the workflows that do compensations."""
     out = [Step(id="contain", kind="contain", title=f"Prove that {len(contained)} workflows are paused and fenced")]
     if mode is not Mode.DATA:
         out += [
@@ -49,6 +51,9 @@ def steps(
         ]
     if mode is not Mode.LOGIC:
         out.append(Step(id="undo", kind="undo", title="Undo what the selected runs wrote, keeping later work"))
+        if compensations:
+            title = f"Take back {compensations} steps of the undone runs that left the rows, latest first"
+            out.append(Step(id="compensate", kind="compensate", title=title))
         if events:
             out.append(Step(id="replay", kind="replay", title=f"Replay {events} legitimate events, once each"))
         if carried:
@@ -62,7 +67,7 @@ def steps(
             params={"resumed": resumed},
         )
     )
-    private = sorted({*replayed, *(canaries if resumed else ())}) if mode is not Mode.LOGIC else []
+    private = sorted({*replayed, *through, *(canaries if resumed else ())}) if mode is not Mode.LOGIC else []
     if resumed:
         if canaries:
             title = f"Send a canary through {', '.join(canaries)}, check it and undo it"

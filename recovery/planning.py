@@ -14,13 +14,13 @@ import psycopg
 from checks import diagnosis as diagnosing
 from checks.model import BadRun, Diagnosis
 from platforms.base import Run, RunState
-from recovery import closure, definitions, earlier, events, outline
+from recovery import closure, definitions, earlier, events, facts, outline
 from recovery.containment import Say, in_flight, is_proven, live_before, quiet, recorded
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused
 from recovery.good_point import chosen as good_point_of
 from recovery.offer import offer_diff, refuse_gaps
-from recovery.plan import PERSON, Mode, Plan, Publication, RunSelection, TableEffect
+from recovery.plan import PERSON, Compensation, Mode, Plan, Publication, RunSelection, TableEffect
 from recovery.selection import undo_spec
 from snapshots.model import Policy, UndoPreview
 from snapshots.undo import undo
@@ -72,6 +72,7 @@ def make_plan(
     selected: Selected | None = None
     choice = events.Choice(events=(), unreplayable=(), handled_elsewhere=0)
     suspects = 0
+    compensations: tuple[Compensation, ...] = ()
     if mode is not Mode.LOGIC:
         with ctx.connect("recoverer", "plan") as connection:
             refuse_gaps(ctx, connection, diagnosis.first_bad_at, diagnosis.point_id)
@@ -80,6 +81,7 @@ def make_plan(
             spec = undo_spec(ctx.tables, selected.selection, carried=selected.carried, policy=policy, caps=ctx.app.caps)
             suspects = undo.suspects(connection, spec).count
         choice = choose_events(ctx, selected, notes)
+        compensations = take_back(ctx, incident, selected, choice, notes)
     conflicts: dict[str, int] = {}
     effects: tuple[TableEffect, ...] = ()
     if selected is not None:
@@ -100,7 +102,8 @@ def make_plan(
     replayed = sorted({e.workflow for e in choice.events})
     canaries = [w.key for w in ctx.app.workflows if w.canary and w.key in contained["workflows"]]
     good = {diagnosis.workflow: good_version}
-    for workflow in sorted({*replayed, *canaries} - {diagnosis.workflow}):
+    through = sorted({c.through for c in compensations if c.action == "do" and c.through is not None})
+    for workflow in sorted({*replayed, *canaries, *through} - {diagnosis.workflow}):
         good[workflow] = live.get(workflow) or ctx.platform.draft_version(ctx.infos()[workflow].id).hash
     for workflow, version in good.items():
         definitions.find(ctx, workflow, version, good_point)
@@ -132,8 +135,11 @@ def make_plan(
             canaries=canaries,
             events=len(choice.events),
             carried=len(selected.carried) if selected else 0,
+            compensations=sum(c.action != "settled" for c in compensations),
+            through=through,
         ),
         notes=tuple(notes),
+        compensations=compensations,
     )
 
 
@@ -230,6 +236,20 @@ def choose_events(ctx: AppContext, selected: Selected, notes: list[str]) -> even
         notes.append(f"{choice.handled_elsewhere} events were handled by a good run as well; they are not replayed")
     notes += [f"run {r.run_id} of {r.workflow} has no event key; {PERSON} at its input" for r in choice.unreplayable]
     return choice
+
+
+def take_back(
+    ctx: AppContext, incident: str, selected: Selected, choice: events.Choice, notes: list[str]
+) -> tuple[Compensation, ...]:
+    """What becomes of the steps of the undone runs that left the rows. Raises :class:`Refused` where one that is
+    critical cannot be taken back."""
+    runs = facts.undone_runs(((s.workflow, s.run_id) for s in selected.selection), selected.runs)
+    found = facts.decided(ctx, incident, runs, choice.events)
+    if found.refusals:
+        more = f" ({len(found.refusals) - 1} more like it)" if len(found.refusals) > 1 else ""
+        raise Refused(f"plan for app {ctx.app.key}: {found.refusals[0]}{more}")
+    notes += facts.notes(found.compensations)
+    return found.compensations
 
 
 def refuse_problems(

@@ -290,16 +290,17 @@ def ended(catalog: Path, app: str, found: Plan) -> dict[str, Any] | None:
         still_open = record.read(ctx.ledger, found.incident_id).closed_at is None
     if not ends or (still_open and ends[-1].body.get("resumed")):
         return None
-    return result_of(found, ends[-1].body.get("left_out", []))
+    return result_of(found, ends[-1].body.get("left_out", []), ends[-1].body.get("by_hand", []))
 
 
-def result_of(found: Plan, left_out: list[str]) -> dict[str, Any]:
-    """What a recovery returns at its end."""
+def result_of(found: Plan, left_out: list[str], by_hand: list[str]) -> dict[str, Any]:
+    """What a recovery returns at its end. ``by_hand``: what a person has yet to take back."""
     return {
         "recovery": found.recovery_id,
         "plan_hash": found.hash,
         "state": STATES[found.mode],
         "left_out": left_out,
+        "by_hand": by_hand,
     }
 
 
@@ -323,7 +324,7 @@ def stopped(catalog: Path, app: str, found: Plan, why: str, *, error: BaseExcept
     tells whether that happens without a person, once what surrounds the recovery is back."""
     with open_app(catalog, app) as ctx:
         body = {
-            "state": "paused",
+            "state": getattr(error, "state", "paused"),
             "reason": why.splitlines()[0] if why else "",
             "next": "reinstate recover --continue",
         }
@@ -351,6 +352,7 @@ def finished(catalog: Path, app: str, found: Plan) -> dict[str, Any]:
     with open_app(catalog, app) as ctx:
         outcomes = ctx.ledger.entries(recovery=found.recovery_id, kinds=["step.outcome"])
         left = sorted({x for e in outcomes for x in e.body.get("detail", {}).get("left_out", [])})
+        by_hand = sorted({x for e in outcomes for x in e.body.get("detail", {}).get("by_hand", [])})
         ctx.ledger.append(
             "recovery.finished",
             app=found.app,
@@ -362,11 +364,14 @@ def finished(catalog: Path, app: str, found: Plan) -> dict[str, Any]:
                 "state": state,
                 "resumed": found.mode is Mode.BOTH,
                 "left_out": left,
+                "by_hand": by_hand,
             },
         )
         if found.mode is Mode.BOTH:
             reason = "recovered: logic and data agree, suites passed, resumed"
             if left:
                 reason += f"; a person must look at the events of {', '.join(left)}, which fail as they did before"
+            if by_hand:
+                reason += f"; a person must take back by hand: {'; '.join(by_hand)}"
             record.close(ctx.ledger, found.incident_id, reason=reason)
-    return result_of(found, left)
+    return result_of(found, left, by_hand)

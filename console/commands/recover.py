@@ -13,7 +13,9 @@ from console.flow_runs import prefect_address, run_recovery
 from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Incident, Json, Mode, Point, Policy, opened
 
 if TYPE_CHECKING:
-    from recovery.plan import Plan
+    from collections.abc import Iterator
+
+    from recovery.plan import Compensation, Plan
 
 
 def register(app: typer.Typer) -> None:
@@ -65,10 +67,31 @@ def show(made: Plan) -> None:
     kinds = ", ".join(f"{n} {k}" for k, n in sorted(made.conflicts.items())) or "none"
     output.say(f"  conflicts: {kinds}; suspects: {made.suspects}; carried edits: {len(made.carried_xids)}")
     output.say(f"  replay {len(made.events)} events; active before: {', '.join(made.active_before) or 'nothing'}")
+    for line in outside(made):
+        output.say(line)
     for note in made.notes:
         output.say(f"  note: {note}")
     for number, step in enumerate(made.steps, start=1):
         output.say(f"  {number:2}. {step.title}")
+
+
+def outside(made: Plan) -> Iterator[str]:
+    """What the undone runs did outside their rows, by step."""
+    counted: dict[tuple[str, str, str], list[Compensation]] = {}
+    for c in made.compensations:
+        counted.setdefault((c.workflow, c.step, c.action), []).append(c)
+    for (workflow, step, action), group in sorted(counted.items()):
+        first, times = group[0], f"{len(group)} x {step} of {workflow}"
+        match action:
+            case "do":
+                fails = "stops" if first.critical else "is left to a person"
+                yield f"  take back {times} by {first.kind} ({first.through or 'once each'}; one that fails {fails})"
+            case "settled":
+                yield f"  {times}: {first.why}"
+            case _:
+                again = "; the replay does it again" if any(c.again for c in group) else ""
+                hand = first.manual or "nobody wrote down how"
+                yield f"  by hand: {times} ({first.why or first.inverse}{again}): {hand}"
 
 
 def recover(
@@ -116,6 +139,7 @@ def recover(
         trigger="command",
     )
     left = f"; look at the events of {', '.join(result['left_out'])}" if result.get("left_out") else ""
+    left += f"; take back by hand: {'; '.join(result['by_hand'])}" if result.get("by_hand") else ""
     output.emit(result, as_json=as_json, text=f"recovery {result['recovery']}: {result['state']}{left}")
 
 
