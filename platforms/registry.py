@@ -13,7 +13,13 @@ def _n8n(url: str, api_key: str) -> Platform:
     return N8n(url, api_key)
 
 
-FACTORIES: dict[str, Callable[[str, str], Platform]] = {"n8n": _n8n}
+def _directus(url: str, api_key: str) -> Platform:
+    from platforms.directus import Directus
+
+    return Directus(url, api_key)
+
+
+FACTORIES: dict[str, Callable[[str, str], Platform]] = {"directus": _directus, "n8n": _n8n}
 
 
 def open_platform(kind: str, url: str, api_key: str) -> Platform:
