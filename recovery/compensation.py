@@ -23,6 +23,7 @@ from recovery.compensated import Past
 from recovery.compensating import Facts, Scalar
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
+from recovery.delivery import Courier
 from recovery.inverses import by_http, by_sql, by_workflow
 from recovery.inverses.attempt import Attempt, Given, Result
 from recovery.plan import Compensation
@@ -73,7 +74,7 @@ def once(
     while True:
         number += 1
         ctx.ledger.append(kinds.COMPENSATION_BEGUN, **about(ctx, frame, one, attempt=number))
-        got = attempt(ctx, frame, one, inverse, given, doubt=doubt, past=past)
+        got = attempt(ctx, frame, one, inverse, given, past)
         doubt = (doubt and not got.sure) or got.result in (Result.LOST, Result.UNKNOWN)
         wait = next(waits, None) if got.result in (Result.AGAIN, Result.LOST) else None
         if wait is None:
@@ -96,7 +97,7 @@ def ready(ctx: AppContext, one: Compensation, facts: Facts) -> tuple[str, Invers
 
 
 def attempt(
-    ctx: AppContext, frame: Frame, one: Compensation, inverse: Inverse, given: Given, *, doubt: bool, past: Past | None
+    ctx: AppContext, frame: Frame, one: Compensation, inverse: Inverse, given: Given, past: Past | None
 ) -> Attempt:
     match inverse.kind:
         case "sql":
@@ -110,7 +111,8 @@ def attempt(
         case "workflow":
             version = frame.version_of(str(inverse.workflow))
             known = past.runs if past is not None and not past.open else frozenset[str]()
-            return by_workflow.attempt(ctx.platform, version, inverse, given, key=one.key, doubt=doubt, known=known)
+            courier = Courier(ctx, incident=frame.incident, recovery=frame.recovery)
+            return by_workflow.attempt(ctx, courier, version, inverse, given, key=one.key, known=known)
 
 
 def concluded(got: Attempt, *, doubt: bool) -> Outcome:

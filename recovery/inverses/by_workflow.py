@@ -1,7 +1,7 @@
-"""An inverse as a run of another workflow, through the platform's private entry: found again by its key.
+"""An inverse as a run of another workflow, through the platform's private entry, delivered like any event: once.
 
 A run that failed is not sent again by itself, since nobody knows how far it came; when a person continues the recovery,
-it is.
+it is. An answer that was lost and cannot be looked up makes it unknown: it is never sent again until a person looked.
 """
 
 from __future__ import annotations
@@ -10,71 +10,65 @@ import time
 from typing import Final
 
 from catalog.models import Compensation
-from platforms.base import Platform, PrivateEntry, Retryable, Run, RunState, Version
+from platforms.base import Run, Version
+from recovery.context import AppContext
+from recovery.delivery import Courier, Delivered, Outcome, of_run
+from recovery.errors import StepFailed, one_line
 from recovery.inverses.attempt import Attempt, Given, Result
 
-LOOKUP_S: Final = 5.0
 POLL_S: Final = 0.1
 
 
 def attempt(
-    platform: Platform,
+    ctx: AppContext,
+    courier: Courier,
     version: Version,
     inverse: Compensation,
     given: Given,
     *,
     key: str,
-    doubt: bool,
     known: frozenset[str] = frozenset(),
 ) -> Attempt:
-    """Send once, unless it is there. ``doubt``: an earlier attempt may have sent it. ``known`` are failed runs that a
-    person has seen since. Raises ``Retryable`` when the platform cannot be asked at all."""
-    entry = platform.open_private_entry(version)
-    reads_back = platform.capabilities.reads_back_events
-    if reads_back:
-        if earlier := [r for r in platform.sent(entry).get(key, []) if r.id not in known]:
-            return verdict([ended(platform, r, inverse.timeout_s) for r in earlier])
-    elif doubt:
-        return Attempt(result=Result.UNKNOWN, why="its answer was lost and the platform cannot be asked")
+    """Send once, unless it is there. ``known`` are failed runs that a person has seen since. Raises ``PlatformError``
+    when the platform cannot be asked at all."""
+    entry = ctx.platform.open_private_entry(version)
+    event = {"body": dict(given), "headers": {}, "query": {}}
+
+    def send() -> Delivered:
+        run = ctx.platform.send(entry, event, idempotency_key=key)
+        return of_run(ended(ctx, run, inverse.timeout_s))
+
+    def look_up() -> list[Run]:
+        return ctx.platform.sent(entry).get(key, [])
+
+    reads_back = ctx.platform.capabilities.reads_back_events
     try:
-        run = platform.send(entry, {"body": dict(given), "headers": {}, "query": {}}, idempotency_key=key)
-    except Retryable:
-        if not reads_back:
-            return Attempt(result=Result.UNKNOWN, why="its answer was lost and the platform cannot be asked")
-        found = looked_up(platform, entry, key, known)
-        if found is None:
-            return Attempt(result=Result.AGAIN, why="the platform did not take it", sure=True)
-        run = found
-    return verdict([ended(platform, run, inverse.timeout_s)])
+        delivered = courier.deliver(
+            workflow=str(inverse.workflow), key=key, send=send, look_up=look_up if reads_back else None, known=known
+        )
+    except StepFailed as error:
+        return Attempt(result=Result.AGAIN, why=one_line(error), sure=True)
+    return verdict(delivered)
 
 
-def looked_up(platform: Platform, entry: PrivateEntry, key: str, known: frozenset[str]) -> Run | None:
-    """The run of a request whose answer was lost."""
-    deadline = time.monotonic() + LOOKUP_S
-    while True:
-        if found := [r for r in platform.sent(entry).get(key, []) if r.id not in known]:
-            return found[-1]
-        if time.monotonic() > deadline:
-            return None
-        time.sleep(POLL_S)
-
-
-def ended(platform: Platform, run: Run, timeout_s: float) -> Run:
+def ended(ctx: AppContext, run: Run, timeout_s: float) -> Run:
     """The run once it ended; one that takes longer is stopped."""
     deadline = time.monotonic() + timeout_s
     while run.state.in_flight:
         if time.monotonic() > deadline:
-            platform.stop(run.id)
+            ctx.platform.stop(run.id)
             deadline += timeout_s
         time.sleep(POLL_S)
-        run = platform.run_detail(run.id).run
+        run = ctx.platform.run_detail(run.id).run
     return run
 
 
-def verdict(runs: list[Run]) -> Attempt:
-    """What the runs of one key say together. Pure."""
-    best = next((r for r in runs if r.state is RunState.SUCCESS), runs[-1])
-    facts = {"run_id": best.id}
-    if best.state is RunState.SUCCESS:
+def verdict(delivered: Delivered) -> Attempt:
+    """What a delivery means for the inverse. Pure."""
+    facts = {"run_id": delivered.run.id} if delivered.run else {}
+    if delivered.outcome is Outcome.DONE:
         return Attempt(result=Result.DONE, facts=facts)
-    return Attempt(result=Result.REFUSED, why=f"its run {best.id} ended as {best.state}", sure=True, facts=facts)
+    if delivered.outcome is Outcome.FAILED:
+        what = f"its run {delivered.run.id} ended as {delivered.run.state}" if delivered.run else "its run failed"
+        return Attempt(result=Result.REFUSED, why=what, sure=True, facts=facts)
+    return Attempt(result=Result.UNKNOWN, why=delivered.why, facts=facts)
