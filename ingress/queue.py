@@ -194,10 +194,10 @@ class Queue:
             rows = conn.execute(sa.select(hold).where(hold.c.app == self._app)).mappings()
             return {h.workflow: h for h in map(_hold_of, rows)}
 
-    def held(self, workflow: str | None = None, *, limit: int | None = None) -> list[Event]:
-        """The events that wait, in the order in which they are sent."""
+    def held(self, *workflows: str, limit: int | None = None) -> list[Event]:
+        """The events of these workflows (of all) that wait, in the order in which they are sent."""
         query = self._events().where(event.c.state.in_(WAITING)).order_by(event.c.place, event.c.seq).limit(limit)
-        return self._list(query if workflow is None else query.where(event.c.workflow == workflow))
+        return self._list(query.where(event.c.workflow.in_(workflows)) if workflows else query)
 
     def begin(self, event_id: str) -> Event:
         """A kept event is about to be sent. Raises ``WrongState`` when it does not wait."""

@@ -73,8 +73,9 @@ BODY_FIELDS: Final[dict[str, str]] = {
     WORKFLOW_GONE: "workflow, platform_id",
     WORKFLOW_PUBLISHED: "workflow, platform_id, version, previous?, by, reason?",
     WORKFLOW_RECREATED: "workflow, platform_id, previous_id, version, references [workflow whose calls now follow]",
-    EVENTS_HELD: "workflows [key], policy {workflow: replay | discard | reject}",
-    EVENTS_RELEASED: "workflow, sent n, discarded n, unknown [event id], seconds",
+    EVENTS_HELD: "workflows [key], policy {workflow: replay | discard | reject}, error?",
+    EVENTS_RELEASED: "workflows [key], sent n, repeated n, failed [event id], unknown [event id], "
+    "by_workflow {key: n}, recorded_only {discarded | rejected: n}, seconds",
     EVENT_BEGUN: "workflow, event (key), attempt n: written before it is sent where the platform cannot be asked later",
     EVENT_ENDED: "workflow, event (key), outcome (done | failed | not-sent), run?, why?: how what began ended",
     EVENT_UNKNOWN: "workflow, event (key), run?, why: it may or may not have run; a person must look",

@@ -123,18 +123,55 @@ class Courier:
         where the platform cannot be asked. ``sent_before`` False spares the look before the first attempt; runs in
         ``known`` do not count. With ``repeats_taken_back`` a lost answer without a run is ``MISSED``, not unknown.
         Raises :class:`StepFailed` when the platform cannot be reached, and what ``send`` raises as ``Permanent``."""
-        stands = self.past(workflow, key)
-        if stands is Past.DONE:
+        if self.past(workflow, key) is Past.DONE:
             return Delivered(outcome=Outcome.DONE, there=True)
-        if look_up is None:
-            if stands is Past.UNKNOWN:
-                return Delivered(outcome=Outcome.UNKNOWN, there=True, why="listed as unknown before")
-            if stands is Past.BEGUN:
-                return self._unknown(workflow, key, "the process ended before the answer came")
-            self._attempts[workflow, key] += 1
-            self._note(kinds.EVENT_BEGUN, workflow, key, Past.BEGUN, attempt=self._attempts[workflow, key])
-        elif sent_before or stands is not Past.NEVER:
-            found = self._found(look_up, known, within_s=0.0 if repeats_taken_back else LOOKUP_S)
+        try:
+            if look_up is None:
+                return self._at_most_once(workflow, key, send)
+            return self._looked_up(workflow, key, send, look_up, sent_before, known, repeats_taken_back)
+        except NotSent as refused:
+            raise StepFailed(
+                f"event {key} of {workflow}: {one_line(refused)}; it was not sent: see to it that the platform takes "
+                "it, then run the same again"
+            ) from refused
+
+    def give_up(self, workflow: str, key: str, why: str) -> Delivered:
+        """List an event as unknown without sending it."""
+        return self._unknown(workflow, key, why)
+
+    def _at_most_once(self, workflow: str, key: str, send: Send) -> Delivered:
+        """Where nobody can be asked: intent first, and an intent without an end is never sent again."""
+        stands = self.past(workflow, key)
+        if stands is Past.UNKNOWN:
+            return Delivered(outcome=Outcome.UNKNOWN, there=True, why="listed as unknown before")
+        if stands is Past.BEGUN:
+            return self._unknown(workflow, key, "the process ended before the answer came")
+        self._attempts[workflow, key] += 1
+        self._note(kinds.EVENT_BEGUN, workflow, key, Past.BEGUN, attempt=self._attempts[workflow, key])
+        try:
+            ended = self._sent(send)
+        except Retryable as lost:
+            return self._unknown(workflow, key, one_line(lost))
+        except (NotSent, Permanent) as refused:
+            self._note(kinds.EVENT_ENDED, workflow, key, Past.NEVER, outcome="not-sent", why=one_line(refused))
+            raise
+        self._ended(workflow, key, ended)
+        return ended
+
+    def _looked_up(
+        self,
+        workflow: str,
+        key: str,
+        send: Send,
+        look_up: LookUp,
+        sent_before: bool,
+        known: frozenset[str],
+        taken_back: bool,
+    ) -> Delivered:
+        """Where the platform can be asked: before an event is sent that may have been, and after a lost answer."""
+        stands = self.past(workflow, key)
+        if sent_before or stands is not Past.NEVER:
+            found = self._found(look_up, known, within_s=0.0 if taken_back else LOOKUP_S)
             if found is not None:
                 if stands is not Past.NEVER:
                     self._ended(workflow, key, found)
@@ -142,27 +179,13 @@ class Courier:
             if stands is Past.UNKNOWN:
                 return Delivered(outcome=Outcome.UNKNOWN, there=True, why="listed as unknown before")
         try:
-            ended = self._sent(send)
+            return self._sent(send)
         except Retryable as lost:
-            if look_up is None:
-                return self._unknown(workflow, key, one_line(lost))
             if (found := self._found(look_up, known, within_s=LOOKUP_S)) is not None:
                 return found
-            if repeats_taken_back:
+            if taken_back:
                 return Delivered(outcome=Outcome.MISSED, why=one_line(lost))
             return self._unknown(workflow, key, f"{one_line(lost)}; the platform shows no run of it")
-        except (NotSent, Permanent) as refused:
-            if look_up is None:
-                self._note(kinds.EVENT_ENDED, workflow, key, Past.NEVER, outcome="not-sent", why=one_line(refused))
-            if isinstance(refused, Permanent):
-                raise
-            raise StepFailed(
-                f"event {key} of {workflow}: {one_line(refused)}; it was not sent: see to it that the platform takes "
-                "it, then run the same again"
-            ) from refused
-        if look_up is None:
-            self._ended(workflow, key, ended)
-        return ended
 
     def _sent(self, send: Send) -> Delivered:
         """Sent, as soon as the platform takes it."""

@@ -1,0 +1,282 @@
+"""Events that come while workflows are paused: the ingress holds them from the pause on, and lets them go afterwards.
+
+Held events are sent in the order in which they came, once each (:mod:`recovery.delivery`), one after the other and no
+faster than the catalogue says. What comes meanwhile queues behind them; a workflow is free again once nothing waits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+
+import httpx
+
+from catalog import secrets
+from ingress import request as wire
+from ingress.errors import IngressError
+from ingress.model import Event, Hold, Route, State
+from ingress.queue import Queue
+from ledger import kinds
+from platforms.base import EntryKind, Retryable, Run
+from recovery import events
+from recovery.context import AppContext
+from recovery.delivery import Courier, Delivered, NotSent, Outcome
+from recovery.errors import StepFailed, one_line
+
+ANSWER_S = 300.0
+"""How long a workflow may take to answer a released event."""
+LOOK_BACK = timedelta(seconds=60)
+"""How far the platform's clock may be behind ours when a released event is looked up."""
+GATEWAY = (502, 503, 504)
+"""Answers of what stands before a platform: they do not tell whether the event arrived."""
+SAID_EVERY_S = 5.0
+PAGE = 50
+
+STATE_OF = {Outcome.DONE: State.SENT, Outcome.FAILED: State.FAILED, Outcome.UNKNOWN: State.UNKNOWN}
+
+Say = Callable[[str], None]
+
+
+@dataclass(kw_only=True)
+class Released:
+    """What became of held events; ids of those that a person should look at."""
+
+    sent: int = 0
+    repeated: int = 0
+    failed: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    by_workflow: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+def hold(ctx: AppContext, workflows: Iterable[str], incident: str) -> tuple[str, ...]:
+    """From now on the ingress passes nothing on to these workflows. Idempotent; what is new is recorded. Without an
+    ingress there is nothing to hold. Never raises: a pause must not wait for a queue; the record says what failed.
+    Returns the workflows that are held."""
+    if ctx.events is None:
+        return ()
+    held, new, problem = [], {}, None
+    for key in workflows:
+        trigger = ctx.app.workflow(key).trigger
+        try:
+            if ctx.events.hold(key, trigger.during_pause, per_s=trigger.replay_per_s, incident=incident):
+                new[key] = trigger.during_pause
+            held.append(key)
+        except IngressError as error:
+            problem = one_line(error)
+    if new or problem:
+        body = {"workflows": sorted(new), "policy": new, **({"error": problem} if problem else {})}
+        ctx.ledger.append(kinds.EVENTS_HELD, app=ctx.app.key, incident=incident, body=body)
+    return tuple(held)
+
+
+def routes(ctx: AppContext) -> tuple[Route, ...]:
+    """The webhooks of the app's workflows, as their live and saved definitions say."""
+    found: dict[tuple[str, str], Route] = {}
+    infos = ctx.infos()
+    for workflow in ctx.app.workflows:
+        platform_id = infos[workflow.key].id
+        for version in (ctx.platform.live_version(platform_id), ctx.platform.draft_version(platform_id)):
+            for entry in ctx.platform.outline(version.definition).entries if version is not None else ():
+                if entry.kind is EntryKind.WEBHOOK and entry.method and entry.path:
+                    route = Route(
+                        workflow=workflow.key,
+                        method=entry.method,
+                        path=entry.path,
+                        event_key=workflow.trigger.event_key,
+                    )
+                    found.setdefault((route.method, route.path), route)
+    return tuple(found.values())
+
+
+@dataclass(kw_only=True)
+class Release:
+    """Letting the held events of workflows go, once they are active again. ``handled`` are ``(workflow, event key)``
+    that the recovery replayed; ``dropped`` says whether an event that the pause dropped may be sent again: its run
+    was undone, or wrote nothing. Continues where a killed one stopped."""
+
+    ctx: AppContext
+    queue: Queue
+    workflows: tuple[str, ...]
+    incident: str | None
+    recovery: str | None
+    say: Say
+    handled: Collection[tuple[str, str]] = ()
+    dropped: Callable[[Event], bool] = lambda _: False
+    _next_at: dict[str, float] = field(default_factory=dict)
+
+    def run(self) -> Released:
+        """Send until nothing waits. Raises :class:`StepFailed` when a workflow does not take its events: they stay
+        held, and running again goes on."""
+        began = said = time.monotonic()
+        done = Released()
+        self._courier = Courier(self.ctx, incident=self.incident, recovery=self.recovery)
+        self._base = secrets.resolve(self.ctx.app.platform.url, self.ctx.home / "secrets.env")
+        self._infos = self.ctx.infos()
+        limits = httpx.Limits(max_keepalive_connections=0)
+        timeout = httpx.Timeout(ANSWER_S, connect=10.0)
+        with httpx.Client(timeout=timeout, limits=limits, follow_redirects=False, trust_env=False) as self._client:
+            paused = list(self.workflows)
+            while paused := [w for w in paused if not self.queue.release(w)]:
+                holds = self.queue.holds()
+                for event in self.queue.held(*paused, limit=PAGE):
+                    self._one(event, holds.get(event.workflow), done)
+                    if time.monotonic() - said > SAID_EVERY_S:
+                        said = time.monotonic()
+                        self.say(f"sent {done.sent} held events; {len(self.queue.held(*paused))} wait")
+        done.seconds = round(time.monotonic() - began, 3)
+        return done
+
+    def _one(self, event: Event, hold: Hold | None, done: Released) -> None:
+        if (why := self._needless(event)) is not None:
+            self.queue.finish(event.id, State.REPEATED, why=why)
+            done.repeated += 1
+            return
+        if event.retry_of is not None and event.state is State.HELD and not self.dropped(event):
+            why = "the pause dropped it while it ran, and nothing says how far it had come"
+            self._courier.give_up(event.workflow, name(event), why)
+            self.queue.begin(event.id)
+            self.queue.finish(event.id, State.UNKNOWN, why=why)
+            done.unknown.append(event.id)
+            return
+        self._wait_for_turn(event.workflow, hold)
+        sent_before = event.state is State.SENDING
+        begun = self.queue.begin(event.id)
+        readable = self.ctx.platform.capabilities.executions
+        try:
+            ended = self._courier.deliver(
+                workflow=event.workflow,
+                key=name(event),
+                send=partial(self._send, begun),
+                look_up=partial(self._look_up, begun) if readable else None,
+                sent_before=sent_before,
+            )
+        except StepFailed as error:
+            self.queue.finish(event.id, State.HELD, why=one_line(error))
+            raise
+        state = STATE_OF[ended.outcome]
+        self.queue.finish(
+            event.id, state, status=ended.status, run=ended.run.id if ended.run else None, why=ended.why or None
+        )
+        if state is State.UNKNOWN:
+            done.unknown.append(event.id)
+        else:
+            done.sent += 1
+            done.by_workflow[event.workflow] = done.by_workflow.get(event.workflow, 0) + 1
+        if state is State.FAILED:
+            done.failed.append(event.id)
+
+    def _needless(self, event: Event) -> str | None:
+        """Why a held event is not sent: it was handled, as its key says."""
+        if event.key is None or event.state is State.SENDING:
+            return None
+        if (event.workflow, event.key) in self.handled:
+            return "the recovery replayed this event"
+        if (other := self.queue.handled(event.workflow, event.key)) is not None:
+            return f"event {other.id} was the same and was handled"
+        return None
+
+    def _wait_for_turn(self, workflow: str, hold: Hold | None) -> None:
+        now = time.monotonic()
+        due = self._next_at.get(workflow, now)
+        if due > now:
+            time.sleep(due - now)
+        if hold is not None and hold.per_s:
+            self._next_at[workflow] = max(now, due) + 1 / hold.per_s
+
+    def _send(self, event: Event) -> Delivered:
+        """To the workflow's own entry, as the sender sent it."""
+        request = httpx.Request(
+            event.method,
+            wire.target(self._base, event.path, event.query),
+            headers=wire.outgoing(event),
+            content=event.body,
+        )
+        try:
+            answer = self._client.send(request)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise NotSent(f"the platform at {httpx.URL(self._base).host} cannot be reached") from error
+        except httpx.HTTPError as error:
+            raise Retryable(f"the answer was lost ({type(error).__name__})") from error
+        if wire.says_paused(answer.status_code, answer.content):
+            raise NotSent("the platform says that the workflow is paused")
+        if answer.status_code in GATEWAY:
+            raise Retryable(f"answered {answer.status_code}, which does not tell whether it arrived")
+        good = answer.status_code < 400
+        why = "" if good else f"answered {answer.status_code}"
+        return Delivered(outcome=Outcome.DONE if good else Outcome.FAILED, status=answer.status_code, why=why)
+
+    def _look_up(self, event: Event) -> list[Run]:
+        """The runs of the event: they show its id in a header, or have its key."""
+        since = (event.forwarded_at or event.received_at) - LOOK_BACK
+        path = self.ctx.app.workflow(event.workflow).trigger.event_key
+        found = []
+        for run in self.ctx.platform.runs(self._infos[event.workflow].id, since=since):
+            if run.started_at is not None and run.started_at < since:
+                continue
+            seen = self.ctx.platform.run_detail(run.id).event or {}
+            named = {str(k).lower(): v for k, v in (seen.get("headers") or {}).items()}
+            by_key = path is not None and event.key is not None and events.look_up(seen, path) == event.key
+            if named.get(wire.EVENT_HEADER, event.id if by_key else None) == event.id:
+                found.append(run)
+        return found
+
+
+def name(event: Event) -> str:
+    """What the record calls an event of the queue."""
+    return event.id if event.key is None else f"{event.id}:{event.key}"
+
+
+def release(
+    ctx: AppContext,
+    workflows: Iterable[str],
+    *,
+    incident: str | None,
+    say: Say,
+    recovery: str | None = None,
+    handled: Collection[tuple[str, str]] = (),
+    dropped: Callable[[Event], bool] = lambda _: False,
+) -> Released:
+    """Let the held events of active workflows go; see :class:`Release`. Those of workflows that stay paused stay held.
+    Recorded."""
+    if ctx.events is None:
+        return Released()
+    infos = ctx.infos()
+    free = tuple(w for w in workflows if infos[w].active)
+    if not free:
+        return Released()
+    going = Release(
+        ctx=ctx,
+        queue=ctx.events,
+        workflows=free,
+        incident=incident,
+        recovery=recovery,
+        say=say,
+        handled=handled,
+        dropped=dropped,
+    )
+    done = going.run()
+    body = {
+        "workflows": list(free),
+        "sent": done.sent,
+        "repeated": done.repeated,
+        "failed": done.failed,
+        "unknown": done.unknown,
+        "by_workflow": done.by_workflow,
+        "recorded_only": recorded_only(ctx.events, free, incident),
+        "seconds": done.seconds,
+    }
+    ctx.ledger.append(kinds.EVENTS_RELEASED, app=ctx.app.key, incident=incident, recovery=recovery, body=body)
+    if done.sent or done.unknown:
+        say(f"{done.sent} held events sent, {len(done.failed)} of them failed; {len(done.unknown)} unknown")
+    return done
+
+
+def recorded_only(queue: Queue, workflows: Collection[str], incident: str | None) -> dict[str, int]:
+    """How many events the pause discarded and turned away."""
+    found = queue.events(states=[State.DISCARDED, State.REJECTED])
+    mine = [e for e in found if e.workflow in workflows and e.incident == incident]
+    return {str(s): sum(e.state is s for e in mine) for s in (State.DISCARDED, State.REJECTED)}
