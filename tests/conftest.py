@@ -6,7 +6,7 @@ The server is PostgreSQL 18, or what ``REINSTATE_TEST_POSTGRES`` says (15, 16, 1
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,7 @@ import pytest
 from psycopg import errors, sql
 
 from estate import Addresses, Estate
-from estate.estate import default_cache
+from estate.estate import PARTS, default_cache
 from estate.postgres import FAST_AND_UNSAFE, SUPERUSER, Cluster
 from estate.postgres_programs import DEFAULT_VERSION
 
@@ -178,15 +178,15 @@ class RunningEstate:
 
 
 @contextmanager
-def temporary_estate() -> Iterator[RunningEstate]:
-    """The whole estate in a temporary home. Downloads stay in the shared cache.
+def temporary_estate(parts: Sequence[str] = PARTS) -> Iterator[RunningEstate]:
+    """The estate, or some ``parts`` of it, in a temporary home. Downloads stay in the shared cache.
 
     At the end everything is stopped, and it is an error if a process or the socket's directory is left.
     """
     home = Path(tempfile.mkdtemp(prefix="reinstate-estate-"))
     running = Estate(home)
     try:
-        addresses = running.up()
+        addresses = running.up(parts)
         yield RunningEstate(estate=running, addresses=addresses)
     finally:
         sockets = running.addresses().pg_socket_dir
@@ -201,4 +201,11 @@ def temporary_estate() -> Iterator[RunningEstate]:
 def estate() -> Iterator[RunningEstate]:
     """One estate for all tests marked ``live`` that leave it as they found it."""
     with temporary_estate() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def directus_estate() -> Iterator[RunningEstate]:
+    """A live Directus and its PostgreSQL, for all tests marked ``directus``."""
+    with temporary_estate(("postgres", "directus")) as running:
         yield running
