@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from ledger.ledger import View
     from recovery.context import AppContext
 
-__all__ = ["Book", "Seen", "listing", "load", "newest", "observe", "resolve", "spans"]
+__all__ = ["Book", "Seen", "listing", "load", "newest", "observe", "present", "resolve", "spans"]
 
 FILE: Final = "looked"
 """Where the time of an app's last look lies: a file per app in this folder of the home."""
@@ -160,6 +160,11 @@ def listing(ctx: AppContext, workflow: str) -> list[Seen]:
 def newest(ctx: AppContext, workflow: str) -> Seen | None:
     """The last known state of the workflow; ``None`` before the first look."""
     return ctx.book.record().newest.get(workflow)
+
+
+def present(ctx: AppContext, workflow: str, infos: Iterable[WorkflowInfo]) -> WorkflowInfo | None:
+    """The workflow among ``infos``: the one we knew, else the only one of its name; ``None`` when it is gone."""
+    return _chosen(list(infos), ctx.app.workflow(workflow).name, newest(ctx, workflow))
 
 
 def spans(ctx: AppContext) -> Mapping[str, tuple[Span, ...]]:

@@ -8,32 +8,44 @@ from __future__ import annotations
 
 from typing import Any
 
-from platforms.base import Version
-from platforms.canonical import settings_hash
+from incidents import record
+from recovery import publishing
 from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.definitions import known_good
-from recovery.errors import StepFailed
+from recovery.errors import Outcome, PublishFailed
 from recovery.plan import Plan, Step
 
 
 def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:
     workflow = step.params["workflow"]
     wanted = known_good(ctx, plan, workflow)
-    saved = ctx.platform.draft_version(wanted.workflow_id)
-    already = same(saved, wanted)
-    if not already:
-        ctx.platform.save(wanted.workflow_id, wanted.definition)
-        saved = ctx.platform.draft_version(wanted.workflow_id)
-    if not same(saved, wanted):
-        raise StepFailed(
-            f"workflow {workflow}: published {wanted.hash[:12]} but read back {saved.hash[:12]}; "
-            "somebody edits it meanwhile: stop them, then run the recovery again"
+    done = publishing.publish(
+        ctx,
+        workflow,
+        wanted,
+        by="reinstate",
+        reason=f"recovery {plan.recovery_id}",
+        activate=False,
+        incident=plan.incident_id,
+        recovery=plan.recovery_id,
+        good_before=record.read(ctx.ledger, plan.incident_id).opened_at,
+        say=say,
+    )
+    if done.outcome is not Outcome.SAVED:
+        raise PublishFailed(
+            f"workflow {workflow}: it is active although it was paused; somebody works on it meanwhile: "
+            "stop them, then run the recovery again",
+            outcome=done.outcome,
         )
-    say(f"{workflow} holds version {wanted.hash[:12]} again (read back)")
-    return {"workflow": workflow, "version": wanted.hash, "already_there": already}
-
-
-def same(saved: Version, wanted: Version) -> bool:
-    """Content and settings alike; platforms may keep settings apart from versions, so they are compared apart."""
-    return saved.hash == wanted.hash and saved.settings_hash in ("", settings_hash(wanted.definition))
+    for trouble in done.troubles:
+        say(trouble.sentence)
+    say(f"{workflow} holds version {done.version[:12]} again (read back)")
+    return {
+        "workflow": workflow,
+        "version": done.version,
+        "already_there": not done.changed,
+        "recreated": done.recreated,
+        "references": list(done.references),
+        "credentials": [t.sentence for t in done.troubles],
+    }
