@@ -248,6 +248,8 @@ class Schedules(Model):
 class Containment(Model):
     """Limits of the proven pause, in seconds."""
 
+    in_flight: Literal["drain", "stop"] = "drain"
+    """Whether unfinished runs get time to end, or are stopped at once."""
     drain_s: float = 0.8
     """How long running runs may finish before they are stopped."""
     settle_s: float = 0.5
@@ -370,7 +372,7 @@ class App(Owned):
         return next(t for t in self.tables if t.name == name)
 
     def dependents(self, keys: frozenset[str]) -> frozenset[str]:
-        """``keys`` and everything downstream of them, transitively."""
+        """``keys``, everything downstream of them, and what writes as the same database role; transitively."""
         seen: set[str] = set()
         todo = list(keys)
         while todo:
@@ -378,6 +380,7 @@ class App(Owned):
             if key not in seen:
                 seen.add(key)
                 todo.extend(self.workflow(key).downstream)
+                todo.extend(w.key for w in self.workflows if w.role == self.workflow(key).role)
         return frozenset(seen)
 
 

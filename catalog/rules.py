@@ -10,6 +10,9 @@ from catalog import cron
 from catalog.models import App, Detector, Workflow
 from catalog.step_rules import broken_steps
 
+ONE_ROLE = frozenset({"directus"})
+"""Platforms whose workflows cannot have database roles of their own."""
+
 Breach = tuple[tuple[str | int, ...], str, str]
 """Where in the app, the cause, the next step."""
 
@@ -39,12 +42,13 @@ def _unique(app: App) -> Iterator[Breach]:
     yield from twice(
         "workflows", "name", (w.name for w in app.workflows), "Workflows are found by name: give each its own"
     )
-    yield from twice(
-        "workflows",
-        "role",
-        (w.role for w in app.workflows),
-        "Give each workflow its own database role, or its writes cannot be told apart",
-    )
+    if app.platform.kind not in ONE_ROLE:
+        yield from twice(
+            "workflows",
+            "role",
+            (w.role for w in app.workflows),
+            "Give each workflow its own database role, or its writes cannot be told apart",
+        )
     yield from twice("tables", "name", (t.name for t in app.tables), "Describe each table once")
     yield from twice("detectors", "key", (d.key for d in app.detectors), "Rename one of them")
     yield from twice("playbooks", "key", (p.key for p in app.playbooks), "Rename one of them")

@@ -72,9 +72,9 @@ class AppContext:
         folder = self.catalog_path if self.catalog_path.is_dir() else self.catalog_path.parent
         return folder / self.app.suites
 
-    def infos(self) -> dict[str, WorkflowInfo]:
+    def infos(self, *, partly: bool = False) -> dict[str, WorkflowInfo]:
         """The platform's workflows by catalogue key; one that was renamed is still the one we know. Raises when a
-        declared one is missing there."""
+        declared one is missing there; ``partly`` leaves out one that we knew and that was deleted since."""
         by_name: dict[str, list[WorkflowInfo]] = {}
         listed = self.platform.workflows()
         for info in listed:
@@ -85,6 +85,8 @@ class AppContext:
             if not matches:
                 last = history.newest(self, workflow.key)
                 matches = [i for i in listed if last is not None and not last.gone and i.id == last.platform_id]
+                if partly and not matches and last is not None:
+                    continue
             if len(matches) != 1:
                 raise RecoveryError(
                     f"workflow {workflow.key}: {len(matches)} workflows named {workflow.name!r} in the platform; "
@@ -94,7 +96,7 @@ class AppContext:
         return found
 
     def roles(self, keys: frozenset[str] | set[str] | tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(sorted(self.app.workflow(key).role for key in keys))
+        return tuple(sorted({self.app.workflow(key).role for key in keys}))
 
 
 def default_home() -> Path:
