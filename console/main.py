@@ -20,7 +20,9 @@ from console.commands import (
     drill,
     erase,
     estate,
+    events,
     incident,
+    ingress,
     journal,
     look,
     notify,
@@ -97,6 +99,8 @@ for module in (
     look,
     notify,
     wreck,
+    ingress,
+    events,
 ):
     module.register(app)
 

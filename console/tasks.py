@@ -23,6 +23,7 @@ TASKS: Final = {
         "down": "stop what `up` runs, from another terminal",
         "password": "print the password of the Prefect UI and the pages",
         "watch": "watch the app; contain a confirmed anomaly",
+        "ingress": "stand in front of webhooks; keep events during a pause",
         "notify": "send the notices that are due",
     },
     "When something happened": {
@@ -36,6 +37,7 @@ TASKS: Final = {
         "reject": "reject a plan; the app stays paused",
         "replay": "send the events of undone runs again, once each",
         "resume": "resume a paused app in stages, once it is proven",
+        "events": "what waits for the end of a pause, and what is unknown",
         "timeline": "what was decided and done, in order",
         "report": "write the incident's report as one page",
     },

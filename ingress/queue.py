@@ -239,6 +239,10 @@ class Queue:
         with self._db.reading() as conn:
             return self._one(conn, event_id)
 
+    def starting(self, prefix: str) -> list[Event]:
+        """The events whose id begins so (at most a few)."""
+        return self._list(self._events().where(event.c.id.startswith(prefix, autoescape=True)).limit(3))
+
     def passed(
         self, workflow: str | None = None, since: datetime | None = None, until: datetime | None = None
     ) -> list[Event]:

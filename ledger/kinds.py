@@ -64,6 +64,7 @@ EVENT_BEGUN: Final = "event.begun"
 EVENT_ENDED: Final = "event.ended"
 EVENT_UNKNOWN: Final = "event.unknown"
 EVENT_SETTLED: Final = "event.settled"
+EVENT_DISCARDED: Final = "event.discarded"
 COMPENSATION_BEGUN: Final = "compensation.begun"
 COMPENSATION_ENDED: Final = "compensation.ended"
 
@@ -80,6 +81,7 @@ BODY_FIELDS: Final[dict[str, str]] = {
     EVENT_ENDED: "workflow, event (key), outcome (done | failed | not-sent), run?, why?: how what began ended",
     EVENT_UNKNOWN: "workflow, event (key), run?, why: it may or may not have run; a person must look",
     EVENT_SETTLED: "workflow, event (key), by, reason, done (bool): a person looked",
+    EVENT_DISCARDED: "workflow, event (key), by, reason: a held event that a person does not want sent",
     COMPENSATION_BEGUN: "workflow, run, step_name, key, attempt n",
     COMPENSATION_ENDED: "workflow, run, step_name, key, status (done | not-needed | failed | unknown | manual), "
     "seconds, error?, manual? (what a person must do)",

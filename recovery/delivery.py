@@ -108,6 +108,10 @@ class Courier:
     def past(self, workflow: str, key: str) -> Past:
         return self._past.get((workflow, key), Past.NEVER)
 
+    def knows(self, workflow: str, key: str) -> bool:
+        """Whether the record says anything of the event."""
+        return (workflow, key) in self._past
+
     def deliver(
         self,
         *,

@@ -135,7 +135,8 @@ class Release:
             self.queue.finish(event.id, State.REPEATED, why=why)
             done.repeated += 1
             return
-        if event.retry_of is not None and event.state is State.HELD and not self.dropped(event):
+        settled = self._courier.knows(event.workflow, name(event))
+        if event.retry_of is not None and event.state is State.HELD and not settled and not self.dropped(event):
             why = "the pause dropped it while it ran, and nothing says how far it had come"
             self._courier.give_up(event.workflow, name(event), why)
             self.queue.begin(event.id)
