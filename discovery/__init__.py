@@ -1,1 +1,1 @@
-"""Drafting a catalogue from a live platform and database, and holding a catalogue against them."""
+"""Drafting a catalogue from a live platform and database, and holding one against them. Reads only."""
