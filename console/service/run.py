@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from catalog.load import load
 from console.errors import BadUse
 from console.service import checks, ending, example, processes, settings
 from console.service.care import Care
@@ -120,7 +121,13 @@ class Up:
         flow_runs.check(url, auth)
         self._say(f"Prefect server: {flow_runs.without_credentials(url)} answers and knows us")
         return Service(
-            home=self.home, catalog=catalog, apps=apps, prefect_api_url=url, auth=auth, pages_port=self._pages_port()
+            home=self.home,
+            catalog=catalog,
+            apps=apps,
+            prefect_api_url=url,
+            auth=auth,
+            pages_port=self._pages_port(),
+            ingresses=tuple(a.key for a in load(catalog).apps if a.key in apps and a.ingress is not None),
         )
 
     def _pages_port(self) -> int:

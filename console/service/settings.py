@@ -10,14 +10,15 @@ from pathlib import Path
 from console.exits import NOT_PROVEN
 from console.service.processes import Part
 
-SERVER, STEWARD, PAGES, WATCHER = "server", "steward", "pages", "watcher"
+SERVER, STEWARD, PAGES, WATCHER, INGRESS = "server", "steward", "pages", "watcher", "ingress"
 FIRST_TO_END = (WATCHER, STEWARD)
 """These begin new work, so they end before those that do it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
-    """One start of `reinstate up`. ``auth`` is ``user:password`` of the Prefect server, empty when it has none."""
+    """One start of `reinstate up`. ``auth`` is ``user:password`` of the Prefect server, empty when it has none.
+    ``ingresses`` are the apps whose webhooks we stand in front of."""
 
     home: Path
     catalog: Path
@@ -25,6 +26,7 @@ class Service:
     prefect_api_url: str
     auth: str = field(repr=False)
     pages_port: int
+    ingresses: tuple[str, ...] = ()
 
     @property
     def ui(self) -> str:
@@ -76,6 +78,7 @@ def parts(service: Service) -> tuple[Part, ...]:
         )
 
     made = [part(SERVER, "flows.serve", catalog, stop_s=11.0), part(STEWARD, "flows.steward", catalog)]
+    made += [part(f"{INGRESS}-{key}", "console", ("ingress", *catalog, "--app", key)) for key in service.ingresses]
     made += [part(f"{WATCHER}-{key}", "console", ("watch", *catalog, "--app", key, "--json")) for key in service.apps]
     if has_pages():
         made.append(part(PAGES, "console.pages", ("--port", str(service.pages_port))))
