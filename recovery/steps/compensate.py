@@ -8,7 +8,7 @@ is left, by name, to a person. What comes later in the order is never done befor
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -35,10 +35,10 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
     counts: Counter[str] = Counter()
     left = [c for c in plan.compensations if c.action == "manual"]
     known = compensated.known(ctx)
-    with (
-        ctx.connect("recoverer", "compensation") as connection,
-        fence_lowered(ctx, connection, plan, fenced) if fenced else nullcontext(),
-    ):
+    with ExitStack() as stack:
+        if fenced:
+            connection = stack.enter_context(ctx.connect("recoverer", "compensation"))
+            stack.enter_context(fence_lowered(ctx, connection, plan, fenced))
         for number, one in enumerate(todo, start=1):
             status = settle(ctx, frame, one, known.get((one.workflow, one.run_id, one.step, one.item)), say)
             counts[status] += 1
