@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from checks import suite_files, suites
 from ledger.errors import LedgerError
+from recovery import history
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
 from snapshots.capture import capture
@@ -40,6 +41,7 @@ def protect(
     policy = ctx.app.capture
     chosen = method or policy.method
     suite_files.read(ctx.suites)
+    history.observe(ctx, force=True)
 
     def verify(snapshot: str) -> dict[str, Any]:
         say("running the suites on the captured snapshot")

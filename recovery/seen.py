@@ -138,8 +138,12 @@ def spans(items: Sequence[Seen | Look], workflow: str, *, looked: datetime | Non
             continue
         last = made[-1] if made else None
         if isinstance(item, Look):
-            if last is not None and last.hash == item.version and _later(item.at, last.until):
-                made[-1] = _until(last, item.at)
+            if last is None:
+                continue
+            if last.hash == item.version:
+                made[-1] = _until(last, max(item.at, last.until or item.at))
+            else:
+                made.append(replace(last, hash=item.version, not_before=last.until, since=item.at, until=item.at))
             continue
         if item.passed:
             continue

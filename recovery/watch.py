@@ -7,11 +7,9 @@ again, and so does the next one. A watcher that starts looks back to where the l
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -26,6 +24,7 @@ from recovery.containment import Say, quiet
 from recovery.context import AppContext
 from recovery.errors import RecoveryError, one_line
 from recovery.handling import Caught, at_work, diagnose, handle, look_again
+from recovery.looking import looking
 from recovery.retry import is_retryable
 from snapshots.errors import Refused as DataRefused
 from snapshots.journal import journal
@@ -52,24 +51,16 @@ def watch(ctx: AppContext, *, say: Say = quiet, stop: Callable[[], bool] = lambd
     watcher = Watcher(ctx, say)
     with ctx.connect("recoverer", "watch"):
         pass  # what is wrong with the catalogue's references is said at once
-    threading.Thread(target=warm, args=(ctx,), name="versions", daemon=True).start()
-    while not stop():
-        try:
-            with ctx.connect("recoverer", "watch") as connection:
-                yield from watcher.rounds(connection, stop)
-        except Exception as error:
-            if not lost(error):
-                raise
-            watcher.outage(error)
-            rest(watcher.wait_s, stop)
-
-
-def warm(ctx: AppContext) -> None:
-    """Let the platform's client learn the versions there are: a containment would have to ask for them first. Its
-    failure costs only that time, and the watcher may end meanwhile."""
-    with suppress(Exception):
-        for info in ctx.infos().values():
-            ctx.platform.versions(info.id)
+    with looking(ctx, say):
+        while not stop():
+            try:
+                with ctx.connect("recoverer", "watch") as connection:
+                    yield from watcher.rounds(connection, stop)
+            except Exception as error:
+                if not lost(error):
+                    raise
+                watcher.outage(error)
+                rest(watcher.wait_s, stop)
 
 
 def lost(error: BaseException) -> bool:
