@@ -19,7 +19,13 @@ def _directus(url: str, api_key: str) -> Platform:
     return Directus(url, api_key)
 
 
-FACTORIES: dict[str, Callable[[str, str], Platform]] = {"directus": _directus, "n8n": _n8n}
+def _node_red(url: str, api_key: str) -> Platform:
+    from platforms.node_red import NodeRed
+
+    return NodeRed(url, api_key)
+
+
+FACTORIES: dict[str, Callable[[str, str], Platform]] = {"directus": _directus, "n8n": _n8n, "node-red": _node_red}
 
 
 def open_platform(kind: str, url: str, api_key: str) -> Platform:

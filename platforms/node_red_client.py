@@ -1,0 +1,205 @@
+"""HTTP to Node-RED: one client, errors mapped to the two types of the port, in one line and without the token."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import httpx
+
+from platforms.base import Permanent, Retryable
+
+Flows = list[dict[str, Any]]
+"""All that Node-RED runs, as it tells it: tabs, nodes, subflows, groups and config nodes, secrets included."""
+
+
+class Unknown(Permanent):
+    """Node-RED does not know the object (any more)."""
+
+
+class Stale(Retryable):
+    """Somebody deployed meanwhile: the flows are another revision by now."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deployed:
+    """The flows at one revision."""
+
+    flows: Flows = field(repr=False)
+    rev: str
+
+
+class NodeRedClient:
+    """The admin API and the HTTP nodes of one Node-RED. Safe to share between threads."""
+
+    def __init__(self, url: str, token: str, *, timeout_s: float = 15.0) -> None:
+        try:
+            self.base = httpx.URL(url.rstrip("/"))
+            headers = httpx.Headers({"Authorization": f"Bearer {token}", "Accept": "application/json"})
+        except (httpx.InvalidURL, UnicodeEncodeError) as problem:
+            raise Permanent("node-red: the URL or the token is malformed; check the catalogue's platform") from problem
+        if self.base.scheme not in ("http", "https") or not self.base.host:
+            raise Permanent(f"node-red: {url} is no http(s) address; check the catalogue's platform")
+        if not token.isprintable() or not token:
+            raise Permanent("node-red: the token is empty or malformed; check the secret it is read from")
+        # Proxies of the environment must not stand between Reinstate and its platform.
+        self._api = httpx.Client(base_url=self.base, headers=headers, timeout=timeout_s, trust_env=False)
+        self._web = httpx.Client(base_url=self.base, timeout=timeout_s, trust_env=False)
+        self._report: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"NodeRedClient({self.base})"
+
+    def close(self) -> None:
+        self._api.close()
+        self._web.close()
+
+    def flows(self, what: str) -> Deployed:
+        """All flows with their revision; ``what`` names in errors what they are read for."""
+        answer = self.call(what, "GET", "/flows", headers={"Node-RED-API-Version": "v2"})
+        if not isinstance(answer, dict) or not isinstance(answer.get("flows"), list):
+            raise Permanent(f"{what}: {self.base} does not answer like Node-RED; check the URL")
+        return Deployed(flows=answer["flows"], rev=str(answer.get("rev")))
+
+    def deploy(self, what: str, wanted: Deployed) -> None:
+        """Replace the flows, if they still are at the revision of ``wanted``; tabs that did not change go on
+        undisturbed. Raises ``Stale``."""
+        headers = {"Node-RED-API-Version": "v2", "Node-RED-Deployment-Type": "flows"}
+        self.call(what, "POST", "/flows", headers=headers, body={"flows": wanted.flows, "rev": wanted.rev})
+
+    def report(self, what: str) -> dict[str, Any]:
+        """``runtime`` of the diagnostics: version, state of the flows, settings. Remembered for :meth:`root`."""
+        answer = self.call(what, "GET", "/diagnostics")
+        runtime = answer.get("runtime") if isinstance(answer, dict) else None
+        if not isinstance(runtime, dict):
+            raise Permanent(f"{what}: {self.base} does not answer like Node-RED; check the URL")
+        self._report = runtime
+        return runtime
+
+    def settings(self, what: str) -> dict[str, Any]:
+        """What the diagnostics say of settings.js; asked once, since it changes only by a restart."""
+        report = self._report or self.report(what)
+        found = report.get("settings")
+        return found if isinstance(found, dict) else {}
+
+    def root(self, what: str) -> str:
+        """The path below which HTTP nodes answer, without a slash at the end."""
+        root = self.settings(what).get("httpNodeRoot")
+        return "" if root in (None, "UNSET", "/", False) else f"/{str(root).strip('/')}"
+
+    @property
+    def known_root(self) -> str:
+        """:meth:`root` without asking: empty until somebody asked."""
+        return self.root("settings") if self._report else ""
+
+    def call(
+        self, what: str, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: Any = None
+    ) -> Any:
+        """One call of the admin API; the JSON of its answer."""
+        response = self.respond(what, method, path, headers=headers, body=body)
+        try:
+            return response.json()
+        except ValueError as problem:
+            raise Retryable(f"{what}: Node-RED's answer was cut off or is no JSON; trying again may help") from problem
+
+    def respond(
+        self, what: str, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: Any = None
+    ) -> httpx.Response:
+        """One call of the admin API, answered with success; else the error of :func:`refused`."""
+        try:
+            response = self._api.request(method, path, headers=dict(headers or {}), json=body)
+        except httpx.HTTPError as problem:
+            raise unreachable(what, self.base, problem) from problem
+        if response.status_code >= 300:
+            raise refused(what, self.base, response)
+        return response
+
+    def web(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        timeout_s: float | None = None,
+    ) -> httpx.Response:
+        """A call of an HTTP node as anybody may make it, the answer whatever it is. Raises ``httpx.HTTPError``."""
+        patience = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
+        return self._web.request(
+            method, path, headers=dict(headers or {}), params=dict(params or {}), json=body, timeout=patience
+        )
+
+    def methods(self, what: str, path: str) -> set[str] | None:
+        """The methods that HTTP nodes take at ``path``, asked by OPTIONS, which starts no flow; ``None`` where
+        ``httpNodeCors`` answers such questions itself, whatever there is."""
+        try:
+            response = self.web("OPTIONS", path)
+        except httpx.HTTPError as problem:
+            raise unreachable(what, self.base, problem) from problem
+        if response.status_code >= 500:
+            raise refused(what, self.base, response)
+        if "access-control-allow-methods" in response.headers:
+            return None
+        return {method.strip().upper() for method in response.headers.get("allow", "").split(",") if method.strip()}
+
+    def refuses_garbage(self, what: str, method: str, path: str) -> bool:
+        """Whether something at ``path`` reads bodies: one that is no JSON is an error there, and 404 elsewhere."""
+        try:
+            headers = {"Content-Type": "application/json"}
+            response = self._web.request(method, path, headers=headers, content=b"{no JSON")
+        except httpx.HTTPError as problem:
+            raise unreachable(what, self.base, problem) from problem
+        return response.status_code != 404
+
+    def recorded(self, what: str, path: str, query: Mapping[str, str]) -> list[dict[str, Any]]:
+        """What a private copy has written down. Raises ``Unknown`` when nothing answers at its address."""
+        try:
+            response = self.web("GET", path, params=query)
+        except httpx.HTTPError as problem:
+            raise unreachable(what, self.base, problem) from problem
+        if response.status_code >= 300:
+            raise refused(what, self.base, response)
+        try:
+            found = response.json()
+        except ValueError as problem:
+            raise Retryable(f"{what}: Node-RED's answer was cut off or is no JSON; trying again may help") from problem
+        return found if isinstance(found, list) else []
+
+
+def unreachable(what: str, base: httpx.URL, problem: httpx.HTTPError) -> Retryable:
+    kind = "timed out" if isinstance(problem, httpx.TimeoutException) else type(problem).__name__
+    return Retryable(f"{what}: Node-RED at {base} is unreachable ({kind}); check that it runs")
+
+
+def refused(what: str, base: httpx.URL, response: httpx.Response) -> Permanent | Retryable:
+    """The error for an HTTP status of 300 and more."""
+    status, cause = response.status_code, _cause(response)
+    if status in (401, 403):
+        return Permanent(f"{what}: Node-RED at {base} refused the token ({status}); correct adminAuth or the secret")
+    if status == 409:
+        return Stale(f"{what}: somebody deployed meanwhile (409); it is read again and tried once more")
+    if status in (408, 425, 429) or status >= 500:
+        return Retryable(f"{what}: Node-RED answered {status} ({cause}); trying again may help")
+    if status == 404:
+        return Unknown(f"{what}: Node-RED at {base} does not know it (404); check the id and the address")
+    return Permanent(f"{what}: Node-RED refused ({status}, {cause}); correct what it names, then try again")
+
+
+def server_time(response: httpx.Response) -> datetime:
+    """The HTTP ``Date`` of an answer, in whole seconds; our own clock when a proxy removed it."""
+    try:
+        return parsedate_to_datetime(response.headers["date"]).astimezone(UTC)
+    except (KeyError, ValueError, TypeError):
+        return datetime.now(UTC)
+
+
+def _cause(response: httpx.Response) -> str:
+    try:
+        text = str(response.json().get("message", ""))
+    except (ValueError, AttributeError):
+        text = response.text
+    return " ".join(text.split())[:160] or response.reason_phrase
