@@ -102,7 +102,9 @@ class FakePlatform:
 
     def set_credential(self, credential_id: str, state: CredentialState) -> None:
         """Somebody edits a credential, or it stops working; taken out of :attr:`vault` it is ``MISSING``."""
-        self.vault[credential_id] = replace(self.vault[credential_id], state=state, changed_at=self._now())
+        detail = "" if state is CredentialState.VALID else f"it is {state}, says the platform in memory"
+        changed = replace(self.vault[credential_id], state=state, detail=detail, changed_at=self._now())
+        self.vault[credential_id] = changed
 
     def alive(self, run_id: str) -> bool:
         """Whether the run still is in flight: neither ended, stopped nor dropped by a pause."""
@@ -317,14 +319,17 @@ class FakePlatform:
             headers = {**(event.get("headers") or {}), KEY_HEADER: idempotency_key}
             replayed = {**event, "headers": headers}
             run_id = self._runs.begin(entry.workflow_id, version, replayed)
-        return self._told(self._runs.perform(run_id, version.definition, replayed))
+        run = self._told(self._runs.perform(run_id, version.definition, replayed))
+        return replace(run, version_hash=entry.version_hash)
 
     def sent(self, entry: PrivateEntry) -> dict[str, list[Run]]:
         by_key: dict[str, list[Run]] = {}
         with self._lock:
             for detail in self._runs.by_id.values() if self._can.reads_back_events else ():
                 if detail.run.workflow_id == entry.workflow_id and detail.event is not None:
-                    by_key.setdefault(detail.event["headers"][KEY_HEADER], []).append(self._told(detail.run))
+                    by_key.setdefault(detail.event["headers"][KEY_HEADER], []).append(
+                        replace(self._told(detail.run), version_hash=entry.version_hash)
+                    )
         return by_key
 
     def close_private_entry(self, entry: PrivateEntry) -> None:

@@ -17,7 +17,7 @@ from platforms.base import Definition, Platform, Run
 
 T = TypeVar("T")
 SHORT_S = 1.5
-"""A run that lasts this long is seen in flight."""
+"""A run that lasts this long is seen in flight on a live platform."""
 LONG_S = 3600
 """A run that lasts this long is asleep, and ends only when it is stopped."""
 ECHO = "Echo"
@@ -132,8 +132,9 @@ def eventually(look: Callable[[], T], *, within_s: float = 15, every_s: float = 
 class Scene:
     """Short words for what every test of the suite does, whatever the platform can."""
 
-    def __init__(self, bench: Bench) -> None:
+    def __init__(self, bench: Bench, *, short_s: float = SHORT_S) -> None:
         self.bench = bench
+        self.short_s = short_s
         self.platform = bench.platform
         self.can = bench.platform.capabilities
         self.made: list[str] = []
@@ -171,13 +172,19 @@ class Scene:
     def run(self, workflow_id: str, body: Mapping[str, Any] | None = None, *, ended: bool = True) -> Run:
         """Call the real entry until it takes the event; the run it started. Needs ``executions``."""
         known = {r.id for r in self.platform.runs(workflow_id)}
-        self.answered(workflow_id, body)
+        mark = self.answered(workflow_id, body)
 
         def new() -> Run | None:
             found = [r for r in self.platform.runs(workflow_id) if r.id not in known]
-            return next((r for r in found if not (ended and r.state.in_flight)), None)
+            known.update(r.id for r in found if self.mark(r.id) != mark)
+            return next((r for r in found if r.id not in known and not (ended and r.state.in_flight)), None)
 
         return eventually(new)
+
+    def mark(self, run_id: str) -> str | None:
+        """The mark of a run's event."""
+        event = self.platform.run_detail(run_id).event or {}
+        return (event.get("body") or {}).get("mark")
 
     def paused(self, workflow_id: str) -> None:
         self.platform.deactivate(workflow_id)

@@ -14,7 +14,7 @@ import pytest
 
 from platforms.fake import EVERYTHING, FLOW_ENGINE, FORGETFUL
 from tests.contract import fake_bench
-from tests.contract.bench import Bench, Scene
+from tests.contract.bench import SHORT_S, Bench, Scene
 
 IN_MEMORY = {"fake": EVERYTHING, "fake-forgetful": FORGETFUL, "fake-flow-engine": FLOW_ENGINE}
 LIVE = {"n8n": "n8n_bench", "node-red": "node_red_bench", "directus": "directus_bench"}
@@ -50,7 +50,7 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The suite's stage, once per platform."""
     if request.param in IN_MEMORY:
         with fake_bench.opened(IN_MEMORY[request.param]) as bench:
-            yield from _staged(bench)
+            yield from _staged(bench, short_s=0.3)
     else:
         yield from _staged(request.getfixturevalue(LIVE[request.param]))
 
@@ -61,7 +61,7 @@ def n8n_scene(n8n_bench: Any) -> Iterator[Scene]:
     yield from _staged(n8n_bench)
 
 
-def _staged(bench: Bench) -> Iterator[Scene]:
-    stage = Scene(bench)
+def _staged(bench: Bench, *, short_s: float = SHORT_S) -> Iterator[Scene]:
+    stage = Scene(bench, short_s=short_s)
     yield stage
     stage.clean()

@@ -60,6 +60,7 @@ class DirectusForm:
     """Definitions as the adapter exchanges them."""
 
     def definition(self, name: str, tag: str, *, wait_s: float = 0, credential: str | None = None) -> Definition:
+        assert credential is None, "Directus has no store of credentials"
         wait = [operation(name, "wait", "sleep", {"milliseconds": int(wait_s * 1000)})] if wait_s else []
         echo = operation(name, ECHO, "exec", {"code": CODE.replace("TAG", tag)})
         return flow(name, chained([*wait, echo]), **{"async": bool(wait_s)})
@@ -135,20 +136,20 @@ class DirectusBench(DirectusForm):
     def another_process(self) -> Platform:
         return Directus(self.url, self.token)
 
-    def credential(self, name: str) -> str | None:
+    def credential(self, name: str) -> str | None:  # noqa: ARG002 - see the class
         return None
 
     def change_credential(self, credential_id: str) -> None:
-        raise AssertionError("there is none")
+        raise AssertionError(f"Directus has no credential {credential_id}")
 
     def break_credential(self, credential_id: str) -> None:
-        raise AssertionError("there is none")
+        raise AssertionError(f"Directus has no credential {credential_id}")
 
     def lock_credential(self, credential_id: str) -> None:
-        raise AssertionError("there is none")
+        raise AssertionError(f"Directus has no credential {credential_id}")
 
     def remove_credential(self, credential_id: str) -> None:
-        raise AssertionError("there is none")
+        raise AssertionError(f"Directus has no credential {credential_id}")
 
     def close(self) -> None:
         self.api.close()

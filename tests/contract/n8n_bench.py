@@ -177,7 +177,7 @@ class N8nBench(N8nForm):
 def opened(request: pytest.FixtureRequest) -> Iterator[N8nBench]:
     """The session's live n8n."""
     at = request.getfixturevalue("estate").addresses
-    bench = N8nBench(at.n8n_url, at.n8n_api_key, superuser_dsn=at.superuser_dsn)
+    bench = N8nBench(at.n8n_url, at.n8n_api_key, superuser_dsn=at.superuser_dsn())
     try:
         yield bench
     finally:

@@ -97,6 +97,7 @@ class NodeRedBench(NodeRedForm):
         self.world = httpx.Client(base_url=url, timeout=30, headers={"x-shop": SHOP})
         self.secret = f"hush{secrets.token_hex(8)}"
         self.paths: dict[str, str] = {}
+        self.others: list[Platform] = []
         tell = "msg.payload = global.get('seen') || []; return msg;"
         at = {"x": 1, "y": 1}
         self.add(
@@ -185,7 +186,8 @@ class NodeRedBench(NodeRedForm):
         return [tag for seen, tag in self.world.get(SEEN).json() if seen == mark]
 
     def another_process(self) -> Platform:
-        return NodeRed(self.url, self.token)
+        self.others.append(other := NodeRed(self.url, self.token))
+        return other
 
     def credential(self, name: str) -> str | None:
         config = secrets.token_hex(8)
@@ -210,7 +212,8 @@ class NodeRedBench(NodeRedForm):
     def close(self) -> None:
         self.api.close()
         self.world.close()
-        self.platform.close()
+        for platform in (self.platform, *self.others):
+            platform.close()
 
     def _edit(self, node_id: str, **fields: Any) -> None:
         present = self.flows()

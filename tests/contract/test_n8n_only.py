@@ -1,6 +1,5 @@
 """What only a live n8n can show: refused keys, triggers besides webhooks, versions that n8n misnames."""
 
-import itertools
 import time
 from typing import Any
 
@@ -11,24 +10,9 @@ from platforms.base import Permanent, Retryable, RunState
 from platforms.faulty import Fault, FaultKind, Faulty
 from platforms.n8n import N8n
 from platforms.retrying import Retrying
+from tests.contract.n8n_bench import chain, node
 
 pytestmark = [pytest.mark.contract, pytest.mark.live, pytest.mark.n8n]
-
-
-def node(name: str, kind: str, version: float, **parameters: Any) -> dict[str, Any]:
-    kind = f"n8n-nodes-base.{kind}"
-    return {
-        "id": name,
-        "name": name,
-        "type": kind,
-        "typeVersion": version,
-        "position": [0, 0],
-        "parameters": parameters,
-    }
-
-
-def chain(*names: str) -> dict[str, Any]:
-    return {a: {"main": [[{"node": b, "type": "main", "index": 0}]]} for a, b in itertools.pairwise(names)}
 
 
 def workflow(*nodes: dict[str, Any]) -> dict[str, Any]:
@@ -50,8 +34,8 @@ def test_a_wrong_key_is_permanent_and_an_absent_server_retryable(n8n_bench: Any)
 
 
 def test_a_replayed_schedule_sees_the_original_tick(n8n_scene: Any) -> None:
-    tick = node("Tick", "scheduleTrigger", 1.2, rule={"interval": [{"field": "hours", "hoursInterval": 9}]})
-    echo = node("Echo", "code", 2, jsCode="return [{json: {seen: $('Tick').first().json, run: $execution.id}}];")
+    tick = node("Tick", "scheduleTrigger", 1.2, {"rule": {"interval": [{"field": "hours", "hoursInterval": 9}]}})
+    echo = node("Echo", "code", 2, {"jsCode": "return [{json: {seen: $('Tick').first().json, run: $execution.id}}];"})
     workflow_id = n8n_scene.bench.create(workflow(tick, echo))
     assert n8n_scene.platform.ingress_paused(workflow_id)
     entry = n8n_scene.platform.open_private_entry(n8n_scene.platform.draft_version(workflow_id))
@@ -63,10 +47,12 @@ def test_a_replayed_schedule_sees_the_original_tick(n8n_scene: Any) -> None:
 
 
 def test_a_workflow_that_answers_by_a_node_is_replayed_to_its_end(n8n_scene: Any) -> None:
-    hook = node("Hook", "webhook", 2, path=f"answer-{time.time_ns()}", httpMethod="POST", responseMode="responseNode")
-    answer = node("Answer", "respondToWebhook", 1.1, respondWith="json", responseBody="={{ $json.body }}")
-    wait = node("Wait", "wait", 1.1, amount=1, unit="seconds")
-    after = node("After", "code", 2, jsCode="return [{json: {done: $('Hook').first().json.body}}];")
+    hook = node(
+        "Hook", "webhook", 2, {"path": f"answer-{time.time_ns()}", "httpMethod": "POST", "responseMode": "responseNode"}
+    )
+    answer = node("Answer", "respondToWebhook", 1.1, {"respondWith": "json", "responseBody": "={{ $json.body }}"})
+    wait = node("Wait", "wait", 1.1, {"amount": 1, "unit": "seconds"})
+    after = node("After", "code", 2, {"jsCode": "return [{json: {done: $('Hook').first().json.body}}];"})
     workflow_id = n8n_scene.bench.create(workflow(hook, answer, wait, after))
     entry = n8n_scene.platform.open_private_entry(n8n_scene.platform.draft_version(workflow_id))
     run = n8n_scene.platform.send(entry, {"body": {"n": 1}}, idempotency_key="k")
@@ -76,7 +62,7 @@ def test_a_workflow_that_answers_by_a_node_is_replayed_to_its_end(n8n_scene: Any
 
 
 def test_the_version_of_a_run_is_what_ran_although_n8n_records_the_draft(n8n_scene: Any) -> None:
-    workflow_id, name = n8n_scene.workflow("v1")
+    workflow_id = n8n_scene.workflow("v1").id
     live = n8n_scene.platform.live_version(workflow_id)
     code = [{**n, "parameters": {"jsCode": "return [{json: {tag: 'v2'}}];"}} for n in live.definition["nodes"][1:]]
     draft = n8n_scene.platform.save(workflow_id, {**live.definition, "nodes": [live.definition["nodes"][0], *code]})
@@ -89,11 +75,10 @@ def test_the_version_of_a_run_is_what_ran_although_n8n_records_the_draft(n8n_sce
         (live.hash, live.platform_version)
     }
     fresh.close()
-    assert name
 
 
 def test_an_entry_left_by_a_kill_between_making_and_opening_is_used(n8n_scene: Any) -> None:
-    workflow_id, _ = n8n_scene.workflow("v1", active=False)
+    workflow_id = n8n_scene.workflow("v1", active=False).id
     version = n8n_scene.platform.draft_version(workflow_id)
     entry = n8n_scene.platform.open_private_entry(version)
     n8n_scene.paused(entry.workflow_id)
@@ -103,7 +88,7 @@ def test_an_entry_left_by_a_kill_between_making_and_opening_is_used(n8n_scene: A
 
 
 def test_an_entry_that_somebody_changed_is_replaced(n8n_scene: Any) -> None:
-    workflow_id, _ = n8n_scene.workflow("v1", active=False)
+    workflow_id = n8n_scene.workflow("v1", active=False).id
     version = n8n_scene.platform.draft_version(workflow_id)
     entry = n8n_scene.platform.open_private_entry(version)
     changed = dict(n8n_scene.platform.draft_version(entry.workflow_id).definition)
@@ -116,7 +101,7 @@ def test_an_entry_that_somebody_changed_is_replaced(n8n_scene: Any) -> None:
 
 
 def test_an_answer_lost_on_the_way_is_found_again_and_sent_once(n8n_scene: Any) -> None:
-    workflow_id, _ = n8n_scene.workflow("v1", active=False)
+    workflow_id = n8n_scene.workflow("v1", active=False).id
     platform = Retrying(Faulty(n8n_scene.platform, [Fault(kind=FaultKind.LOST_REPLY, method="send")]))
     entry = platform.open_private_entry(platform.draft_version(workflow_id))
     with pytest.raises(Retryable):
@@ -126,7 +111,7 @@ def test_an_answer_lost_on_the_way_is_found_again_and_sent_once(n8n_scene: Any) 
 
 
 def test_a_replay_longer_than_the_patience_comes_back_in_flight(n8n_bench: Any, n8n_scene: Any) -> None:
-    workflow_id, _ = n8n_scene.workflow("v1", wait_s=4, active=False)
+    workflow_id = n8n_scene.workflow("v1", wait_s=4, active=False).id
     hasty = N8n(n8n_bench.url, n8n_bench.api_key, send_timeout_s=1)
     entry = hasty.open_private_entry(hasty.draft_version(workflow_id))
     run = hasty.send(entry, {"body": {}}, idempotency_key="k")
@@ -138,7 +123,8 @@ def test_a_replay_longer_than_the_patience_comes_back_in_flight(n8n_bench: Any, 
 
 
 def test_the_real_address_of_a_paused_workflow_starts_nothing_while_its_copy_is_open(n8n_scene: Any) -> None:
-    workflow_id, name = n8n_scene.workflow("v1")
+    made = n8n_scene.workflow("v1")
+    workflow_id, name = made.id, made.name
     n8n_scene.paused(workflow_id)
     entry = n8n_scene.platform.open_private_entry(n8n_scene.platform.draft_version(workflow_id))
     assert httpx.post(f"{n8n_scene.bench.url}/webhook/{name}", json={}).status_code == 404
