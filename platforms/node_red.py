@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -192,7 +193,7 @@ class NodeRed:
         kept = self._recorded(f"run {run_id}", token, {"run": name}) if token else []
         if not kept:
             raise Permanent(f"run {run_id}: Node-RED does not know it (any more); it keeps those of replays only")
-        return node_red_entry.detail_of(kept[0], entry_id, None)
+        return node_red_entry.detail_of(kept[0], entry_id)
 
     def stop(self, run_id: str) -> None:
         raise Permanent(f"run {run_id}: Node-RED cannot stop a run; pause its tab, which drops what is in flight")
@@ -245,7 +246,7 @@ class NodeRed:
         while True:
             kept = self._recorded(what, entry.address, {"run": name})
             if kept:
-                run = node_red_entry.run_of(kept[0], entry.workflow_id, entry.version_hash)
+                run = node_red_entry.run_of(kept[0], entry.workflow_id)
                 if not run.state.in_flight or time.monotonic() > deadline:
                     return run
             elif time.monotonic() > patience:
@@ -258,7 +259,7 @@ class NodeRed:
         what = f"runs of private entry {entry.workflow_id}"
         by_key: dict[str, list[Run]] = {}
         for kept in sorted(self._recorded(what, entry.address, {}), key=lambda r: (r["started"], r["id"])):
-            run = node_red_entry.run_of(kept, entry.workflow_id, entry.version_hash)
+            run = node_red_entry.run_of(kept, entry.workflow_id)
             by_key.setdefault(str(kept["key"]), []).append(run)
         return by_key
 
@@ -322,7 +323,12 @@ class NodeRed:
         return {method} if self._client.refuses_garbage(what, method, path) else set()
 
     def _held(self, kind: str, node_id: str) -> Mapping[str, Any]:
-        answer = self._client.call(f"credentials of node {node_id}", "GET", f"/credentials/{kind}/{node_id}")
+        """What Node-RED tells of a node's credentials: nothing where settings.js has ``disableEditor``."""
+        path = f"/credentials/{quote(kind, safe='')}/{quote(node_id, safe='')}"
+        try:
+            answer = self._client.call(f"credentials of node {node_id}", "GET", path)
+        except Unknown:
+            return {}
         return answer if isinstance(answer, dict) else {}
 
     def _refuse_own_credentials(self, what: str, version: Version) -> None:

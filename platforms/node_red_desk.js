@@ -76,7 +76,7 @@ const enter = async () => {
     }
   }
   const start = PLAN.triggers[named];
-  const kept = { id, key, life: desk.life, state: "running", started: new Date().toISOString(), trigger: named };
+  const kept = { id, key, life: desk.life, state: "running", started: new Date().toISOString(), trigger: named, version: PLAN.version };
   const run = { kept: { ...kept, event, outputs: {} }, res: res._res, turn: 0, messages: [msg._msgid] };
   Object.assign(run, { entered: {}, completed: {}, emitted: {} });
   try {

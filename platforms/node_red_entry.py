@@ -133,7 +133,7 @@ def private_copy(version: Version, flows: Flows, token: str, *, durable: bool) -
         "info": f"Made by Reinstate to replay events of {version.workflow_id} through {version.hash}; it removes it.",
         "env": put_back(list(definition.get("env") or []), by_id.get(version.workflow_id, {}).get("env")),
     }
-    recorded = _recorded(entry_id, own, definition=definition, ids=ids, triggers=triggers, token=token, durable=durable)
+    recorded = _recorded(entry_id, own, version=version, ids=ids, triggers=triggers, token=token, durable=durable)
     return [*foreign, tab, *recorded]
 
 
@@ -147,7 +147,7 @@ def payload(event: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
     return {"id": name, "key": key, "trigger": event.get("trigger"), "event": emitted}
 
 
-def run_of(kept: Mapping[str, Any], entry_id: str, version_hash: str | None) -> Run:
+def run_of(kept: Mapping[str, Any], entry_id: str) -> Run:
     """A run as the desk wrote it down."""
     ended = kept.get("ended")
     state = RunState(str(kept["state"]))
@@ -159,15 +159,15 @@ def run_of(kept: Mapping[str, Any], entry_id: str, version_hash: str | None) -> 
         state=state,
         started_at=started,
         stopped_at=stopped if ended or state.in_flight else started,
-        version_hash=version_hash,
+        version_hash=kept.get("version"),
     )
 
 
-def detail_of(kept: Mapping[str, Any], entry_id: str, version_hash: str | None) -> RunDetail:
+def detail_of(kept: Mapping[str, Any], entry_id: str) -> RunDetail:
     event = dict(kept.get("event") or {})
     headers = {**(event.get("headers") or {}), KEY_HEADER: kept["key"]}
     return RunDetail(
-        run=run_of(kept, entry_id, version_hash),
+        run=run_of(kept, entry_id),
         event={**event, "headers": headers, "trigger": kept.get("trigger")},
         outputs=kept.get("outputs") or {},
         error=kept.get("error"),
@@ -178,16 +178,17 @@ def _recorded(
     entry_id: str,
     own: Flows,
     *,
-    definition: Definition,
+    version: Version,
     ids: Mapping[str, str],
     triggers: list[Mapping[str, Any]],
     token: str,
     durable: bool,
 ) -> Flows:
     """The nodes of the copy with the desk and what it hears by."""
-    names = {ids[node_id]: name for node_id, name in labels(definition).items() if node_id in ids}
+    called = labels(version.definition)
+    names = {ids[node_id]: name for node_id, name in called.items() if node_id in ids}
     alive = {str(n["id"]): n for n in own if is_flow_node(n) and not n.get("d")}
-    starts = {labels(definition)[str(t["id"])]: t for t in triggers}
+    starts = {called[str(t["id"])]: t for t in triggers}
     desk_id = _hex(entry_id, DESK)
     made: Flows = []
 
@@ -213,6 +214,7 @@ def _recorded(
             taps[label] |= {"catches": True} if catches else {}
             node["wires"][port] = [*targets, marked(label)]
     plan = {
+        "version": version.hash,
         "store": STORE if durable else None,
         "ports": list(starts),
         "first": next((n for n, t in starts.items() if t["type"] == "http in"), next(iter(starts))),

@@ -29,10 +29,10 @@ CODE: Mapping[str, tuple[str, str]] = {
 def labels(definition: Definition) -> dict[str, str]:
     """What each node is called, by id: its name, else its type, with a number where that is not enough. Nodes of
     subflows are called after their subflow as well."""
-    subflows = {str(n["id"]): n for n in definition.get("subflows") or () if n.get("type") == "subflow"}
+    subflows = _subflows(definition)
     found: dict[str, str] = {}
     seen: Counter[str] = Counter()
-    for node in (*definition.get("nodes", ()), *(definition.get("subflows") or ())):
+    for node in _all(definition, "nodes", "subflows"):
         if node.get("type") == "subflow":
             continue
         name = str(node.get("name") or _kind(node, subflows))
@@ -46,7 +46,7 @@ def labels(definition: Definition) -> dict[str, str]:
 def outline(definition: Definition, *, root: str = "") -> Outline:
     """Entries, nodes and links of ``definition``. ``root`` is the path below which HTTP nodes answer."""
     names = labels(definition)
-    subflows = {str(n["id"]): n for n in definition.get("subflows") or () if n.get("type") == "subflow"}
+    subflows = _subflows(definition)
     configs = {str(n["id"]): n for n in _all(definition) if not is_flow_node(n) and n.get("type") not in SILENT}
     drawn = [n for n in _all(definition) if is_flow_node(n) and n.get("type") not in SILENT]
     outside: Mapping[str, str] = definition.get("outside") or {}
@@ -60,8 +60,13 @@ def outline(definition: Definition, *, root: str = "") -> Outline:
     )
 
 
-def _all(definition: Definition) -> list[Mapping[str, Any]]:
-    return [n for part in ("nodes", "configs", "subflows") for n in definition.get(part) or ()]
+def _all(definition: Definition, *parts: str) -> list[Mapping[str, Any]]:
+    parts = parts or ("nodes", "configs", "subflows")
+    return [n for part in parts for n in definition.get(part) or () if isinstance(n, Mapping) and "id" in n]
+
+
+def _subflows(definition: Definition) -> dict[str, Mapping[str, Any]]:
+    return {str(n["id"]): n for n in _all(definition, "subflows") if n.get("type") == "subflow"}
 
 
 def _kind(node: Mapping[str, Any], subflows: Mapping[str, Mapping[str, Any]]) -> str:

@@ -8,7 +8,8 @@ module.exports = {
   uiPort: Number(process.env.ESTATE_NODE_RED_PORT),
   flowFile: "flows.json",
   credentialSecret: process.env.ESTATE_NODE_RED_CREDENTIAL_SECRET,
-  disableEditor: true,
+  // Nobody can log in to the editor (there are no users), but whether a node has credentials is told only with it.
+  disableEditor: false,
   adminAuth: {
     type: "credentials",
     users: [],
