@@ -27,7 +27,14 @@ from typing import Any
 
 import httpx
 
-from platforms import directus_canonical, directus_data, directus_entry, directus_outline, directus_writing
+from platforms import (
+    directus_canonical,
+    directus_data,
+    directus_entry,
+    directus_history,
+    directus_outline,
+    directus_writing,
+)
 from platforms.base import (
     Capabilities,
     Credential,
@@ -45,9 +52,11 @@ from platforms.base import (
     WorkflowInfo,
 )
 from platforms.directus_client import DirectusClient, Unknown, code_of, server_time
+from platforms.directus_history import Content, version_of_run
 from platforms.directus_secrets import known_in, secrets_of
 
 RUNS = {"filter[collection]": "directus_flows", "filter[activity][action]": "run"}
+CHANGES = {"filter[collection][_in]": "directus_flows,directus_operations", "filter[action][_neq]": "run"}
 LISTED = "id,item,activity.timestamp"
 WHOLE = f"{LISTED},data"
 FORBIDDEN = "FORBIDDEN"
@@ -68,6 +77,7 @@ class Directus:
         self._send_timeout_s = send_timeout_s
         self._lock = threading.Lock()
         self._ended: dict[int, Run] = {}
+        self._contents: dict[str, tuple[int, list[Content]]] = {}
 
     def __repr__(self) -> str:
         return f"Directus({self._client.base})"
@@ -187,10 +197,9 @@ class Directus:
         with self._lock:
             known = {i: self._ended[i] for i in listed if i in self._ended}
         unknown = [i for i in listed if i not in known]
-        fetched = {
-            int(r["id"]): directus_data.run_of(r)
-            for r in self._client.of_ids("runs", "/revisions", unknown, {"fields": WHOLE})
-        }
+        revisions = list(self._client.of_ids("runs", "/revisions", unknown, {"fields": WHOLE}))
+        histories = self._histories({str(r["item"]) for r in revisions})
+        fetched = {int(r["id"]): _dated(r, histories) for r in revisions}
         self._remember(fetched)
         runs = {**known, **fetched}
         return [runs[i] for i in listed if i in runs and (not states or runs[i].state in states)]
@@ -201,7 +210,9 @@ class Directus:
         return str(newest[0]["id"]) if newest else None
 
     def run_detail(self, run_id: str) -> RunDetail:
-        return directus_data.detail_of(self._revision(run_id))
+        revision = self._revision(run_id)
+        detail = directus_data.detail_of(revision)
+        return replace(detail, run=_dated(revision, self._histories({detail.run.workflow_id})))
 
     def stop(self, run_id: str) -> None:
         self._revision(run_id)  # whatever Directus lists has ended
@@ -334,6 +345,43 @@ class Directus:
             present = {p: value for p, value in present.items() if then.get(p) == value}
         return times
 
+    def _histories(self, workflow_ids: Iterable[str]) -> dict[str, list[Content]]:
+        """The contents that these flows had; nothing for one that is gone. Asked anew only after a change anywhere."""
+        wanted = list(workflow_ids)
+        if not wanted:
+            return {}
+        params = {**CHANGES, "fields": "id", "sort": "-id", "limit": 1}
+        newest = self._client.call("changes", "GET", "/activity", params=params)
+        as_of = int(newest[0]["id"]) if newest else 0
+        found = {}
+        for workflow_id in wanted:
+            with self._lock:
+                known = self._contents.get(workflow_id)
+            if known is None or known[0] != as_of:
+                known = (as_of, self._read_history(workflow_id))
+                with self._lock:
+                    self._contents[workflow_id] = known
+            found[workflow_id] = known[1]
+        return found
+
+    def _read_history(self, workflow_id: str) -> list[Content]:
+        try:
+            current = self._flow(workflow_id)
+        except Unknown:
+            return []
+        fields = "id,parent,collection,item,delta,activity.id,activity.timestamp"
+        own = {"filter[collection]": "directus_flows", "filter[item]": workflow_id, "fields": fields}
+        revisions = list(self._client.pages("changes", "/revisions", {**own, "filter[activity][action][_neq]": "run"}))
+        theirs = {"filter[collection]": "directus_operations", "fields": fields}
+        ids = {str(o["id"]) for o in current["operations"]}
+        parents = [r["id"] for r in revisions]
+        children = self._client.of_ids("changes", "/revisions", parents, theirs, field="parent")
+        ids |= {str(r["item"]) for r in children}
+        changes = list(self._client.of_ids("changes", "/revisions", sorted(ids), theirs, field="item"))
+        gone = {"filter[collection]": "directus_operations", "filter[action]": "delete", "fields": "id,item,timestamp"}
+        deletions = list(self._client.of_ids("changes", "/activity", sorted(ids), gone, field="item"))
+        return directus_history.contents(current, [*revisions, *changes], deletions)
+
     def _switch(self, workflow_id: str, status: str, what: str, platform_version: str | None) -> None:
         flow = self._flow(workflow_id)
         if platform_version:
@@ -414,6 +462,14 @@ class Directus:
             self._client.call(f"removal of private entry {flow_id}", "DELETE", f"/flows/{flow_id}")
         except Unknown:
             return
+
+
+def _dated(revision: Mapping[str, Any], histories: Mapping[str, list[Content]]) -> Run:
+    """A recorded run with the content it used, where that can be told."""
+    run = directus_data.run_of(revision)
+    known = histories.get(run.workflow_id, [])
+    data = revision.get("data") or {}
+    return replace(run, version_hash=version_of_run(known, data, run.started_at, run.stopped_at))
 
 
 _IMPLEMENTS: Callable[[str, str], Platform] = Directus

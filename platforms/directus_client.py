@@ -101,11 +101,13 @@ class DirectusClient:
                 return
             last = items[-1]["id"]
 
-    def of_ids(self, what: str, path: str, ids: Sequence[Any], params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        """The items with these ids, those that are there."""
+    def of_ids(
+        self, what: str, path: str, ids: Sequence[Any], params: Mapping[str, Any], *, field: str = "id"
+    ) -> Iterator[dict[str, Any]]:
+        """The items that have one of these ids in ``field``."""
         for at in range(0, len(ids), IDS_AT_ONCE):
             some = ",".join(str(i) for i in ids[at : at + IDS_AT_ONCE])
-            yield from self.call(what, "GET", path, params={**params, "filter[id][_in]": some, "limit": -1})
+            yield from self.call(what, "GET", path, params={**params, f"filter[{field}][_in]": some, "limit": -1})
 
     def trigger(
         self,
