@@ -34,7 +34,7 @@ def find(ctx: AppContext, workflow: str, version_hash: str, point_id: str | None
         saved = ctx.platform.draft_version(info.id)
         found = saved if saved.hash == version_hash else None
     if found is None:
-        found = history.load(ctx, version_hash)
+        found = history.load(ctx, version_hash, workflow=workflow)
     if found is None and info is not None:
         found = next((v for v in ctx.platform.versions(info.id) if v.hash == version_hash), None)
     if found is None:

@@ -16,7 +16,7 @@ from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.errors import Refused, one_line
 from recovery.plan import Approval, Plan, Step
-from recovery.steps import canary, compensate, contain, data, finish, publish, replay, resume, verify
+from recovery.steps import canary, compensate, contain, data, finish, publish, release, replay, resume, verify
 
 Act = Callable[[AppContext, Plan, Step, Say], dict[str, Any]]
 
@@ -31,10 +31,11 @@ ACTS: Mapping[str, Act] = {
     "canary": canary.act,
     "resume": resume.act,
     "watch": resume.watch_act,
+    "release": release.act,
     "close": finish.act,
 }
 
-PROOFS = frozenset({"verify", "canary", "resume", "watch", "close"})
+PROOFS = frozenset({"verify", "canary", "resume", "watch", "release", "close"})
 
 
 def run_step(ctx: AppContext, plan: Plan, step: Step, approval: Approval, say: Say) -> dict[str, Any]:

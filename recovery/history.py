@@ -172,13 +172,12 @@ def spans(ctx: AppContext) -> Mapping[str, tuple[Span, ...]]:
     return ctx.book.spans()
 
 
-def load(ctx: AppContext, version_hash: str) -> Version | None:
-    """The version of that hash, with the settings it was seen with last; ``None`` when it was never kept. Raises
-    ``Damaged`` when what was kept is not sound."""
-    items = ctx.book.record().items
-    named = dict.fromkeys(
-        i.object for i in reversed(items) if isinstance(i, Seen) and i.version == version_hash and i.object
-    )
+def load(ctx: AppContext, version_hash: str, *, workflow: str | None = None) -> Version | None:
+    """The version of that hash, with the settings it was seen with last (in ``workflow``, where given: another may
+    have the same content under its own name); ``None`` when it was never kept. Raises ``Damaged`` when what was kept
+    is not sound."""
+    seen = [i for i in reversed(ctx.book.record().items) if isinstance(i, Seen) and i.version == version_hash]
+    named = dict.fromkeys(i.object for i in seen if i.object and workflow in (None, i.workflow))
     # The store outlives the ledger: what an earlier one recorded is there under its name.
     for name in named or kept.names(ctx.store, ctx.app.key, version_hash):
         version = kept.read(ctx.store, name)

@@ -35,9 +35,11 @@ def steps(
     carried: int,
     compensations: int = 0,
     through: Sequence[str] = (),
+    held: bool = False,
 ) -> tuple[Step, ...]:
     """Both halves end in a staged resume; one half alone ends in a named, paused state (``logic-restored`` or
-    ``data-restored``). ``through`` are the workflows that do compensations."""
+    ``data-restored``). ``through`` are the workflows that do compensations; ``held``: an ingress kept the events that
+    came during the pause."""
     out = [Step(id="contain", kind="contain", title=f"Prove that {len(contained)} workflows are paused and fenced")]
     if mode is not Mode.DATA:
         out += [
@@ -89,6 +91,9 @@ def steps(
                 params={"watch_s": FINAL_WATCH_S},
             )
         )
+        if held:
+            title = "Send the events that came during the pause, in order, once each"
+            out.append(Step(id="release", kind="release", title=title))
     out.append(
         Step(
             id="close",

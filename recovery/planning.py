@@ -137,6 +137,7 @@ def make_plan(
             carried=len(selected.carried) if selected else 0,
             compensations=sum(c.action != "settled" for c in compensations),
             through=through,
+            held=ctx.events is not None,
         ),
         notes=tuple(notes),
         compensations=compensations,

@@ -12,7 +12,7 @@ from checks import confirm, detectors
 from checks.model import Finding
 from incidents import record
 from platforms.base import Version
-from recovery import earlier, outline, verification, windows
+from recovery import earlier, history, outline, publishing, verification, windows
 from recovery.containment import Say, contain, live_before, lower_fence, recorded
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Relapse, StepFailed
@@ -98,6 +98,10 @@ def resume(ctx: AppContext, incident: str, *, by: str, override: str | None, say
     back: list[str] = []
     for members in outline.stages(ctx.app.resume_order, what.contained):
         back += stage(ctx, what, members, outline.STAGE_WATCH_S, say)
+    if ctx.events is not None:
+        from recovery import held
+
+        held.release(ctx, back, incident=incident, say=say)
     record.close(ctx.ledger, incident, by=by, reason=override or "verified, then resumed")
     return tuple(back)
 
@@ -119,17 +123,17 @@ def objections(ctx: AppContext, what: Resumption) -> list[str]:
 
 
 def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: float, say: Say) -> list[str]:
-    """Resume one stage. Workflows that were not active before the containment stay inactive."""
-    infos = ctx.infos()
+    """Resume one stage. Workflows that were not active before the containment stay inactive; one that was deleted
+    meanwhile is made again."""
     back = [w for w in members if w in what.active_before]
-    versions = {w: platform_version(ctx, what, w, infos[w].id) for w in back}
+    targets = {w: target(ctx, what, w, say) for w in back}
     with ctx.connect("recoverer", "resume") as connection:
         since = windows.resuming_since(ctx, connection, what.incident, what.recovery, members)
         lower_fence(ctx, connection, members, what.incident)
-    for workflow in back:
+    for workflow, (platform_id, version) in targets.items():
         wanted = what.wanted.get(workflow)
-        ctx.platform.activate(infos[workflow].id, versions[workflow])
-        live = wait_live(ctx, infos[workflow].id, wanted)
+        ctx.platform.activate(platform_id, version)
+        live = wait_live(ctx, platform_id, wanted)
         if live is None or wanted not in (None, live.hash):
             found = "nothing" if live is None else f"version {live.hash[:12]}"
             why = f"{workflow} runs {found} instead of version {str(wanted)[:12]}"
@@ -139,20 +143,39 @@ def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: fl
     return back
 
 
-def platform_version(ctx: AppContext, what: Resumption, workflow: str, platform_id: str) -> str | None:
-    """The platform's own name of the version to activate; ``None`` activates the saved content.
+def target(ctx: AppContext, what: Resumption, workflow: str, say: Say) -> tuple[str, str | None]:
+    """What to activate: the platform's id of the workflow, and its name of the version; ``None`` for what is saved.
 
-    The saved content may be newer than the wanted version: it must not go live by our hand."""
+    The saved content may be newer than the wanted version: it must not go live by our hand. Where the platform has no
+    name for the wanted version, or no longer has the workflow, our own history saves it again."""
     wanted = what.wanted.get(workflow)
-    if wanted is None or ctx.platform.draft_version(platform_id).hash == wanted:
-        return None
-    for version in ctx.platform.versions(platform_id):
-        if version.hash == wanted and version.platform_version is not None:
-            return version.platform_version
-    raise StepFailed(
-        f"workflow {workflow}: version {wanted[:12]} is neither saved nor in the platform's history, and what is saved "
-        "may not go live by itself; save that version again, then resume"
+    info = ctx.infos(partly=True).get(workflow)
+    if info is not None:
+        if wanted is None or ctx.platform.draft_version(info.id).hash == wanted:
+            return info.id, None
+        for version in ctx.platform.versions(info.id):
+            if version.hash == wanted and version.platform_version is not None:
+                return info.id, version.platform_version
+    kept = history.load(ctx, wanted, workflow=workflow) if wanted is not None else None
+    if kept is None:
+        where = "no longer in the platform" if info is None else "neither saved nor in the platform's history"
+        raise StepFailed(
+            f"workflow {workflow}: version {str(wanted)[:12]} is {where}, our own history does not hold it, and what "
+            "is saved may not go live by itself; save that version again, then resume"
+        )
+    done = publishing.publish(
+        ctx,
+        workflow,
+        kept,
+        by="reinstate",
+        reason=f"resume after {what.incident}: it was live before",
+        activate=False,
+        incident=what.incident,
+        recovery=what.recovery,
+        say=say,
     )
+    say(f"{workflow} holds version {kept.hash[:12]} again, from our own history")
+    return done.platform_id, None
 
 
 def wait_live(ctx: AppContext, platform_id: str, wanted: str | None) -> Version | None:

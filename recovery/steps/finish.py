@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from ledger import kinds
 from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.definitions import known_good
@@ -26,7 +28,12 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:
 
 
 def close_private(ctx: AppContext, plan: Plan) -> None:
-    """Remove the private copies that replay and canary use. Opening finds those that a killed process left."""
-    for step in plan.steps:
-        for workflow in step.params.get("private", ()):
-            ctx.platform.close_private_entry(ctx.platform.open_private_entry(known_good(ctx, plan, workflow)))
+    """Remove the private copies that replay and canary use. Opening finds those that a killed process left, also of a
+    workflow that got a new id meanwhile."""
+    made_again = ctx.ledger.entries(incident=plan.incident_id, kinds=[kinds.WORKFLOW_RECREATED])
+    for workflow in sorted({w for step in plan.steps for w in step.params.get("private", ())}):
+        good = known_good(ctx, plan, workflow)
+        earlier = {str(e.body["previous_id"]) for e in made_again if e.body["workflow"] == workflow}
+        for platform_id in sorted({good.workflow_id, *earlier}):
+            entry = ctx.platform.open_private_entry(replace(good, workflow_id=platform_id))
+            ctx.platform.close_private_entry(entry)

@@ -9,7 +9,7 @@ import pytest
 from checks import suites
 from checks.model import ExpectationResult, SuiteReport
 from platforms.faulty import Fault, FaultKind
-from recovery import resuming, session
+from recovery import history, resuming, session
 from recovery.errors import NothingToRecover, Refused, Relapse, StepFailed, VerificationFailed
 from recovery.plan import Plan
 from recovery.verification import verify
@@ -91,14 +91,46 @@ def test_an_edit_of_the_published_definition_is_drift_when_the_recovery_goes_on(
         kiosk.run(planned)
 
 
-def test_a_version_that_is_gone_is_not_replaced_by_what_is_saved(kiosk: Kiosk, planned: Plan) -> None:
+def forget(kiosk: Kiosk) -> None:
+    """Somebody edits the paused workflow, and the platform forgets the version that was live."""
+    for how in ("draft", "another draft"):
+        kiosk.fake.save(kiosk.ids["payment"], definition("Payment", how))
+    del kiosk.fake._workflows[kiosk.ids["payment"]].versions[:2]
+
+
+def test_a_version_that_the_platform_forgot_comes_back_from_our_own_history(kiosk: Kiosk, planned: Plan) -> None:
     kiosk.run(planned, until="resume:2")
-    kiosk.fake.save(kiosk.ids["payment"], definition("Payment", "draft"))
-    del kiosk.fake._workflows[kiosk.ids["payment"]].versions[0]
+    forget(kiosk)
+    kiosk.run(planned)
+    assert kiosk.live("payment") == "good"
+    assert kiosk.may_write("payment")
+    reasons = [e.body.get("reason") for e in kiosk.open().ledger.entries(kinds=["workflow.published"])]
+    assert f"resume after {planned.incident_id}: it was live before" in reasons
+
+
+def test_a_version_that_nobody_has_is_not_replaced_by_what_is_saved(
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiosk.run(planned, until="resume:2")
+    forget(kiosk)
+    monkeypatch.setattr(history, "load", lambda *_, **__: None)
     with pytest.raises(StepFailed, match="neither saved nor in the platform's history"):
         kiosk.run(planned)
     assert kiosk.live("payment") is None
     assert not kiosk.may_write("payment")
+
+
+def test_a_workflow_deleted_during_the_pause_is_made_again_and_active_as_before(kiosk: Kiosk, planned: Plan) -> None:
+    kiosk.run(planned, until="resume:2")
+    kiosk.fake.delete(kiosk.ids["payment"])
+    kiosk.run(planned)
+    infos = kiosk.open().infos()
+    assert infos["payment"].id != kiosk.ids["payment"]
+    assert infos["payment"].active
+    kiosk.ids["payment"] = infos["payment"].id
+    assert kiosk.live("payment") == "good"
+    assert kiosk.copies == []
+    assert session.finished(kiosk.home, "kiosk", planned)["state"] == "resumed"
 
 
 def test_a_publish_that_stays_a_draft_is_a_relapse_and_can_be_resumed_once_mended(kiosk: Kiosk, wrecked: str) -> None:
