@@ -33,6 +33,10 @@ class Retryable(PlatformError):
     """Trying again may help: time-out, connection refused, 429, 5xx, cut answer."""
 
 
+class NotSent(Retryable):
+    """The event surely did not reach the platform (connection refused): sending it again cannot run it twice."""
+
+
 class RunState(StrEnum):
     NEW = "new"
     RUNNING = "running"
@@ -291,7 +295,7 @@ class Platform(Protocol):
         ...
 
     def credentials(self, workflow_id: str) -> list[Credential]:
-        """The credentials that the saved definition names, each as it is now. Starts no run."""
+        """The credentials that the saved definition names, each as it is now. Starts no run of any workflow listed."""
         ...
 
     def activate(self, workflow_id: str, platform_version: str | None = None) -> None:

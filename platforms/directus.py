@@ -40,6 +40,7 @@ from platforms.base import (
     Credential,
     Definition,
     Health,
+    NotSent,
     Outline,
     Permanent,
     Platform,
@@ -249,7 +250,7 @@ class Directus:
                 timeout_s=self._send_timeout_s,
             )
         except httpx.ConnectError as problem:
-            raise Retryable(f"{what}: Directus at {self._client.base} is unreachable; nothing was sent") from problem
+            raise NotSent(f"{what}: Directus at {self._client.base} is unreachable; nothing was sent") from problem
         except httpx.HTTPError:
             answer = None
         if answer is not None and answer.status_code == 403 and code_of(answer) == FORBIDDEN:

@@ -29,6 +29,7 @@ from platforms.base import (
     Credential,
     Definition,
     Health,
+    NotSent,
     Outline,
     Permanent,
     PrivateEntry,
@@ -41,6 +42,7 @@ from platforms.base import (
 )
 from platforms.canonical import content_hash, settings_hash
 from platforms.n8n_client import Conflict, N8nClient, Unknown, server_time
+from platforms.n8n_credentials import CredentialBook
 from platforms.n8n_versions import Identity, VersionBook
 from platforms.n8n_webhooks import webhook_addresses
 
@@ -70,6 +72,7 @@ class N8n:
         self._publish_timeout_s = publish_timeout_s
         self._longest_run = longest_run
         self._book = VersionBook(self._client)
+        self._credentials = CredentialBook(self._client)
         self._lock = threading.Lock()
         self._newest: dict[str, int] = {}
         self._sent: dict[tuple[str, str], int] = {}
@@ -145,7 +148,18 @@ class N8n:
         return n8n_outline.outline(definition)
 
     def credentials(self, workflow_id: str) -> list[Credential]:
-        return n8n_outline.credentials_of(self._workflow(workflow_id))
+        workflow = self._workflow(workflow_id)
+
+        def probe(definition: Definition) -> Mapping[str, Sequence[Mapping[str, Any]]]:
+            content = {**n8n_data.version_of(workflow).definition, **definition}
+            version = Version(workflow_id=workflow_id, hash=content_hash(content), definition=content)
+            entry = self.open_private_entry(version)
+            try:
+                return self.run_detail(self.send(entry, {"body": {}}, idempotency_key="credentials").id).outputs
+            finally:
+                self.close_private_entry(entry)
+
+        return self._credentials.look(n8n_outline.credentials_of(workflow), probe)
 
     def activate(self, workflow_id: str, platform_version: str | None = None) -> None:
         body = {"versionId": platform_version} if platform_version else {}
@@ -244,7 +258,7 @@ class N8n:
         try:
             answer = self._client.post_webhook(path, n8n_entry.payload(event), headers, timeout_s=self._send_timeout_s)
         except httpx.ConnectError as problem:
-            raise Retryable(f"{what}: n8n at {self._client.base} is unreachable; nothing was sent") from problem
+            raise NotSent(f"{what}: n8n at {self._client.base} is unreachable; nothing was sent") from problem
         except httpx.HTTPError:
             answer = None
         if answer is not None and answer.status_code == 404 and "not registered" in answer.text:

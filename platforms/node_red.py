@@ -31,6 +31,7 @@ from platforms.base import (
     Credential,
     Definition,
     Health,
+    NotSent,
     Outline,
     Permanent,
     Platform,
@@ -231,13 +232,13 @@ class NodeRed:
     def send(self, entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:
         what = f"replay of event {idempotency_key}"
         name = f"{time.time_ns():016x}{secrets.token_hex(2)}"
-        body = node_red_entry.payload(event, idempotency_key, name)
+        body = node_red_entry.payload(event, idempotency_key, f"{entry.workflow_id}-{name}")
         path = f"{self._client.root(what)}{node_red_entry.address(entry.address)}"
         deadline = time.monotonic() + self._send_timeout_s
         try:
             answer = self._client.web("POST", path, body=body, timeout_s=self._send_timeout_s)
         except httpx.ConnectError as problem:
-            raise Retryable(f"{what}: {self._client.base} is unreachable; nothing was sent") from problem
+            raise NotSent(f"{what}: {self._client.base} is unreachable; nothing was sent") from problem
         except httpx.HTTPError:
             answer = None
         if answer is not None and node_red_entry.RUN_HEADER not in answer.headers:
@@ -371,7 +372,7 @@ class NodeRed:
             )
         if node_red_entry.token_of(self._client.flows(what).flows, entry.workflow_id) is None:
             return Permanent(f"{what}: the private entry is closed; open it again")
-        return Retryable(f"{what}: Node-RED restarts its flows; nothing was sent, try again")
+        return NotSent(f"{what}: Node-RED restarts its flows; nothing was sent, try again")
 
 
 _IMPLEMENTS: Callable[[str, str], Platform] = NodeRed

@@ -17,7 +17,7 @@ from typing import Final
 
 from ledger import kinds
 from ledger.entry import Entry
-from platforms.base import Permanent, Retryable, Run, RunState
+from platforms.base import NotSent, Permanent, Retryable, Run, RunState
 from recovery.context import AppContext
 from recovery.errors import StepFailed, one_line
 
@@ -40,10 +40,6 @@ class Outcome(StrEnum):
     """It may have run or not; a person must look."""
     MISSED = "missed"
     """Its answer was lost and no run of it shows; only for those who can take a run back that shows after all."""
-
-
-class NotSent(Exception):
-    """Surely nothing reached the platform, so sending again is safe."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,18 +122,12 @@ class Courier:
         """Send the event unless it ran already; never twice. ``key`` names it over all attempts. ``look_up`` is None
         where the platform cannot be asked. ``sent_before`` False spares the look before the first attempt; runs in
         ``known`` do not count. With ``repeats_taken_back`` a lost answer without a run is ``MISSED``, not unknown.
-        Raises :class:`StepFailed` when the platform cannot be reached, and what ``send`` raises as ``Permanent``."""
+        Raises ``NotSent`` when the platform cannot be reached, and what ``send`` raises as ``Permanent``."""
         if self.past(workflow, key) is Past.DONE:
             return Delivered(outcome=Outcome.DONE, there=True)
-        try:
-            if look_up is None:
-                return self._at_most_once(workflow, key, send)
-            return self._looked_up(workflow, key, send, look_up, sent_before, known, repeats_taken_back)
-        except NotSent as refused:
-            raise StepFailed(
-                f"event {key} of {workflow}: {one_line(refused)}; it was not sent: see to it that the platform takes "
-                "it, then run the same again"
-            ) from refused
+        if look_up is None:
+            return self._at_most_once(workflow, key, send)
+        return self._looked_up(workflow, key, send, look_up, sent_before, known, repeats_taken_back)
 
     def give_up(self, workflow: str, key: str, why: str) -> Delivered:
         """List an event as unknown without sending it."""
@@ -154,11 +144,11 @@ class Courier:
         self._note(kinds.EVENT_BEGUN, workflow, key, Past.BEGUN, attempt=self._attempts[workflow, key])
         try:
             ended = self._sent(send)
-        except Retryable as lost:
-            return self._unknown(workflow, key, one_line(lost))
         except (NotSent, Permanent) as refused:
             self._note(kinds.EVENT_ENDED, workflow, key, Past.NEVER, outcome="not-sent", why=one_line(refused))
             raise
+        except Retryable as lost:
+            return self._unknown(workflow, key, one_line(lost))
         self._ended(workflow, key, ended)
         return ended
 
@@ -184,6 +174,8 @@ class Courier:
                 return Delivered(outcome=Outcome.UNKNOWN, there=True, why="listed as unknown before")
         try:
             return self._sent(send)
+        except NotSent:
+            raise
         except Retryable as lost:
             if (found := self._found(look_up, known, within_s=LOOKUP_S)) is not None:
                 return found

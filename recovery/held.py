@@ -20,11 +20,11 @@ from ingress.errors import IngressError
 from ingress.model import Event, Hold, Route, State
 from ingress.queue import Queue
 from ledger import kinds
-from platforms.base import EntryKind, Retryable, Run
+from platforms.base import EntryKind, NotSent, Retryable, Run
 from recovery import events
 from recovery.context import AppContext
-from recovery.delivery import Courier, Delivered, NotSent, Outcome
-from recovery.errors import StepFailed, one_line
+from recovery.delivery import Courier, Delivered, Outcome
+from recovery.errors import one_line
 
 ANSWER_S = 300.0
 """How long a workflow may take to answer a released event."""
@@ -109,8 +109,8 @@ class Release:
     _next_at: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> Released:
-        """Send until nothing waits. Raises :class:`StepFailed` when a workflow does not take its events: they stay
-        held, and running again goes on."""
+        """Send until nothing waits. Raises ``NotSent`` when a workflow does not take its events: they stay held, and
+        running again goes on."""
         began = said = time.monotonic()
         done = Released()
         self._courier = Courier(self.ctx, incident=self.incident, recovery=self.recovery)
@@ -155,7 +155,7 @@ class Release:
                 look_up=partial(self._look_up, begun) if readable else None,
                 sent_before=sent_before,
             )
-        except StepFailed as error:
+        except NotSent as error:
             self.queue.finish(event.id, State.HELD, why=one_line(error))
             raise
         state = STATE_OF[ended.outcome]
@@ -199,11 +199,13 @@ class Release:
         try:
             answer = self._client.send(request)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise NotSent(f"the platform at {httpx.URL(self._base).host} cannot be reached") from error
+            raise NotSent(f"event {event.id}: the platform cannot be reached; it stays held, run this again") from error
         except httpx.HTTPError as error:
             raise Retryable(f"the answer was lost ({type(error).__name__})") from error
         if wire.says_paused(answer.status_code, answer.content):
-            raise NotSent("the platform says that the workflow is paused")
+            raise NotSent(
+                f"event {event.id}: {event.workflow} is paused in the platform; it stays held until it is resumed"
+            )
         if answer.status_code in GATEWAY:
             raise Retryable(f"answered {answer.status_code}, which does not tell whether it arrived")
         good = answer.status_code < 400

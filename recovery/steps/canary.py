@@ -1,4 +1,5 @@
-"""A synthetic event through the known-good version, checked in the database, then undone, before anybody is let in."""
+"""A synthetic event through the known-good version, checked in the database, then undone, with what it did outside its
+rows, before anybody is let in."""
 
 from __future__ import annotations
 
@@ -11,13 +12,14 @@ from psycopg import sql
 
 from catalog.models import Canary, Workflow
 from platforms.base import Run, RunState
+from recovery import taking_back
 from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.definitions import known_good
+from recovery.delivery import ended
 from recovery.errors import VerificationFailed
 from recovery.plan import Plan, Step
 from recovery.selection import undo_spec
-from recovery.steps.replay import ended
 from recovery.windows import decode, encode, fence_lowered
 from snapshots import position
 from snapshots.journal import journal
@@ -49,6 +51,7 @@ def fly(ctx: AppContext, plan: Plan, workflow: Workflow, canary: Canary) -> None
             since = started_at(ctx, connection, plan, workflow.key)
             for run in ctx.platform.sent(entry).get(key, []):
                 clean_up(ctx, connection, plan, workflow, since, ended(ctx, run))
+                taking_back.of_own_run(ctx, plan, workflow.key, run.id)
             event = {"body": body, "headers": {}, "query": {}}
             run = ended(ctx, ctx.platform.send(entry, event, idempotency_key=key))
         try:
@@ -60,6 +63,7 @@ def fly(ctx: AppContext, plan: Plan, workflow: Workflow, canary: Canary) -> None
         finally:
             connection.rollback()
             clean_up(ctx, connection, plan, workflow, since, run)
+            taking_back.of_own_run(ctx, plan, workflow.key, run.id)
 
 
 def started_at(ctx: AppContext, connection: psycopg.Connection, plan: Plan, workflow: str) -> Position:

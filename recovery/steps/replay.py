@@ -2,12 +2,12 @@
 
 The workflows stay paused: events go through a private copy of the definition, and the fence is lowered only while
 they do. What was sent is read from the platform (the event's key is in the run's input), never assumed: a run that
-succeeded counts, one that failed is undone by the journal and sent again, a lost answer is looked up.
+succeeded counts, one that failed is undone by the journal and sent again, a lost answer is looked up. Where the
+platform cannot be asked, an event whose answer was lost is *unknown*, and not sent again (:mod:`recovery.delivery`).
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -15,10 +15,11 @@ from typing import Any
 
 import psycopg
 
-from platforms.base import PrivateEntry, Retryable, Run, RunState
+from platforms.base import Permanent, PrivateEntry, Run, RunState
 from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.definitions import known_good
+from recovery.delivery import Courier, Delivered, Outcome, ended, of_run
 from recovery.errors import StepFailed
 from recovery.plan import Event, Plan, Step
 from recovery.selection import undo_spec
@@ -30,8 +31,6 @@ from snapshots.model import Position, RunRef, UndoSpec
 from snapshots.undo import undo
 
 ATTEMPTS = 3
-LOOKUP_S = 5.0
-END_S = 60.0
 UNDOING = "replay-undo:"
 """Prefix of the data steps that take a replay run back; the rest is the run's id."""
 
@@ -44,6 +43,8 @@ class Done(StrEnum):
     """An earlier attempt had succeeded."""
     REFUSED = "refused"
     """The good version refuses it with the very error of its first run: the sender was told so then."""
+    UNKNOWN = "unknown"
+    """It may have run or not; nobody can be asked, so it is not sent again."""
 
 
 def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  # noqa: ARG001 - one signature for all acts
@@ -51,13 +52,17 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
     entries = {w: ctx.platform.open_private_entry(known_good(ctx, plan, w)) for w in workflows}
     counts = dict.fromkeys(Done, 0)
     left_out: list[str] = []
+    unknown: list[str] = []
+    courier = Courier(ctx, incident=plan.incident_id, recovery=plan.recovery_id)
     with ctx.connect("recoverer", "replay") as connection, fence_lowered(ctx, connection, plan, workflows) as begun:
         sent = {w: ctx.platform.sent(entry) for w, entry in entries.items()}
         for done, event in enumerate(sorted(plan.events, key=lambda e: e.order), start=1):
             key = event_key(plan, event)
             earlier = sent[event.workflow].get(key, [])
-            ended_as = send_once(ctx, connection, plan, event, entries[event.workflow], earlier, begun)
+            ended_as = send_once(ctx, connection, plan, event, entries[event.workflow], earlier, begun, courier)
             counts[ended_as] += 1
+            if ended_as is Done.UNKNOWN:
+                unknown.append(key)
             if ended_as is Done.REFUSED:
                 left_out.append(f"run {event.run_id} of {event.workflow}")
             if done % 25 == 0 or done == len(plan.events):
@@ -65,6 +70,8 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
         twice = undo_repeats(ctx, connection, plan, entries, begun)
     if left_out:
         say(f"{len(left_out)} events fail through the good version just as they did before; a person must look at them")
+    if unknown:
+        say(f"{len(unknown)} events are unknown: they may have run or not; see `reinstate events list`")
     if twice:
         say(f"{twice} runs repeated an event after all (their answers came late); they were undone")
     return {
@@ -73,6 +80,7 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
         "already_there": counts[Done.THERE],
         "refused_as_before": counts[Done.REFUSED],
         "left_out": left_out,
+        "unknown": unknown,
         "repeats_undone": twice,
         "workflows": workflows,
     }
@@ -117,6 +125,7 @@ def send_once(
     entry: PrivateEntry,
     earlier: list[Run],
     begun: Position,
+    courier: Courier,
 ) -> Done:
     """Make sure one run of the event succeeded, unless the event itself is at fault. What failed attempts wrote is
     undone, also those of a killed process; ``begun`` is from before the first of them."""
@@ -137,18 +146,37 @@ def send_once(
         )
     run: Run | None = None
     known = frozenset(r.id for r in earlier)
+    readable = ctx.platform.capabilities.reads_back_events
+
+    def send() -> Delivered:
+        return of_run(ended(ctx, ctx.platform.send(entry, payload, idempotency_key=key)))
+
+    def look_up() -> list[Run]:
+        return ctx.platform.sent(entry).get(key, [])
+
     for _ in range(ATTEMPTS):
         before = position.current(connection)
         connection.rollback()
-        run = send(ctx, entry, payload, key, known)
-        if run is not None and run.state is RunState.SUCCESS:
-            return Done.REPLAYED
+        done = courier.deliver(
+            workflow=event.workflow,
+            key=key,
+            send=send,
+            look_up=look_up if readable else None,
+            sent_before=False,
+            known=known,
+            repeats_taken_back=True,
+        )
+        if done.outcome is Outcome.DONE:
+            return Done.THERE if done.there else Done.REPLAYED
+        if done.outcome is Outcome.UNKNOWN:
+            return Done.UNKNOWN
+        run = done.run
         if run is not None:
             known |= {run.id}
             revert(
                 ctx, connection, plan, event.workflow, run, writes_since(ctx, connection, event.workflow, run, before)
             )
-    error = ctx.platform.run_detail(run.id).error if run else "the platform never ran it"
+    error = failure(ctx, run) if run else "the platform never ran it"
     if original.run.state is RunState.ERROR and original.error is not None and original.error == error:
         return Done.REFUSED
     raise StepFailed(
@@ -157,32 +185,12 @@ def send_once(
     )
 
 
-def send(
-    ctx: AppContext, entry: PrivateEntry, payload: Mapping[str, Any], key: str, known: frozenset[str]
-) -> Run | None:
-    """Send; when the answer is lost, find the run again (not one of ``known``). ``None`` when there is none."""
+def failure(ctx: AppContext, run: Run) -> str | None:
+    """Why a run failed, where the platform tells."""
     try:
-        return ended(ctx, ctx.platform.send(entry, payload, idempotency_key=key))
-    except Retryable:
-        deadline = time.monotonic() + LOOKUP_S
-        while time.monotonic() < deadline:
-            found = [r for r in ctx.platform.sent(entry).get(key, []) if r.id not in known]
-            if found:
-                return ended(ctx, found[-1])
-            time.sleep(0.25)
-        return None
-
-
-def ended(ctx: AppContext, run: Run) -> Run:
-    """The run once it ended; one that does not end is stopped."""
-    deadline = time.monotonic() + END_S
-    while run.state.in_flight:
-        if time.monotonic() > deadline:
-            ctx.platform.stop(run.id)
-            deadline += END_S
-        time.sleep(0.1)
-        run = ctx.platform.run_detail(run.id).run
-    return run
+        return ctx.platform.run_detail(run.id).error
+    except Permanent:
+        return None if ctx.platform.capabilities.executions else "it answered with an error"
 
 
 def writes_since(

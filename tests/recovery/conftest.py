@@ -15,9 +15,8 @@ import pytest
 from psycopg import sql
 
 from checks import suites
-from recovery import outline, resuming, session
+from recovery import delivery, outline, resuming, session
 from recovery.plan import Plan
-from recovery.steps import replay
 from tests.conftest import AppDb, PgServer, drop_app_db, make_app_db
 from tests.recovery import kiosk as scene
 
@@ -89,7 +88,7 @@ def kiosk(
     monkeypatch.setattr(outline, "STAGE_WATCH_S", 0.0)
     monkeypatch.setattr(outline, "FINAL_WATCH_S", 0.0)
     monkeypatch.setattr(resuming, "LIVE_S", 0.2)
-    monkeypatch.setattr(replay, "LOOKUP_S", 0.3)
+    monkeypatch.setattr(delivery, "LOOKUP_S", 0.3)
     yield made
     made.fake.close()
 

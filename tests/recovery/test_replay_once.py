@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from platforms.base import Permanent, PrivateEntry, Retryable, Run, RunState
 from platforms.faulty import Fault, FaultKind
+from recovery import delivery
 from recovery.errors import StepFailed
 from recovery.plan import Plan
 from recovery.steps import replay
@@ -226,7 +227,7 @@ def test_any_schedule_of_faults_leaves_each_event_once(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kiosk.fake, "send", send)
         patch.setattr(replay, "revert", revert)
-        patch.setattr(replay, "LOOKUP_S", 0.01)
+        patch.setattr(delivery, "LOOKUP_S", 0.01)
         for _ in range(len(schedule) + 2):
             try:
                 replayed(kiosk, plan)
