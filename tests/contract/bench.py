@@ -138,6 +138,7 @@ class Scene:
         self.platform = bench.platform
         self.can = bench.platform.capabilities
         self.made: list[str] = []
+        self.others: list[Platform] = []
 
     def workflow(
         self, tag: str = "v1", *, wait_s: float = 0, active: bool = True, credential: str | None = None
@@ -186,12 +187,19 @@ class Scene:
         event = self.platform.run_detail(run_id).event or {}
         return (event.get("body") or {}).get("mark")
 
+    def elsewhere(self) -> Platform:
+        """The same platform, as a process sees it that remembers nothing."""
+        self.others.append(self.bench.another_process())
+        return self.others[-1]
+
     def paused(self, workflow_id: str) -> None:
         self.platform.deactivate(workflow_id)
         eventually(lambda: self.platform.ingress_paused(workflow_id))
 
     def clean(self) -> None:
         """Nothing of the test goes on."""
+        for other in self.others:
+            other.close()
         here = {w.id for w in self.platform.workflows()}
         for workflow_id in self.made:
             if workflow_id in here:

@@ -105,6 +105,7 @@ class DirectusBench(DirectusForm):
     def __init__(self, url: str, token: str) -> None:
         self.url, self.token = url, token
         self.platform = Directus(url, token)
+        self.others: list[Directus] = []
         headers = {"Authorization": f"Bearer {token}"}
         self.api = httpx.Client(base_url=url, headers=headers, timeout=60, trust_env=False)
         self.world = httpx.Client(base_url=url, timeout=60, trust_env=False, headers={"x-shop": SHOP})
@@ -134,7 +135,8 @@ class DirectusBench(DirectusForm):
         return [item["tag"] for item in items if "tag" in item and item["body"].get("mark") == mark]
 
     def another_process(self) -> Platform:
-        return Directus(self.url, self.token)
+        self.others.append(Directus(self.url, self.token))
+        return self.others[-1]
 
     def credential(self, name: str) -> str | None:  # noqa: ARG002 - see the class
         return None
@@ -154,7 +156,8 @@ class DirectusBench(DirectusForm):
     def close(self) -> None:
         self.api.close()
         self.world.close()
-        self.platform.close()
+        for platform in (self.platform, *self.others):
+            platform.close()
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def test_hashes_are_of_the_content_however_it_is_read(scene: Scene) -> None:
     assert len(draft.hash) == len(draft.settings_hash) == 64
     exported = json.loads(json.dumps(draft.definition))
     assert scene.platform.hashes(exported) == (draft.hash, draft.settings_hash)
-    assert scene.bench.another_process().draft_version(made.id).hash == draft.hash
+    assert scene.elsewhere().draft_version(made.id).hash == draft.hash
 
 
 def test_saving_equal_content_changes_nothing(scene: Scene) -> None:

@@ -91,7 +91,7 @@ def test_a_private_entry_is_found_again_and_hidden_and_closed_for_good(scene: Sc
     version = scene.platform.draft_version(made.id)
     entry = scene.platform.open_private_entry(version)
     run = scene.platform.send(entry, event({}), idempotency_key="a")
-    other = scene.bench.another_process()
+    other = scene.elsewhere()
     assert other.open_private_entry(version) == entry
     told = [r.id for r in other.sent(entry).get("a", [])]
     assert told == ([run.id] if scene.can.reads_back_events else [])
@@ -101,4 +101,3 @@ def test_a_private_entry_is_found_again_and_hidden_and_closed_for_good(scene: Sc
     scene.platform.close_private_entry(entry)
     with pytest.raises(Permanent, match="closed"):
         scene.platform.send(entry, event({}), idempotency_key="b")
-    other.close()

@@ -57,7 +57,7 @@ def test_runs_are_told_oldest_first_and_by_workflow(scene: Scene) -> None:
     assert [r.id for r in scene.platform.runs(made.id)][-3:] == ids
     assert scene.platform.latest_run(made.id) == ids[-1]
     assert not {r.id for r in scene.platform.runs(other.id)} & set(ids)
-    assert set(ids) <= {r.id for r in scene.bench.another_process().runs(made.id)}
+    assert set(ids) <= {r.id for r in scene.elsewhere().runs(made.id)}
     return None
 
 
@@ -86,7 +86,9 @@ def test_the_version_of_a_run_is_what_ran(scene: Scene) -> None:
     assert first is not None
     known = (first.hash, first.platform_version) if scene.can.keeps_versions else (None, None)
     run = scene.run(made.id)
-    assert (run.version_hash, run.platform_version) == known
+    # A platform may find the content of a run without keeping versions that can be named.
+    found = run.version_hash == first.hash and not scene.can.keeps_versions
+    assert found or (run.version_hash, run.platform_version) == known
     scene.platform.save(made.id, scene.bench.edited(first.definition, "v2"))
     if scene.can.draft_apart_from_live:
         drafted = scene.run(made.id)
@@ -133,7 +135,7 @@ def test_a_run_in_flight_across_a_publish_keeps_its_version(scene: Scene, asleep
     old = scene.platform.live_version(made.id)
     assert old is not None
     if not (scene.can.shows_in_flight and scene.can.keeps_versions):
-        assert all(run.version_hash is None for run in scene.platform.runs(made.id))
+        assert {run.version_hash for run in scene.platform.runs(made.id)} <= {None, old.hash}
         return
     run = scene.run(made.id, ended=False)
     new = scene.platform.save(made.id, scene.bench.edited(old.definition, "v2"))
@@ -167,7 +169,7 @@ def test_an_event_is_run_again_once_through_what_is_saved_now(scene: Scene) -> N
     detail = scene.platform.run_detail(again.id)
     assert detail.outputs[ECHO][0]["tag"] == "v2"
     assert detail.outputs[ECHO][0]["body"]["fail"] == "v1"
-    read_back = [r.id for r in scene.bench.another_process().runs(made.id) if r.retry_of == failed.id]
+    read_back = [r.id for r in scene.elsewhere().runs(made.id) if r.retry_of == failed.id]
     assert read_back == [again.id]
     assert scene.platform.ingress_paused(made.id)
     return None
