@@ -29,6 +29,8 @@ MEANING: Final = {
 
 BY_ERROR: Final = {
     "catalog.errors.CatalogError": CATALOGUE,
+    "discovery.errors.NothingFound": NOTHING,
+    "discovery.errors.DiscoveryError": REFUSED,
     "checks.errors.Undiagnosed": REFUSED,
     "checks.errors.CheckError": CATALOGUE,
     "platforms.base.PlatformError": UNREACHABLE,

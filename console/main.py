@@ -15,8 +15,10 @@ import typer
 from console import exits
 from console.commands import (
     approve,
+    check,
     demo,
     diff,
+    discover,
     drill,
     erase,
     estate,
@@ -84,7 +86,9 @@ for module in (
     drill,
     up,
     estate,
+    discover,
     roles,
+    check,
     journal,
     protect,
     points,

@@ -14,7 +14,9 @@ TASKS: Final = {
         "estate": "the embedded PostgreSQL, n8n and Prefect server",
     },
     "Set up": {
+        "discover": "draft a catalogue from a live platform and database",
         "roles": "print the SQL of the three least-privilege roles",
+        "check": "hold the catalogue against what there is",
         "journal": "install and look after the change journal",
         "protect": "take a recovery point: logic and data, verified",
     },

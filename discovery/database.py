@@ -185,3 +185,24 @@ def _rights(conn: psycopg.Connection[Any], tables: Sequence[str]) -> tuple[Right
         )
         for role, table, select, insert, update, delete, inserted, updated in rows
     )
+
+
+def owned(conn: psycopg.Connection[Any], tables: Sequence[str]) -> dict[str, bool]:
+    """For each table that exists, whether the connected role owns it or belongs to its owner."""
+    rows = conn.execute(
+        """SELECT n.nspname || '.' || c.relname, pg_has_role(c.relowner, 'MEMBER')
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE n.nspname || '.' || c.relname = ANY(%s) AND c.relkind IN ('r', 'p')""",
+        (list(tables),),
+    ).fetchall()
+    return {r[0]: r[1] for r in rows}
+
+
+def fenced(conn: psycopg.Connection[Any]) -> frozenset[str]:
+    """Roles that a fence keeps from writing now. None where there is no journal, or no right to see it."""
+    try:
+        with conn.transaction():
+            rows = conn.execute("SELECT DISTINCT role::text FROM reinstate.fenced WHERE restored_at IS NULL").fetchall()
+    except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName, psycopg.errors.InsufficientPrivilege):
+        return frozenset()
+    return frozenset(r[0] for r in rows)

@@ -256,29 +256,21 @@ def _remarks(seen: Seen, involved: Sequence[WorkflowUse], known: Collection[str]
     """What is unsure about the app as a whole."""
     found = [Doubt(where="platform", why=p) for p in seen.platform.problems]
     for writer in roles.writers(seen.database, seen.tables, known):
-        who = "owns tables and" if writer.owner else "is no workflow's role and"
-        found.append(
-            Doubt(
-                where=f"role {writer.role}",
-                why=f"{who} may write {', '.join(writer.where)}: who uses it? Its writes belong to no workflow",
-            )
-        )
+        who = "owns tables, and" if writer.owner else "it is no workflow's role, and"
+        why = f"{who} may write {', '.join(writer.where)}: who uses it? Its writes belong to no workflow"
+        found.append(Doubt(where=f"role {writer.role}", why=why))
     for name, users in sorted(roles.shared_credentials(involved).items()):
-        found.append(
-            Doubt(
-                where=f"credential {name!r}",
-                why=f"{', '.join(users)} share it, so nobody can tell their writes apart or fence one alone",
-            )
+        why = f"{', '.join(users)} share it, so nobody can tell their writes apart or fence one alone"
+        found.append(Doubt(where=f"credential {name!r}", why=why))
+    found += [
+        Doubt(
+            where=f"table {name}",
+            why=f"{', '.join(reference.columns)} looks like a reference to {reference.table}, and some rows have no "
+            "parent there: if it is one, declare it and repair them",
         )
-    for name in sorted(seen.broken):
-        for reference in seen.broken[name]:
-            found.append(
-                Doubt(
-                    where=f"table {name}",
-                    why=f"{', '.join(reference.columns)} looks like a reference to {reference.table}, and some rows "
-                    "have no parent there: if it is one, declare it and repair them",
-                )
-            )
+        for name in sorted(seen.broken)
+        for reference in seen.broken[name]
+    ]
     outside = sorted({t.name for t in seen.database.tables.values()} - set(seen.tables))
     if outside:
         some = f"{', '.join(outside[:12])}{f' and {len(outside) - 12} more' if len(outside) > 12 else ''}"

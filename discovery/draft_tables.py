@@ -106,7 +106,9 @@ def public(name: str, seen: Seen) -> list[str]:
     def shown(column: ColumnFact) -> bool:
         facts = profile.column(column.name)
         plain = column.category in "NBDE" or column.type == "uuid" or column.name in keys
-        return column.name not in private and (plain or bool(facts and facts.values))
+        return column.name not in private and (
+            plain or bool(facts and facts.values and not guesses.free_text(column.name))
+        )
 
     return [c.name for c in fact.columns if shown(c)]
 

@@ -34,7 +34,7 @@ _BUSINESS = re.compile(
     r"|_(ref|number|code)$",
     re.IGNORECASE,
 )
-_CLOCK = re.compile(r"updat|modif|chang|touch|synced|last_", re.IGNORECASE)
+_CLOCK = re.compile(r"updat|modif|touch|synced|last_", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +89,11 @@ def personal(table: str, column: str, *, emails: float = 0.0) -> str | None:
     if _NAME.match(column) and about_people(table):
         return "the table is about people"
     return None
+
+
+def free_text(column: str) -> bool:
+    """Whether a name is one of texts that people write as they like."""
+    return bool(_NAME.match(column))
 
 
 def about_people(table: str) -> bool:

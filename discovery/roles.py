@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from discovery.facts import DatabaseFacts
 from discovery.guesses import key_of
 from discovery.names import dotted, quoted
-from discovery.tables_in_sql import ALL
+from discovery.sql_use import ALL
 from discovery.uses import WorkflowUse
 
 _DATABASE = re.compile(r"postgre|sql|database|\bdb\b|pg", re.IGNORECASE)

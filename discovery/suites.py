@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any
 
+from discovery import guesses
 from discovery.facts import ColumnFact, ForeignKey, TableFact
 from discovery.names import dotted, quoted
 from discovery.profile import ColumnProfile, TableProfile
@@ -84,7 +85,7 @@ def _values(
 ) -> list[Expectation]:
     if profile.looked < ENOUGH_ROWS:
         return []
-    if seen.values:
+    if seen.values and not guesses.free_text(column.name):
         return [_of("expect_column_values_to_be_in_set", column=column.name, value_set=list(seen.values))]
     if column.category == "N" and (seen.distinct or 0) >= 3 and isinstance(seen.minimum, Decimal):
         low, high = bounds(seen.minimum, seen.maximum)

@@ -1,8 +1,8 @@
-"""The run's name in each statement that writes, as an edit ready to be made: the tag that makes attribution exact. Pure.
+"""The run's name in each statement that writes, as an edit ready to be made. Pure.
 
-The statement gets ``WITH run AS MATERIALIZED (SELECT set_config('reinstate.run', ..., true))``, and a condition that
-makes PostgreSQL run it. It is set for the one transaction only. Everything else stays as it was written, letter by
-letter. What has another shape is left to a person, with the reason.
+The tag makes attribution exact. The statement gets ``WITH run AS MATERIALIZED (SELECT set_config('reinstate.run',
+..., true))``, and a condition that makes PostgreSQL run it. It is set for the one transaction only. Everything else
+stays as it was written, letter by letter. What has another shape is left to a person, with the reason.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from discovery.placeholders import neutral
@@ -42,7 +43,7 @@ def edits(use: WorkflowUse, platform_kind: str) -> list[Edit]:
             continue
         name = part.node.name
         if not part.node.sql:
-            why = "the node writes without SQL of its own: use a query instead, or leave its writes to attribution by role"
+            why = "it writes without SQL of its own: use a query instead, or leave its writes to attribution by role"
             found.append(Edit(workflow=use.facts.name, node=name, before="", after=None, why=why))
         for text in part.node.sql:
             if TAG in text:
@@ -146,20 +147,17 @@ def _where(text: str, body: list[_Word], start: int, end: int) -> str | tuple[st
         return ("it unites several queries: write the tag in by hand",)
     if where is None:
         head = text[:until].rstrip()
-        return (
-            f"{head}\nWHERE {_CONDITION}\n{text[until:]}".rstrip()
-            if until < end
-            else f"{head}\nWHERE {_CONDITION}{text[until:]}"
-        )
+        gap = "\n" if until < end else ""
+        return f"{head}\nWHERE {_CONDITION}{gap}{text[until:]}"
     inside = text[where.end : until].strip()
+    after = text[where.end : until][len(text[where.end : until].rstrip()) :]
     if inside.upper().startswith("CURRENT OF"):
         return ("it follows a cursor: write the tag in by hand",)
-    rest = text[until:]
-    return f"{text[: where.end]} {_CONDITION} AND ({inside}){' ' if rest.strip() else ''}{rest}"
+    return f"{text[: where.end]} {_CONDITION} AND ({inside}){after}{text[until:]}"
 
 
 def _on_conflict(words: Sequence[_Word]) -> int | None:
-    for one, two in zip(words, words[1:], strict=False):
+    for one, two in pairwise(words):
         if one.text == "ON CONFLICT" or (one.text == "ON" and two.text == "CONFLICT"):
             return one.start
     return words[-1].start if words and words[-1].text == "ON CONFLICT" else None
@@ -183,4 +181,4 @@ def _insert(text: str, body: list[_Word], end: int) -> str | tuple[str]:
     inside = text[opened.end : closed.start].strip()
     if "DEFAULT" in inside.upper().split() or inside.upper() == "DEFAULT":
         return ("it names DEFAULT among its values: leave that column out, then tag it",)
-    return f"{text[: values.start]}SELECT {inside} FROM run{text[closed.end :]}"
+    return f"{text[: values.start]}SELECT {inside} FROM run{text[closed.end :]}"  # noqa: S608 - an edit of their own text

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from discovery.facts import DatabaseFacts, TableFact, WorkflowFacts
-from discovery.tables_in_sql import ALL, SqlUse, read
+from discovery.sql_use import ALL, SqlUse
+from discovery.tables_in_sql import read
 from platforms.base import Access, Node, TableUse
 
 _WRITING = re.compile(

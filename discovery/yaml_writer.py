@@ -112,7 +112,8 @@ def _entry(head: str, value: Any, indent: int) -> list[str]:
 def _small(value: Any) -> bool:
     """Whether a list or mapping may stand on one line: flat, and few of them."""
     inner = list(value.values()) if isinstance(value, Mapping) else list(value)
-    return not any(isinstance(v, Mapping) for v in inner)
+    addresses = any(isinstance(v, str) and ":" in v for v in inner)
+    return not any(isinstance(v, Mapping) for v in inner) and not (isinstance(value, Mapping) and addresses)
 
 
 def _flow(value: Any) -> str | None:
