@@ -137,14 +137,21 @@ def private_copy(version: Version, flows: Flows, token: str, *, durable: bool) -
     return [*foreign, tab, *recorded]
 
 
-def payload(event: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
-    """What the private address takes: ``event`` as run ``name``. A hand-written call may leave out parts."""
+def payload(event: Mapping[str, Any], key: str, run_id: str) -> dict[str, Any]:
+    """What the private address takes: ``event`` as run ``run_id``, whose id the nodes find among the headers where the
+    ingress puts it. A hand-written call may leave out parts."""
     emitted = {part: value for part, value in event.items() if part != "trigger"}
     if "body" in emitted or "headers" in emitted:
         headers = emitted.get("headers") or {}
         kept = {n.lower(): v for n, v in headers.items()} if isinstance(headers, Mapping) else {}
-        emitted = {"body": {}, "query": {}, "params": {}, **emitted, "headers": {**kept, KEY_HEADER: key}}
-    return {"id": name, "key": key, "trigger": event.get("trigger"), "event": emitted}
+        emitted = {
+            "body": {},
+            "query": {},
+            "params": {},
+            **emitted,
+            "headers": {**kept, KEY_HEADER: key, RUN_HEADER: run_id},
+        }
+    return {"id": run_id.rpartition("-")[2], "key": key, "trigger": event.get("trigger"), "event": emitted}
 
 
 def run_of(kept: Mapping[str, Any], entry_id: str) -> Run:

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from estate import Estate
 from platforms.base import Definition, Platform
 from platforms.node_red import NodeRed
+from tests.conftest import temporary_estate
 from tests.contract.bench import ECHO, QUERY, SHOP
 
 CODE = """
@@ -223,24 +220,9 @@ class NodeRedBench(NodeRedForm):
 @contextmanager
 def opened(request: pytest.FixtureRequest) -> Iterator[NodeRedBench]:
     """The session's live Node-RED, in an estate that holds nothing else."""
-    with standing() as estate:
-        at = estate.addresses()
-        bench = NodeRedBench(at.node_red_url, at.node_red_token)
+    with temporary_estate(("node-red",)) as running:
+        bench = NodeRedBench(running.addresses.node_red_url, running.addresses.node_red_token)
         try:
             yield bench
         finally:
             bench.close()
-
-
-@contextmanager
-def standing() -> Iterator[Estate]:
-    """A Node-RED that is gone at the end, with everything it wrote."""
-    home = Path(tempfile.mkdtemp(prefix="reinstate-node-red-"))
-    estate = Estate(home)
-    try:
-        estate.up(("node-red",))
-        yield estate
-    finally:
-        estate.down()
-        assert not [part for part in estate.status() if part.state != "down"]
-        shutil.rmtree(home)

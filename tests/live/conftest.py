@@ -14,6 +14,7 @@ from platforms.faulty import Fault, Faulty
 from recovery import context
 from tests.conftest import RunningEstate, temporary_estate
 from tests.live.n8n_story import N8nStage
+from tests.live.node_red_story import NodeRedStage
 from tests.live.wreck import Injector, Wreck
 
 
@@ -57,6 +58,13 @@ def wreck(made: Wreck) -> Wreck:
 def n8n_stage(estate: RunningEstate) -> N8nStage:
     """The stage of the logic path's story on n8n."""
     return N8nStage(estate.addresses)
+
+
+@pytest.fixture(scope="session")
+def node_red_stage() -> Iterator[NodeRedStage]:
+    """The stage of the logic path's story on Node-RED, in an estate of Node-RED and PostgreSQL alone."""
+    with temporary_estate(("postgres", "node-red")) as running:
+        yield NodeRedStage(running.addresses)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
@@ -40,6 +40,7 @@ from recovery.context import AppContext, open_app
 from recovery.handling import Caught
 from recovery.plan import Plan
 from recovery.protect import protect
+from tests.live.logic_ingress import serving
 from tests.live.logic_traffic import Traffic
 
 APP = "shop"
@@ -51,7 +52,10 @@ T = TypeVar("T")
 
 How = Literal["good", "bad"]
 
-STAGES = [pytest.param("n8n_stage", id="n8n", marks=[pytest.mark.n8n])]
+STAGES = [
+    pytest.param("n8n_stage", id="n8n", marks=[pytest.mark.n8n]),
+    pytest.param("node_red_stage", id="node-red", marks=[pytest.mark.node_red]),
+]
 """Names of the session fixtures that give a :class:`Stage`."""
 
 
@@ -260,7 +264,8 @@ class Story:
         with self.opened() as ctx:
             listen = ctx.app.ingress.listen if ctx.app.ingress else ""
         base = f"http://{listen}" if listen else self.stage.url
-        with Traffic({k: base + self.stage.path(k) for k in ("intake", "confirm")}) as senders:
+        ingress = serving(self.catalog, APP, self.home) if listen else nullcontext()
+        with ingress, Traffic({k: base + self.stage.path(k) for k in ("intake", "confirm")}) as senders:
             yield senders
 
     @contextmanager
