@@ -55,6 +55,7 @@ class Delivered:
 
 Send = Callable[[], Delivered]
 """Sends once and tells how it ended. Raises ``NotSent``, or ``Retryable`` when the answer is lost."""
+TakeBack = Callable[[Delivered], None]
 LookUp = Callable[[], Sequence[Run]]
 """The runs of the event so far, oldest first."""
 
@@ -118,22 +119,27 @@ class Courier:
         sent_before: bool = True,
         known: frozenset[str] = frozenset(),
         repeats_taken_back: bool = False,
+        take_back: TakeBack = lambda _: None,
     ) -> Delivered:
         """Send the event unless it ran already; never twice. ``key`` names it over all attempts. ``look_up`` is None
         where the platform cannot be asked. ``sent_before`` False spares the look before the first attempt; runs in
         ``known`` do not count. With ``repeats_taken_back`` a lost answer without a run is ``MISSED``, not unknown.
+        ``take_back`` undoes what a failed run did before it is on record that it failed.
         Raises ``NotSent`` when the platform cannot be reached, and what ``send`` raises as ``Permanent``."""
         if self.past(workflow, key) is Past.DONE:
             return Delivered(outcome=Outcome.DONE, there=True)
         if look_up is None:
-            return self._at_most_once(workflow, key, send)
-        return self._looked_up(workflow, key, send, look_up, sent_before, known, repeats_taken_back)
+            return self._at_most_once(workflow, key, send, take_back)
+        found = self._looked_up(workflow, key, send, look_up, sent_before, known, repeats_taken_back)
+        if found.outcome is Outcome.FAILED:
+            take_back(found)
+        return found
 
     def give_up(self, workflow: str, key: str, why: str) -> Delivered:
         """List an event as unknown without sending it."""
         return self._unknown(workflow, key, why)
 
-    def _at_most_once(self, workflow: str, key: str, send: Send) -> Delivered:
+    def _at_most_once(self, workflow: str, key: str, send: Send, take_back: TakeBack) -> Delivered:
         """Where nobody can be asked: intent first, and an intent without an end is never sent again."""
         stands = self.past(workflow, key)
         if stands is Past.UNKNOWN:
@@ -149,6 +155,8 @@ class Courier:
             raise
         except Retryable as lost:
             return self._unknown(workflow, key, one_line(lost))
+        if ended.outcome is Outcome.FAILED:
+            take_back(ended)
         self._ended(workflow, key, ended)
         return ended
 

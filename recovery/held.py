@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 import httpx
 
@@ -106,6 +107,7 @@ class Release:
     say: Say
     handled: Collection[tuple[str, str]] = ()
     dropped: Callable[[Event], bool] = lambda _: False
+    transport: httpx.BaseTransport | None = None
     _next_at: dict[str, float] = field(default_factory=dict)
 
     def run(self) -> Released:
@@ -116,9 +118,8 @@ class Release:
         self._courier = Courier(self.ctx, incident=self.incident, recovery=self.recovery)
         self._base = secrets.resolve(self.ctx.app.platform.url, self.ctx.home / "secrets.env")
         self._infos = self.ctx.infos()
-        limits = httpx.Limits(max_keepalive_connections=0)
-        timeout = httpx.Timeout(ANSWER_S, connect=10.0)
-        with httpx.Client(timeout=timeout, limits=limits, follow_redirects=False, trust_env=False) as self._client:
+        how: dict[str, Any] = {"limits": httpx.Limits(max_keepalive_connections=0), "transport": self.transport}
+        with httpx.Client(timeout=httpx.Timeout(ANSWER_S, connect=10.0), trust_env=False, **how) as self._client:
             paused = list(self.workflows)
             while paused := [w for w in paused if not self.queue.release(w)]:
                 holds = self.queue.holds()

@@ -146,13 +146,17 @@ def send_once(
         )
     run: Run | None = None
     known = frozenset(r.id for r in earlier)
-    readable = ctx.platform.capabilities.reads_back_events
 
     def send() -> Delivered:
         return of_run(ended(ctx, ctx.platform.send(entry, payload, idempotency_key=key)))
 
     def look_up() -> list[Run]:
         return ctx.platform.sent(entry).get(key, [])
+
+    def take_back(failed: Delivered) -> None:
+        if failed.run is not None:
+            mine = writes_since(ctx, connection, event.workflow, failed.run, before)
+            revert(ctx, connection, plan, event.workflow, failed.run, mine)
 
     for _ in range(ATTEMPTS):
         before = position.current(connection)
@@ -161,21 +165,18 @@ def send_once(
             workflow=event.workflow,
             key=key,
             send=send,
-            look_up=look_up if readable else None,
+            look_up=look_up if ctx.platform.capabilities.reads_back_events else None,
             sent_before=False,
             known=known,
             repeats_taken_back=True,
+            take_back=take_back,
         )
         if done.outcome is Outcome.DONE:
             return Done.THERE if done.there else Done.REPLAYED
         if done.outcome is Outcome.UNKNOWN:
             return Done.UNKNOWN
         run = done.run
-        if run is not None:
-            known |= {run.id}
-            revert(
-                ctx, connection, plan, event.workflow, run, writes_since(ctx, connection, event.workflow, run, before)
-            )
+        known |= {run.id} if run is not None else set()
     error = failure(ctx, run) if run else "the platform never ran it"
     if original.run.state is RunState.ERROR and original.error is not None and original.error == error:
         return Done.REFUSED
