@@ -17,7 +17,8 @@ from checks.errors import Undiagnosed
 from checks.model import Finding
 from platforms.base import Platform, Run
 from snapshots.journal import journal
-from snapshots.journal.attribution import Attributed, attribute, estimate_offset, tagged_pairs
+from snapshots.journal.attribution import Attributed, estimate_offset, tagged_pairs
+from snapshots.journal.written import attribute_by_rows
 from snapshots.model import Position
 from snapshots.position import after
 
@@ -87,7 +88,7 @@ def read(
 ) -> Record:
     """Transactions of the app's workflow roles after ``since``, all runs of that time, and who wrote what."""
     # The journal first: a run that only starts in between can then be no missing candidate.
-    transactions = journal.transactions(conn, since=since)
+    transactions = journal.transactions(conn, since=since, with_keys=platform.capabilities.names_written_rows)
     start = since.at if isinstance(since, Position) else since
     earliest = min((t.first_at for t in transactions), default=start)
     ids = workflow_ids(app, platform)
@@ -105,7 +106,7 @@ def read(
     return Record(
         ids=ids,
         runs=runs,
-        attributed=tuple(attribute(transactions, everything, roles, offset_s=offset)),
+        attributed=tuple(attribute_by_rows(platform, transactions, everything, roles, offset_s=offset)),
         offset_s=offset,
         by_id={r.id: (key, r) for key, own in runs.items() for r in own},
     )

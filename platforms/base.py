@@ -76,6 +76,8 @@ class Capabilities:
     retriggers: bool
     tests_credentials: bool
     """It tells whether a credential works, not only whether there is one."""
+    names_written_rows: bool = False
+    """Its runs name the rows they wrote, all of them: that tells workflows apart which share one database role."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,12 +127,14 @@ class RunDetail:
     """``event`` is the trigger's input as it came in (for a webhook: ``{"body": ..., "headers": ...,
     "query": ...}``), with the trigger's name under ``"trigger"``; ``None`` when the platform did not keep it. The
     event of a replayed run is the original event plus the header ``x-reinstate-event``. ``outputs`` maps node name
-    to returned items; nodes that had not ended when a run was stopped are missing."""
+    to returned items; nodes that had not ended when a run was stopped are missing. ``wrote`` are the keys (as text) of
+    all rows it wrote, by the table's name in the platform, where the platform ``names_written_rows``."""
 
     run: Run
     event: Mapping[str, Any] | None
     outputs: Mapping[str, Sequence[Mapping[str, Any]]]
     error: str | None = None
+    wrote: Mapping[str, frozenset[str]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

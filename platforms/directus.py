@@ -102,6 +102,7 @@ class Directus:
             reads_back_events=True,
             retriggers=False,
             tests_credentials=False,
+            names_written_rows=True,
         )
 
     def close(self) -> None:

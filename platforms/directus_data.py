@@ -155,7 +155,23 @@ def detail_of(revision: Mapping[str, Any]) -> RunDetail:
             str(step["key"]): items_of(chain.get(step["key"])) for step in steps if step.get("status") == "resolve"
         },
         error=_error(chain.get(steps[-1]["key"]), steps[-1]) if run.state is RunState.ERROR else None,
+        wrote=written(steps, chain),
     )
+
+
+def written(steps: Sequence[Mapping[str, Any]], chain: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+    """Keys of the rows that operations created, updated or deleted, by collection: such an operation returns them,
+    where one that reads returns rows. A rejected one wrote nothing."""
+    found: dict[str, set[str]] = {}
+    for step in steps:
+        options = step.get("options") or {}
+        collection = options.get("collection")
+        if step.get("status") != "resolve" or not isinstance(collection, str) or "recipient" in options:
+            continue
+        result = chain.get(step.get("key"))
+        keys = result if isinstance(result, list) else [result]
+        found.setdefault(collection, set()).update(str(k) for k in keys if isinstance(k, str | int))
+    return {collection: frozenset(keys) for collection, keys in found.items()}
 
 
 def event_of(chain: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from recovery.plan import RunSelection
 from recovery.selection import undo_spec
 from snapshots.journal import journal
 from snapshots.journal.attribution import Attributed, attribute, estimate_offset, tagged_pairs
+from snapshots.journal.written import attribute_by_rows
 from snapshots.model import Attribution, JournalTx, Policy
 from snapshots.undo import undo
 
@@ -40,6 +41,7 @@ def close(
 ) -> tuple[tuple[RunSelection, ...], tuple[int, ...]]:
     """The closed selection and the carried transactions."""
     workflow_of = {w.role: w.key for w in ctx.app.workflows}
+    key_of = {info.id: key for key, info in ctx.infos().items()}
     attributed: dict[int, Attributed] | None = None
     selection = list(start)
     if any(doubtful(s) for s in start):
@@ -66,6 +68,8 @@ def close(
                     f"({known.evidence if known else 'it is older than the runs looked at'}); "
                     "tag the workflow's writes with reinstate.run, or decide on this write by hand"
                 )
+            # Several workflows may share a role: the run says which of them it was.
+            workflow = key_of.get(known.workflow_id or "", workflow)
             selection = join(selection, workflow, tx.actor, known, attributed)
     raise Refused(f"plan for app {ctx.app.key}: entangled runs did not come to an end; recover from a point instead")
 
@@ -124,7 +128,9 @@ def attribute_all(
     transactions = journal.transactions(connection, since=diagnosis.first_bad_at - MARGIN, with_keys=True)
     connection.rollback()
     offset = estimate_offset(tagged_pairs(transactions, everything, role_of))
-    first = attribute(transactions, everything, role_of, offset_s=offset)
+    first = attribute_by_rows(ctx.platform, transactions, everything, role_of, offset_s=offset)
+    if ctx.platform.capabilities.names_written_rows:
+        return {a.tx.xid: a for a in first}
     unsure = {r for a in first if a.attribution is Attribution.AMBIGUOUS for r in a.candidates}
     if unsure:
         wanted = [a.tx for a in first if a.attribution is Attribution.AMBIGUOUS]

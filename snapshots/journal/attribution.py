@@ -108,12 +108,15 @@ def attribute(
     *,
     offset_s: float | tuple[float, float] = UNKNOWN_OFFSET,
     returned_keys: Mapping[str, Keys] | None = None,
+    written_keys: Mapping[str, Keys] | None = None,
     slack_s: float = SLACK_S,
 ) -> list[Attributed]:
     """Grade each transaction, in order. ``role_of_workflow`` maps the platform's workflow ids (private copies used for
     replay too) to database roles; ``offset_s`` is platform minus database clock in seconds, best the interval of
     :func:`estimate_offset`; ``returned_keys`` maps run ids to the keys the run received or returned, and must hold
-    every candidate to decide between several. ``runs`` must hold every run of the time in question."""
+    every candidate to decide between several. ``written_keys`` maps run ids to the keys of all rows that the run
+    wrote, on a platform that names them: an untagged write of other rows is not the run's. ``runs`` must hold every run
+    of the time in question."""
     offset = _interval(offset_s, slack_s)
     by_id = {r.id: r for r in runs}
     by_role: dict[str, list[Run]] = {}
@@ -124,7 +127,7 @@ def attribute(
     return [
         _tagged(tx, tx.run, by_id, role_of_workflow, offset)
         if tx.run is not None
-        else _untagged(tx, timelines.get(tx.actor), offset, returned_keys or {})
+        else _untagged(tx, timelines.get(tx.actor), offset, returned_keys or {}, written_keys or {})
         for tx in transactions
     ]
 
@@ -174,6 +177,7 @@ def _untagged(
     timeline: _Timeline | None,
     offset: tuple[float, float],
     returned: Mapping[str, Keys],
+    written: Mapping[str, Keys],
 ) -> Attributed:
     if timeline is None:
         return _answer(tx, Attribution.NONE, (), f"no tag, and no workflow known to write as {tx.actor} ran")
@@ -181,6 +185,8 @@ def _untagged(
     width = offset[1] - offset[0]
     if not candidates:
         return _answer(tx, Attribution.NONE, (), f"no tag, and no run of {tx.actor} within {width:.1f} s of the write")
+    if tx.keys and written and all(r.id in written for r in candidates):
+        return _by_rows(tx, candidates, written)
     if len(candidates) == 1:
         text = f"no tag; run {candidates[0].id} is the only one of {tx.actor} within {width:.1f} s of the write"
         return _answer(tx, Attribution.UNIQUE, candidates, text)
@@ -192,6 +198,32 @@ def _untagged(
     names = ", ".join(r.id for r in candidates[:5])
     text = f"no tag; {len(candidates)} runs of {tx.actor} overlap the write: {names}"
     return _answer(tx, Attribution.AMBIGUOUS, candidates, text)
+
+
+def _by_rows(tx: JournalTx, candidates: Sequence[Run], written: Mapping[str, Keys]) -> Attributed:
+    """Among runs that name all rows they wrote. Several runs of one version may name the same row: an undo takes all of
+    them or none, so the order in which they ended decides."""
+
+    def wrote(run: Run) -> bool:
+        own = written[run.id]
+        return any(set(keys) <= set(own.get(table, ())) for table, keys in tx.keys.items())
+
+    fitting = [r for r in candidates if wrote(r)]
+    if not fitting:
+        return _answer(
+            tx, Attribution.NONE, (), f"no tag, and no run of {tx.actor} at that time names the written rows"
+        )
+    if len(fitting) == 1:
+        text = f"no tag; run {fitting[0].id} is the only one of {tx.actor} at that time that names the written rows"
+        return _answer(tx, Attribution.UNIQUE, fitting, text)
+    versions = {(r.workflow_id, r.version_hash) for r in fitting}
+    names = ", ".join(r.id for r in fitting[:5])
+    if len(versions) == 1 and fitting[0].version_hash is not None:
+        first = min(fitting, key=lambda r: (r.stopped_at.timestamp() if r.stopped_at else inf, r.id))
+        text = f"no tag; {len(fitting)} runs of one version name the written rows ({names}): the first to end is taken"
+        return _answer(tx, Attribution.UNIQUE, [first, *(r for r in fitting if r is not first)], text)
+    text = f"no tag; {len(fitting)} runs of {tx.actor} name the written rows: {names}"
+    return _answer(tx, Attribution.AMBIGUOUS, fitting, text)
 
 
 def _by_keys(tx: JournalTx, candidates: Sequence[Run], returned: Mapping[str, Keys]) -> Run | None:
