@@ -225,6 +225,21 @@ def _dicts(value: object) -> list[dict[str, Any]]:
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
 
+def _compensated(entry: Entry) -> str:
+    body = entry.body
+    what = f"{body.get('step_name', 'a step')} of run {body.get('run', '?')} of {body.get('workflow', 'a workflow')}"
+    hand = f"; a person must: {body['manual']}" if body.get("manual") else ""
+    match body.get("status"):
+        case "done":
+            by = f" by hand, by {body['by']}" if body.get("by") else ""
+            return f"Taken back{by}: {what}{_because(body)}"
+        case "not-needed":
+            return f"There was nothing to take back of {what}{_because(body, 'error')}"
+        case "unknown":
+            return f"May or may not be taken back: {what}{_because(body, 'error')}{hand}"
+    return f"Not taken back: {what}{_because(body, 'error')}{hand}"
+
+
 WHO = {
     "operator": "an operator",
     "command": "a command",
@@ -276,6 +291,11 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.NOTICE_SENT: _notice,
     kinds.NOTICE_FAILED: _notice_failed,
     kinds.DRILL_SCORED: _scored,
+    kinds.COMPENSATION_BEGUN: lambda e: (
+        f"Taking back {e.body.get('step_name', 'a step')} of run {e.body.get('run', '?')} "
+        f"of {e.body.get('workflow', 'a workflow')} (attempt {e.body.get('attempt', '?')})"
+    ),
+    kinds.COMPENSATION_ENDED: _compensated,
     kinds.DATA_PLANNED: lambda e: f"{_by(e.body)} asked for: {_names(e.body.get('summary'))}",
     kinds.DATA_APPLIED: lambda e: f"{_by(e.body)} did: {_names(e.body.get('summary'))}{_because(e.body)}",
 }
@@ -297,7 +317,7 @@ _BAD = frozenset(
 
 
 def _tone(entry: Entry) -> str:
-    if entry.kind in _BAD or entry.body.get("status") == "failed" or entry.body.get("ok") is False:
+    if entry.kind in _BAD or entry.body.get("status") in ("failed", "unknown") or entry.body.get("ok") is False:
         return "bad"
     if entry.kind in _GOOD or entry.body.get("status") == "done" or entry.body.get("ok") is True:
         return "good"

@@ -89,6 +89,13 @@ def notes(found: Iterable[Compensation]) -> list[str]:
     ]
 
 
+def through(ctx: AppContext, found: Iterable[Compensation], run: Collection[str]) -> list[str]:
+    """The workflows that do inverses: those of the plan, and of the workflows that the recovery itself runs."""
+    planned = {c.through for c in found if c.action == "do"}
+    own = {s.compensation.workflow for key in run for s in ctx.app.workflow(key).steps if s.compensation is not None}
+    return sorted(w for w in planned | own if w is not None)
+
+
 def undone_runs(selection: Iterable[tuple[str, str | None]], runs: Mapping[str, list[Run]]) -> list[Undone]:
     """The runs of a selection, each once."""
     seen = {(workflow, r.id): r for workflow, of_workflow in runs.items() for r in of_workflow}

@@ -102,7 +102,7 @@ def make_plan(
     replayed = sorted({e.workflow for e in choice.events})
     canaries = [w.key for w in ctx.app.workflows if w.canary and w.key in contained["workflows"]]
     good = {diagnosis.workflow: good_version}
-    through = sorted({c.through for c in compensations if c.action == "do" and c.through is not None})
+    through = facts.through(ctx, compensations, {*replayed, *canaries} if selected is not None else set())
     for workflow in sorted({*replayed, *canaries, *through} - {diagnosis.workflow}):
         good[workflow] = live.get(workflow) or ctx.platform.draft_version(ctx.infos()[workflow].id).hash
     for workflow, version in good.items():

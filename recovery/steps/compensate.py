@@ -8,37 +8,25 @@ is left, by name, to a person. What comes later in the order is never done befor
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
 from recovery import compensated, compensation
 from recovery.compensating import by_hand
 from recovery.containment import Say
 from recovery.context import AppContext
-from recovery.definitions import known_good
 from recovery.errors import NotCompensated
 from recovery.facts import Undone, facts_of
 from recovery.plan import Compensation, Plan, Step
-from recovery.windows import fence_lowered
+from recovery.taking_back import frame_of, let_in
 
 
 def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  # noqa: ARG001 - one signature for all acts
-    frame = compensation.Frame(
-        recovery=plan.recovery_id,
-        incident=plan.incident_id,
-        plan_hash=plan.hash,
-        version_of=partial(known_good, ctx, plan),
-    )
+    frame = frame_of(ctx, plan)
     todo = [c for c in plan.compensations if c.action == "do"]
-    fenced = sorted({c.through for c in todo if c.through is not None and c.through in plan.contained})
     counts: Counter[str] = Counter()
     left = [c for c in plan.compensations if c.action == "manual"]
     known = compensated.known(ctx)
-    with ExitStack() as stack:
-        if fenced:
-            connection = stack.enter_context(ctx.connect("recoverer", "compensation"))
-            stack.enter_context(fence_lowered(ctx, connection, plan, fenced))
+    with let_in(ctx, plan, todo):
         for number, one in enumerate(todo, start=1):
             status = settle(ctx, frame, one, known.get((one.workflow, one.run_id, one.step, one.item)), say)
             counts[status] += 1
