@@ -1,7 +1,7 @@
 """Faults of a platform, injected over any other: for drills and tests that must see them handled.
 
-The pause that lies and the publish that stays a draft are known faults of real platforms
-(n8n issues 21770 and 39037).
+The pause that lies, the publish that stays a draft and the stopped run that completes after all are known faults of
+real platforms (n8n issues 21770, 39037 and 25165).
 """
 
 from __future__ import annotations
@@ -55,6 +55,20 @@ class FaultKind(StrEnum):
     DRAFT_ONLY_PUBLISH = "draft-only-publish"
     """Activation answers ok, the draft reads back fine, production keeps the version it had."""
 
+    STOPPED_RUN_COMPLETES = "stopped-run-completes"
+    """A stopped run reads as canceled, goes on, and overwrites its status when it ends."""
+
+
+LASTING = frozenset(
+    {
+        FaultKind.LYING_PAUSE,
+        FaultKind.LYING_PAUSE_AND_ENTRY,
+        FaultKind.DRAFT_ONLY_PUBLISH,
+        FaultKind.STOPPED_RUN_COMPLETES,
+        FaultKind.CLOCK_SKEW,
+    }
+)
+"""Misbehaviour, rather than a call that goes wrong."""
 
 LIES = (FaultKind.LYING_PAUSE, FaultKind.LYING_PAUSE_AND_ENTRY)
 
@@ -62,7 +76,7 @@ LIES = (FaultKind.LYING_PAUSE, FaultKind.LYING_PAUSE_AND_ENTRY)
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fault:
     """``method`` is a method of the port, ``None`` any; ``times`` how many calls are hit, ``None`` all; the first
-    ``skip`` matching calls are spared. ``workflow_id`` narrows lies and drafts to one workflow."""
+    ``skip`` matching calls are spared. ``workflow_id`` narrows lasting misbehaviour to one workflow."""
 
     kind: FaultKind
     method: str | None = None
@@ -83,6 +97,7 @@ class Faulty(Wrapper):
         self._lock = threading.Lock()
         self._pretended_inactive: set[str] = set()
         self._last_live: dict[str, str | None] = {}
+        self._pretended_stopped: dict[str, datetime] = {}
         self._skew = timedelta(seconds=sum(f.seconds for f in self.faults if f.kind is FaultKind.CLOCK_SKEW))
 
     def __repr__(self) -> str:
@@ -109,9 +124,7 @@ class Faulty(Wrapper):
     def _call(self, method: str, call: Callable[[], T]) -> T:
         after: list[Retryable] = []
         for index, fault in enumerate(self.faults):
-            if fault.kind in (*LIES, FaultKind.DRAFT_ONLY_PUBLISH, FaultKind.CLOCK_SKEW):
-                continue
-            if not self._strikes(index, method):
+            if fault.kind in LASTING or not self._strikes(index, method):
                 continue
             if fault.kind is FaultKind.TIMEOUT:
                 raise Retryable(f"{method}: the platform timed out (injected); check that it runs")
@@ -134,6 +147,9 @@ class Faulty(Wrapper):
         return instant + self._skew if instant else None
 
     def _run(self, run: Run) -> Run:
+        stopped = self._pretended_stopped.get(run.id)
+        if stopped is not None and run.state.in_flight:
+            run = replace(run, state=RunState.CANCELED, stopped_at=stopped)
         return replace(run, started_at=self._later(run.started_at), stopped_at=self._later(run.stopped_at))
 
     def _version(self, version: Version) -> Version:
@@ -197,12 +213,27 @@ class Faulty(Wrapper):
         self, workflow_id: str | None = None, *, since: datetime | None = None, states: Sequence[RunState] = ()
     ) -> list[Run]:
         true_since = since - self._skew if since else None
-        listed = self._call("runs", lambda: self._platform.runs(workflow_id, since=true_since, states=states))
-        return [self._run(run) for run in listed]
+        asked: Sequence[RunState] = () if self._pretended_stopped else states
+        listed = self._call("runs", lambda: self._platform.runs(workflow_id, since=true_since, states=asked))
+        told = [self._run(run) for run in listed]
+        return [run for run in told if not states or run.state in states]
 
     def run_detail(self, run_id: str) -> RunDetail:
         detail = self._call("run_detail", lambda: self._platform.run_detail(run_id))
         return replace(detail, run=self._run(detail.run))
+
+    def stop(self, run_id: str) -> None:
+        if self._survives_stops(run_id):
+            at = self._platform.health().now
+            self._call("stop", lambda: self._pretended_stopped.setdefault(run_id, at))
+        else:
+            self._call("stop", lambda: self._platform.stop(run_id))
+
+    def _survives_stops(self, run_id: str) -> bool:
+        kind = FaultKind.STOPPED_RUN_COMPLETES
+        if all(fault.kind is not kind for fault in self.faults):
+            return False
+        return self._behaves([kind], self._platform.run_detail(run_id).run.workflow_id) is kind
 
     def ingress_paused(self, workflow_id: str) -> bool:
         paused = self._call("ingress_paused", lambda: self._platform.ingress_paused(workflow_id))

@@ -167,6 +167,36 @@ def test_lies_can_be_about_one_workflow_only(desk: Desk) -> None:
     desk.fake.call(other, {"body": 1})
 
 
+def test_a_stopped_run_that_completes_after_all_overwrites_its_status(desk: Desk) -> None:
+    def asleep(definition: Any, event: Any, run_id: str) -> dict[str, Any]:
+        raise Suspend(lambda: desk.write(definition, event, run_id))
+
+    desk.fake.handlers = asleep
+    faulty = desk.faulty(FaultKind.STOPPED_RUN_COMPLETES)
+    run = desk.fake.call(desk.workflow, {"body": 1})
+    assert faulty.runs(states=[RunState.WAITING]) == [run]
+    faulty.stop(run.id)
+    faulty.stop(run.id)
+    (told,) = faulty.runs()
+    assert (told.state, told.stopped_at is None) == (RunState.CANCELED, False)
+    assert (faulty.runs(states=[RunState.WAITING]), faulty.runs(states=[RunState.CANCELED])) == ([], [told])
+    assert faulty.run_detail(run.id).run == told
+    desk.fake.resume(run.id)
+    assert desk.written == [("v1", 1)]
+    assert [r.state for r in faulty.runs()] == [RunState.SUCCESS]
+
+
+def test_a_run_of_another_workflow_is_really_stopped(desk: Desk) -> None:
+    def asleep(*_: Any) -> dict[str, Any]:
+        raise Suspend(dict)
+
+    desk.fake.handlers = asleep
+    faulty = desk.faulty(FaultKind.STOPPED_RUN_COMPLETES, workflow_id="another")
+    run = desk.fake.call(desk.workflow, {"body": 1})
+    faulty.stop(run.id)
+    assert desk.fake.run_detail(run.id).run.state is RunState.CANCELED
+
+
 def test_the_fake_pauses_late_as_told() -> None:
     fake = FakePlatform(pause_delay_s=0.15)
     workflow = fake.add(content(), active=True)
