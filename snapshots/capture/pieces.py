@@ -64,7 +64,16 @@ def plan(
     columns = chunks.stored(columns)
     if not columns:
         raise Refused(f"Table {table} has no column that can be stored; leave it out of the catalogue.")
-    query = sql.SQL("SELECT {} FROM {} t").format(chunks.select_list(columns, "t"), shape.source(conn, table))
+    query = sql.SQL("SELECT {} FROM {} t WHERE {}")
+    chosen, live = chunks.select_list(columns, "t"), shape.source(conn, table)
+    return tuple(
+        Piece(table=table, columns=columns, query=query.format(chosen, live, limit).as_string(conn))
+        for limit in stretches(conn, table, where=where)
+    )
+
+
+def stretches(conn: Connection[Any], table: str, *, where: sql.Composable | None = None) -> tuple[sql.Composable, ...]:
+    """Conditions on rows ``t``, each of which holds for the rows on some pages; together they hold for every row."""
     leaves = shape.leaves(conn, table)
     pages = max((leaf.pages for leaf in leaves), default=0)
     step = max(1, PIECE_PAGES // max(1, len(leaves)))
@@ -76,8 +85,7 @@ def plan(
             limits.append(sql.SQL("t.ctid >= {}::tid").format(sql.Literal(f"({start},0)")))
             if start != starts[-1]:
                 limits.append(sql.SQL("t.ctid < {}::tid").format(sql.Literal(f"({start + step},0)")))
-        limited = query + sql.SQL(" WHERE ") + sql.SQL(" AND ").join(limits) if limits else query
-        found.append(Piece(table=table, columns=columns, query=limited.as_string(conn)))
+        found.append(sql.SQL(" AND ").join(limits) if limits else sql.SQL("true"))
     return tuple(found)
 
 

@@ -161,16 +161,19 @@ def _here(
     import pyarrow as pa
     import pyarrow.compute as pc
 
+    from snapshots.capture import pieces
+
     columns = touched.key_columns(manifest)
     marked = (*columns, ColumnInfo(name="rj_fresh", type="integer", not_null=True, generated=False, identity=""))
-    # One value with all lines: a row by itself costs more to receive than to compare.
-    lines = sql.SQL("SELECT convert_to(string_agg({}, chr(10)) || chr(10), 'UTF8') FROM {} t").format(
-        sql.SQL(" || ',' || ").join([*(_quoted(c) for c in columns), sql.SQL("({})::int").format(fresh)]), frame.live
-    )
+    # One value with the lines of many pages: a row by itself costs more to receive than to compare.
+    lines = sql.SQL("SELECT convert_to(string_agg({}, chr(10)) || chr(10), 'UTF8') FROM {} t WHERE {}")
+    line = sql.SQL(" || ',' || ").join([*(_quoted(c) for c in columns), sql.SQL("({})::int").format(fresh)])
+    found: list[pa.RecordBatch] = []
     with conn.cursor(binary=True) as cursor:
-        row = cursor.execute(lines).fetchone()
-    blocks = [row[0]] if row and row[0] else []
-    live = pa.Table.from_batches(list(chunks.from_csv(blocks, marked)), schema=chunks.schema(marked))
+        for stretch in pieces.stretches(conn, manifest.name):
+            row = cursor.execute(lines.format(line, frame.live, stretch)).fetchone()
+            found.extend(chunks.from_csv([row[0]] if row and row[0] else [], marked))
+    live = pa.Table.from_batches(found, schema=chunks.schema(marked))
     newer = live.filter(pc.equal(live.column("rj_fresh"), 1)).select([c.name for c in columns])
     if newer.num_rows > MANY * manifest.rows:
         return None

@@ -12,7 +12,7 @@ from point_desk import build, take
 from psycopg import sql
 
 from snapshots import database
-from snapshots.capture import shape, touched
+from snapshots.capture import pieces, shape, touched
 from snapshots.model import TableManifest, TableSpec
 from snapshots.points import chunks
 from snapshots.restore import keys
@@ -39,7 +39,9 @@ def _found(app: Any, manifest: TableManifest, store: Store, since: Any) -> keys.
 
 
 @pytest.mark.parametrize("kind", list(SHAPES))
-def test_newer_and_gone_keys_are_exact(app_db: Any, tmp_path: Path, kind: str) -> None:
+def test_newer_and_gone_keys_are_exact(app_db: Any, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pieces, "PIECE_PAGES", 1)
+    monkeypatch.setattr(keys, "_AT_ONCE", 50)
     columns, key, values = SHAPES[kind]
     listed = ", ".join(key)
     build(app_db, journal=False)
