@@ -153,7 +153,9 @@ def pause(ctx: AppContext, keys: Iterable[str], incident: str, say: Say) -> dict
     if ctx.events is not None:
         from recovery import held
 
-        held.hold(ctx, closure, incident)  # before the first event is turned away
+        # Before the first event is turned away. What was switched off already goes on answering as it did.
+        active = (recorded(ctx, incident) or before)["active_before"]
+        held.hold(ctx, [k for k in closure if k in active], incident)
     failures: list[PlatformError] = []
     there = [k for k in closure if k in infos]
     with ThreadPoolExecutor(max_workers=max(1, len(closure))) as pool:
