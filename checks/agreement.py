@@ -1,7 +1,8 @@
 """Logic and data fit: named clauses, each a question to the platform or the database with its answer in one line.
 
 A clause that does not hold is *drift*; drift stops a recovery at a safe state. Clauses are asked after each major step,
-those of that step and of all before it. Each question is asked again every time: nothing is remembered.
+those of that step and of all before it. Each question is asked again every time: nothing is remembered. A clause that
+does not hold says what to do next.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import psycopg
 
 from catalog.models import App
 from checks.model import Clause, SuiteReport
+from checks.statements import Fit
 from platforms.base import Platform
 from snapshots.database import columns, qualified
 from snapshots.errors import Refused
@@ -36,25 +38,60 @@ def drift(clauses: Iterable[Clause]) -> list[Clause]:
 def live_version(platform: Platform, workflow_id: str, *, workflow: str, planned: str, paused: bool) -> Clause:
     """Production runs the planned content; while paused, that is what would run next (the saved content). A saved
     content is never taken for a live one: a restored draft leaves production on the old version."""
+    name, step = f"live-version:{workflow}", f"reinstate workflow publish {workflow} {planned[:12]}"
     if paused:
         if (live := platform.live_version(workflow_id)) is not None:
-            return _clause(
-                f"live-version:{workflow}", False, f"is active with {live.hash[:12]} though it should be paused"
-            )
+            says = f"is active with {live.hash[:12]} though it should be paused"
+            return _clause(name, False, says, "find out who activated it, then `reinstate contain` again")
         found, kind = platform.draft_version(workflow_id).hash, "saved (paused)"
     else:
         version = platform.live_version(workflow_id)
         if version is None:
-            return _clause(f"live-version:{workflow}", False, f"runs nothing; planned is {planned[:12]}")
+            return _clause(name, False, f"runs nothing; planned is {planned[:12]}", f"`{step} --activate`")
         found, kind = version.hash, "live"
     says = f"{kind} is {found[:12]}" + ("" if found == planned else f", planned is {planned[:12]}")
-    return _clause(f"live-version:{workflow}", found == planned, says)
+    return _clause(name, found == planned, says, f"`{step}`, or `reinstate protect` if the new version is meant")
+
+
+def settings(platform: Platform, workflow_id: str, *, workflow: str, planned: str) -> Clause:
+    """Name and settings of the workflow are the planned ones, where the platform keeps them apart from versions."""
+    saved = platform.draft_version(workflow_id).settings_hash
+    holds = saved in ("", planned)
+    says = "as planned" if holds else f"saved are {saved[:12]}, planned {planned[:12]}; someone changed them"
+    step = f"see `reinstate workflow history {workflow}`; publish the version again to bring its settings back"
+    return _clause(f"settings:{workflow}", holds, says, step)
+
+
+def present(*, workflow: str, found: bool) -> Clause:
+    """The platform has the workflow."""
+    says = "it is in the platform" if found else "it is gone from the platform"
+    return _clause(f"present:{workflow}", found, says, f"`reinstate workflow publish {workflow}` makes it again")
+
+
+def credentials(problems: Sequence[str], *, looked_at: int) -> Clause:
+    """Every credential that the definitions name is there, readable, accepted and the one of when all was good.
+    ``problems`` are sentences that end in what to do."""
+    says = _some(problems) if problems else f"{looked_at} credentials are as they were"
+    return _clause("credentials", not problems, says, "mend or explain each, then ask again")
+
+
+def definitions(fit: Fit) -> Clause:
+    """Tables and columns that the definitions use exist, and their types hold what they held."""
+    left = f"; {fit.unsure} cannot be judged without a run" if fit.unsure else ""
+    says = _some(fit.wrong) if fit.wrong else f"{fit.sure} uses of tables fit{left}"
+    step = "bring the column back, or publish a version that fits: `reinstate workflow diff`"
+    return _clause("definitions", not fit.wrong, says, step)
 
 
 def data_undone(remaining: Callable[[], Sequence[str]]) -> Clause:
     """Planning the data step again finds nothing. ``remaining`` plans it and returns what it would still do."""
     left = list(remaining())
-    return _clause("data-undone", not left, _some(left) if left else "planning it again finds nothing to do")
+    return _clause(
+        "data-undone",
+        not left,
+        _some(left) if left else "planning it again finds nothing to do",
+        "`reinstate recover --continue`",
+    )
 
 
 def no_late_writes(
@@ -67,7 +104,9 @@ def no_late_writes(
     says = [
         f"{t.actor} wrote {t.rows} rows at {t.last_at.isoformat(timespec='milliseconds')} (xid {t.xid})" for t in late
     ]
-    return _clause("no-late-writes", not late, _some(says) if late else f"no writes by {', '.join(sorted(roles))}")
+    clean = f"no writes by {', '.join(sorted(roles))}"
+    step = "`reinstate contain` proves the pause again, then `reinstate plan` counts those writes in"
+    return _clause("no-late-writes", not late, _some(says) if late else clean, step)
 
 
 def active_set(platform: Platform, ids: Mapping[str, str], *, expected: Collection[str]) -> Clause:
@@ -76,7 +115,9 @@ def active_set(platform: Platform, ids: Mapping[str, str], *, expected: Collecti
     active = {key for key, id_ in ids.items() if id_ in active_ids}
     missing, extra = sorted(set(expected) - active), sorted(active - set(expected))
     says = [*(f"{k} is not active" for k in missing), *(f"{k} is active" for k in extra)]
-    return _clause("active-set", not says, _some(says) if says else f"active: {', '.join(sorted(active)) or 'none'}")
+    clean = f"active: {', '.join(sorted(active)) or 'none'}"
+    step = "activate or deactivate them in the platform, or `reinstate protect` if it is meant"
+    return _clause("active-set", not says, _some(says) if says else clean, step)
 
 
 def schema(conn: psycopg.Connection[Any], app: App) -> Clause:
@@ -93,7 +134,8 @@ def schema(conn: psycopg.Connection[Any], app: App) -> Clause:
             wrong.append(f"table {table} of {workflow} does not exist")
         elif column and column not in have:
             wrong.append(f"column {place} of {workflow} does not exist")
-    return _clause("schema", not wrong, _some(wrong) if wrong else f"{len(places)} places exist")
+    clean = f"{len(places)} places exist"
+    return _clause("schema", not wrong, _some(wrong) if wrong else clean, "bring them back, or correct the catalogue")
 
 
 def _columns(conn: psycopg.Connection[Any], table: str) -> set[str] | None:
@@ -126,7 +168,10 @@ def credentials_roles(conn: psycopg.Connection[Any], app: App, *, fenced: Collec
             elif role not in fenced and not rights:
                 wrong.append(f"role {role} may not write {place}")
     says = f"{len(app.workflows)} roles, fenced: {', '.join(sorted(fenced)) or 'none'}"
-    return _clause("credentials-roles", not wrong, _some(wrong) if wrong else says)
+    step = (
+        "grant what is missing, or `reinstate contain` to fence again; `reinstate roles --print-sql` lists the grants"
+    )
+    return _clause("credentials-roles", not wrong, _some(wrong) if wrong else says, step)
 
 
 def _rights(conn: psycopg.Connection[Any], role: str, place: str) -> list[str] | None:
@@ -157,11 +202,13 @@ def suites(report: SuiteReport) -> Clause:
     """The report passed, and something ran."""
     holds = report.passed and report.ran > 0
     says = [r.detail or r.expectation for r in report.failed] or ["nothing ran"]
-    return _clause("suites", holds, f"{report.ran} expectations hold" if holds else _some(says))
+    clean = f"{report.ran} expectations hold"
+    step = "`reinstate diagnose` finds the cause; `reinstate undo` or `reinstate restore` bring the rows back"
+    return _clause("suites", holds, clean if holds else _some(says), step)
 
 
-def _clause(name: str, holds: bool, detail: str) -> Clause:
-    return Clause(name=name, holds=holds, detail=detail)
+def _clause(name: str, holds: bool, detail: str, step: str = "") -> Clause:
+    return Clause(name=name, holds=holds, detail=detail, next="" if holds else step)
 
 
 def _some(items: Sequence[str]) -> str:

@@ -87,8 +87,9 @@ class Diagnosis:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Clause:
-    """One named clause of the agreement between logic and data."""
+    """One named clause of the agreement between logic and data. ``next``: what to do when it does not hold."""
 
     name: str
     holds: bool
     detail: str
+    next: str = ""
