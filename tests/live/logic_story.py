@@ -41,7 +41,7 @@ from recovery.handling import Caught
 from recovery.plan import Plan
 from recovery.protect import protect
 from tests.live.logic_ingress import serving
-from tests.live.logic_traffic import Traffic
+from tests.live.logic_traffic import EVERY_S, Traffic
 
 APP = "shop"
 WORKFLOWS = {"intake": "Story intake", "confirm": "Story confirm", "audit": "Story audit"}
@@ -176,7 +176,7 @@ class Story:
         schema, workflow_roles = sql.Identifier(self.stage.schema), sorted(set(self.stage.roles.values()))
         with psycopg.connect(self.superuser, autocommit=True) as db:
             for role in (INSTALLER, CAPTURER, RECOVERER, CLERK, *workflow_roles):
-                if not db.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
+                if not db.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (role,)).fetchone():
                     made = sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}")
                     db.execute(made.format(sql.Identifier(role), sql.Literal(f"story-{role}")))
             name = sql.Identifier(str(conninfo_to_dict(self.superuser)["dbname"]))
@@ -259,13 +259,14 @@ class Story:
         return point.id
 
     @contextmanager
-    def traffic(self) -> Iterator[Traffic]:
+    def traffic(self, *, every_s: float = EVERY_S) -> Iterator[Traffic]:
         """Senders at work, through the ingress where the stage has one."""
         with self.opened() as ctx:
             listen = ctx.app.ingress.listen if ctx.app.ingress else ""
         base = f"http://{listen}" if listen else self.stage.url
         ingress = serving(self.catalog, APP, self.home) if listen else nullcontext()
-        with ingress, Traffic({k: base + self.stage.path(k) for k in ("intake", "confirm")}) as senders:
+        addresses = {k: base + self.stage.path(k) for k in ("intake", "confirm")}
+        with ingress, Traffic(addresses, every_s=every_s) as senders:
             yield senders
 
     @contextmanager

@@ -39,8 +39,9 @@ class Sent:
 class Traffic:
     """Sends in a thread of its own while the context is open. ``sent`` is by event."""
 
-    def __init__(self, addresses: Mapping[str, str]) -> None:
+    def __init__(self, addresses: Mapping[str, str], *, every_s: float = EVERY_S) -> None:
         self.addresses = addresses
+        self._every_s = every_s
         self.sent: dict[str, Sent] = {}
         self._over = threading.Event()
         self._again: deque[tuple[float, str]] = deque()
@@ -89,7 +90,7 @@ class Traffic:
                     workflow, body = "confirm", {"event": event, "order_event": f"intake-{number - 1}"}
                 self.sent[event] = Sent(workflow, body)
                 self._send(event)
-                self._over.wait(EVERY_S)
+                self._over.wait(self._every_s)
         except BaseException as error:  # noqa: BLE001 - told by finish()
             self._failed.append(error)
 

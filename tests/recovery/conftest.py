@@ -55,7 +55,8 @@ class Kept:
         self.database(f"kiosk_{name}", kiosk.db.name)
         shutil.rmtree(kiosk.home)
         shutil.copytree(self.folder / name, kiosk.home)
-        state, kiosk.ids, kiosk.since = self.platforms[name]
+        state, ids, kiosk.since = self.platforms[name]
+        kiosk.ids = dict(ids)
         kiosk.fake._workflows, kiosk.fake._runs.by_id, kiosk.fake._count = copy.deepcopy(state)
         kiosk.fake._runs._numbers = itertools.count(1 + max(map(int, kiosk.fake._runs.by_id), default=0))
         return self.notes[name]
