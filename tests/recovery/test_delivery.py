@@ -1,0 +1,444 @@
+"""Nothing runs twice: held events and failed runs sent again under any schedule of faults and kills, their effects
+counted in a real database. The workflow is not idempotent: each run leaves a row."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ingress.model import State
+from ingress.queue import Queue
+from ledger import Ledger, kinds
+from platforms.base import NotSent, Permanent, Platform, Retryable, Run, RunState
+from platforms.fake import EVERYTHING, FLOW_ENGINE, EntryClosed, FakePlatform
+from platforms.stand_in import StandIn
+from platforms.wrapper import Wrapper
+from recovery import delivery, events_kept, held
+from recovery.context import AppContext
+from recovery.delivery import Courier, Delivered, Outcome, of_run
+from recovery.held import Release
+from snapshots.store.store import Store
+from tests.conftest import AppDb
+from tests.recovery.kiosk import app_model
+
+pytestmark = pytest.mark.postgres
+WORKFLOWS = {"intake": "Intake", "payment": "Payment"}
+
+
+class Killed(BaseException):
+    """The process dies here."""
+
+
+@dataclass
+class Desk:
+    """Two workflows of a platform in memory that insert a row per run, an ingress's queue, and a wire with faults.
+    Each strike hits the next event that is sent."""
+
+    database: psycopg.Connection[Any]
+    folder: Path
+    reads_back: bool
+    strikes: list[str | None] = field(default_factory=list)
+    killed: bool = False
+
+    def __post_init__(self) -> None:
+        can = EVERYTHING if self.reads_back else FLOW_ENGINE
+        self.fake = FakePlatform(self.work, capabilities=can)
+        self.ids = {
+            k: self.fake.add({"name": n, "nodes": [], "connections": {}, "settings": {}}, active=True)
+            for k, n in WORKFLOWS.items()
+        }
+        self.queue = Queue(self.folder / "events.sqlite", app="kiosk")
+        self.base: Platform = StandIn(self.fake, self.queue, {n: k for k, n in WORKFLOWS.items()})
+        self.writing = threading.Lock()
+        self.late: list[threading.Thread] = []
+        self.order: list[str] = []
+        self.database.execute("TRUNCATE effect")
+
+    def work(self, _: Any, event: Mapping[str, Any], run: str) -> dict[str, Any]:
+        body = event["body"]
+        if body.get("fails"):
+            raise ValueError("refused on purpose")
+        with self.writing:
+            self.database.execute("INSERT INTO effect VALUES (%s, %s)", (body["event"], run))
+            self.order.append(body["event"])
+        return {"Work": [{}]}
+
+    def open(self) -> AppContext:
+        """A context as a new process has it."""
+        return AppContext(
+            home=self.folder,
+            catalog_path=self.folder,
+            app=app_model(ingress={}),
+            platform=self.base,
+            ledger=Ledger(self.folder / "ledger.sqlite"),
+            store=Store(str(self.folder / "store")),
+            events=self.queue,
+        )
+
+    def hold(self, *keys: str, workflow: str = "intake", **body: Any) -> None:
+        for key in keys:
+            self.queue.record(
+                workflow=workflow,
+                key=key,
+                method="POST",
+                path=f"/{workflow}",
+                query="",
+                headers=[("content-type", "application/json")],
+                body=httpx.Request("POST", "http://x", json={"event": key, **body}).content,
+            )
+
+    def wire(self, request: httpx.Request) -> httpx.Response:
+        """The way to the platform, with the next strike on it."""
+        strike = self.strikes.pop(0) if self.strikes else None
+        if strike == "refused":
+            raise httpx.ConnectError("refused")
+        if strike == "timeout":
+            raise httpx.ReadTimeout("time-out")
+        if strike == "killed before":
+            raise Killed
+        sent = {"headers": dict(request.headers), "query": {}, "body": {}}
+        sent["body"] = httpx.Response(200, content=request.content).json()
+        if strike == "fails":
+            sent["body"]["fails"] = True
+        own = self.ids[request.url.path.strip("/")]
+        if strike == "slow":
+            later = threading.Timer(0.03, self.call, (own, sent))
+            self.late.append(later)
+            later.start()
+            raise httpx.ReadTimeout("time-out")
+        status = self.call(own, sent)
+        if strike == "lost":
+            raise httpx.RemoteProtocolError("cut")
+        if strike == "gateway":
+            return httpx.Response(504)
+        if strike == "killed after":
+            raise Killed
+        if strike == "killed later":
+            self.killed = True
+        return httpx.Response(status, json={})
+
+    def call(self, own: str, event: Mapping[str, Any]) -> int:
+        try:
+            run = self.fake.call(own, event)
+        except EntryClosed:
+            return 404
+        return 200 if run.state is RunState.SUCCESS else 500
+
+    def release(self, *workflows: str, **more: Any) -> held.Released:
+        ctx = self.open()
+        going = Release(
+            ctx=ctx,
+            queue=self.queue,
+            workflows=workflows or ("intake", "payment"),
+            incident="INC-1",
+            recovery="INC-1-R1",
+            say=lambda _: None,
+            transport=httpx.MockTransport(self.wire),
+            **more,
+        )
+        return going.run()
+
+    def effects(self) -> Counter[str]:
+        for later in self.late:
+            later.join()
+        return Counter(e for (e,) in self.database.execute("SELECT event FROM effect"))
+
+    def states(self) -> dict[str, State]:
+        return {str(e.key): e.state for e in self.queue.events()}
+
+    def unknown(self) -> set[str]:
+        return {str(e.body["event"]).partition(":")[2] for e in delivery.unknown(self.open())}
+
+    def close(self) -> None:
+        for later in self.late:
+            later.join()
+        self.queue.close()
+
+
+@pytest.fixture(scope="module")
+def database(module_app_db: AppDb) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(module_app_db.installer, autocommit=True) as connection:
+        connection.execute("CREATE TABLE effect (event text NOT NULL, run text NOT NULL)")
+        yield connection
+
+
+@pytest.fixture(autouse=True)
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits longer than a platform in memory needs."""
+    monkeypatch.setattr(delivery, "LOOKUP_S", 0.15)
+    monkeypatch.setattr(delivery, "WAIT_S", 0.001)
+    monkeypatch.setattr(delivery, "POLL_S", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KIOSK_URL", "http://platform.test")
+
+
+MakeDesk = Callable[[bool], Desk]
+
+
+@pytest.fixture
+def desk_of(database: psycopg.Connection[Any], tmp_path: Path) -> Iterator[MakeDesk]:
+    made: list[Desk] = []
+
+    def make(reads_back: bool) -> Desk:
+        made.append(Desk(database, Path(tempfile.mkdtemp(dir=tmp_path)), reads_back))
+        return made[-1]
+
+    yield make
+    for desk in made:
+        desk.close()
+
+
+STRIKES = st.sampled_from(
+    [None, "timeout", "refused", "lost", "slow", "gateway", "fails", "killed before", "killed after", "killed later"]
+)
+
+
+def until_it_ends(desk: Desk, patch: pytest.MonkeyPatch, act: Callable[[], Any]) -> None:
+    """Killed and started again until it comes to its end."""
+    finish = desk.queue.finish
+
+    def dying(*args: Any, **how: Any) -> Any:
+        if desk.killed:
+            desk.killed = False
+            raise Killed
+        return finish(*args, **how)
+
+    patch.setattr(desk.queue, "finish", dying)
+    for _ in range(30):
+        try:
+            act()
+        except (Killed, NotSent, Retryable):
+            continue
+        return
+    raise AssertionError("it never ended")
+
+
+@pytest.mark.parametrize("reads_back", [True, False], ids=["asked", "not-asked"])
+@given(schedule=st.lists(STRIKES, max_size=7))
+@settings(max_examples=12, deadline=None)
+def test_a_held_event_has_one_effect_or_is_listed(
+    database: psycopg.Connection[Any], reads_back: bool, schedule: list[str | None]
+) -> None:
+    keys = [f"e{n}" for n in range(5)]
+    folder = Path(tempfile.mkdtemp())
+    desk = Desk(database, folder, reads_back, list(schedule))
+    try:
+        desk.queue.hold("intake", "replay", incident="INC-1")
+        desk.hold(*keys)
+        with pytest.MonkeyPatch.context() as patch:
+            until_it_ends(desk, patch, lambda: desk.release("intake"))
+        effects, states, unknown = desk.effects(), desk.states(), desk.unknown()
+        assert max(effects.values(), default=0) <= 1, "nothing runs twice"
+        for key in keys:
+            if states[key] is State.UNKNOWN:
+                assert key in unknown
+            elif states[key] is State.FAILED:
+                assert effects[key] == ("gateway" in schedule and effects[key])
+            else:
+                assert (states[key], effects[key]) == (State.SENT, 1)
+        assert desk.queue.holds() == {}
+        if reads_back and "timeout" not in schedule:
+            assert not unknown, "what ran is found again"
+        if not {"timeout", "lost", "slow", "gateway", "killed before", "killed after"} & set(schedule):
+            assert not unknown
+        known = [key for key in desk.order if key not in unknown]
+        assert known == sorted(known), "in order of arrival"
+    finally:
+        desk.close()
+        shutil.rmtree(folder)
+
+
+class Cut(Wrapper):
+    """A platform whose retrigger is struck."""
+
+    def __init__(self, platform: Platform, strikes: list[str | None]) -> None:
+        super().__init__(platform)
+        self.strikes = strikes
+
+    def retrigger(self, run_id: str) -> Run:
+        strike = self.strikes.pop(0) if self.strikes else None
+        if strike in ("timeout", "slow"):
+            raise Retryable("time-out")
+        if strike == "refused":
+            raise NotSent("refused")
+        if strike == "killed before":
+            raise Killed
+        run = super().retrigger(run_id)
+        if strike in ("lost", "gateway"):
+            raise Retryable("the answer was lost")
+        if strike in ("killed after", "killed later"):
+            raise Killed
+        return run
+
+
+@given(schedule=st.lists(STRIKES, max_size=6))
+@settings(max_examples=10, deadline=None)
+def test_a_failed_run_is_run_again_once(database: psycopg.Connection[Any], schedule: list[str | None]) -> None:
+    folder = Path(tempfile.mkdtemp())
+    desk = Desk(database, folder, True)
+    try:
+        failing = {"body": {"event": "r1", "fails": True}, "headers": {}, "query": {}}
+        failed = desk.fake.call(desk.ids["intake"], failing)
+        assert failed.state is RunState.ERROR
+        failing["body"].pop("fails")  # type: ignore[attr-defined]
+        desk.base = Cut(desk.fake, list(schedule))
+        done: list[Delivered] = []
+        with pytest.MonkeyPatch.context() as patch:
+            until_it_ends(desk, patch, lambda: done.append(delivery.retrigger(desk.open(), "intake", failed.id)))
+            again = delivery.retrigger(desk.open(), "intake", failed.id)
+        assert again.outcome is done[0].outcome, "asked again, nothing is sent"
+        retries = [r for r in desk.fake.runs(desk.ids["intake"]) if r.retry_of == failed.id]
+        assert len(retries) == desk.effects()["r1"] <= 1
+        assert (done[0].outcome is Outcome.UNKNOWN) is (not retries)
+    finally:
+        desk.close()
+        shutil.rmtree(folder)
+
+
+def test_a_platform_that_cannot_run_again_says_so(desk_of: MakeDesk) -> None:
+    with pytest.raises(Permanent, match="replay its event instead"):
+        delivery.retrigger(desk_of(False).open(), "intake", "1")
+
+
+@pytest.mark.parametrize("reads_back", [True, False])
+def test_new_events_queue_behind_the_held_ones_and_pass_once_nothing_waits(desk_of: MakeDesk, reads_back: bool) -> None:
+    desk = desk_of(reads_back)
+    desk.queue.hold("intake", "replay")
+    desk.queue.hold("payment", "replay")
+    desk.hold("a")
+    desk.hold("p", workflow="payment")
+    desk.hold("b")
+    answer = desk.wire
+
+    def busy(request: httpx.Request) -> httpx.Response:
+        if desk.order == ["a"]:
+            desk.hold("c")
+        return answer(request)
+
+    desk.wire = busy  # type: ignore[method-assign]
+    done = desk.release()
+    assert desk.order == ["a", "p", "b", "c"]
+    assert (done.sent, done.by_workflow) == (4, {"intake": 3, "payment": 1})
+    desk.hold("d")
+    assert desk.states()["d"] is State.PASSING
+
+
+def test_there_is_no_burst(desk_of: MakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = desk_of(False)
+    clock = [100.0]
+    monkeypatch.setattr(held.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(held.time, "sleep", lambda s: clock.__setitem__(0, clock[0] + s))
+    desk.queue.hold("intake", "replay", per_s=2.0)
+    desk.hold("a", "b", "c", "d", "e")
+    desk.release()
+    assert clock[0] - 100.0 == pytest.approx(2.0), "five events, half a second between them"
+
+
+def test_what_was_handled_already_is_not_sent(desk_of: MakeDesk) -> None:
+    desk = desk_of(False)
+    desk.hold("passed", "refused")
+    first, second = desk.queue.events()
+    desk.queue.answered(first.id, 200)
+    desk.queue.answered(second.id, 500)
+    desk.queue.hold("intake", "replay")
+    desk.hold("passed", "refused", "replayed", "new")
+    done = desk.release(handled={("intake", "replayed")})
+    assert desk.order == ["refused", "new"], "a sender's retry of what failed is work to do"
+    assert (done.sent, done.repeated) == (2, 2)
+
+
+@pytest.mark.parametrize("undone", [True, False])
+def test_what_the_pause_dropped_is_sent_only_when_its_writes_were_undone(desk_of: MakeDesk, undone: bool) -> None:
+    desk = desk_of(False)
+    desk.hold("flying")
+    desk.queue.hold("intake", "replay", incident="INC-1")
+    desk.hold("after")
+    desk.fake.deactivate(desk.ids["intake"])
+    assert [r.state for r in desk.base.runs(desk.ids["intake"])] == [RunState.CANCELED]
+    desk.fake.activate(desk.ids["intake"])
+    done = desk.release(dropped=lambda _: undone)
+    assert desk.order == (["flying", "after"] if undone else ["after"])
+    assert len(done.unknown) == (0 if undone else 1)
+    assert desk.unknown() == (set() if undone else {"flying"})
+
+
+def test_a_workflow_that_does_not_take_them_keeps_them_held(desk_of: MakeDesk) -> None:
+    desk = desk_of(False)
+    desk.queue.hold("intake", "replay")
+    desk.hold("a", "b")
+    desk.strikes = ["refused"] * delivery.ATTEMPTS
+    with pytest.raises(NotSent, match="it stays held"):
+        desk.release("intake")
+    assert [e.state for e in desk.queue.held()] == [State.HELD, State.HELD]
+    desk.release("intake")
+    assert desk.effects() == Counter("ab")
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_person_settles_an_unknown_event(desk_of: MakeDesk, done: bool) -> None:
+    desk = desk_of(False)
+    desk.queue.hold("intake", "replay")
+    desk.hold("a")
+    desk.strikes = ["timeout"]
+    (unknown,) = desk.release("intake").unknown
+    ctx = desk.open()
+    (listed,) = events_kept.listing(ctx)
+    assert (listed.id, listed.state) == (unknown, State.UNKNOWN)
+    became = events_kept.settle(ctx, unknown[:8], done=done, by="ada", reason="looked")
+    assert delivery.unknown(ctx) == []
+    if done:
+        assert became == "recorded: it ran"
+        assert desk.states() == {"a": State.DONE}
+    else:
+        desk.release("intake")
+        assert desk.effects() == Counter("a")
+
+
+def test_holding_is_recorded_once_and_by_policy(desk_of: MakeDesk) -> None:
+    desk = desk_of(True)
+    ctx = desk.open()
+    assert held.hold(ctx, ["intake", "payment"], "INC-1") == ("intake", "payment")
+    held.hold(ctx, ["intake", "payment"], "INC-1")
+    (entry,) = ctx.ledger.entries(kinds=[kinds.EVENTS_HELD])
+    assert entry.body == {"workflows": ["intake", "payment"], "policy": {"intake": "replay", "payment": "replay"}}
+    assert set(desk.queue.holds()) == {"intake", "payment"}
+
+
+def test_a_lost_answer_of_one_who_can_take_it_back_is_missed_not_unknown(desk_of: MakeDesk) -> None:
+    courier = Courier(desk_of(True).open())
+
+    def lost() -> Delivered:
+        raise Retryable("time-out")
+
+    done = courier.deliver(workflow="intake", key="k", send=lost, look_up=lambda: [], repeats_taken_back=True)
+    assert done.outcome is Outcome.MISSED
+    assert courier.deliver(workflow="intake", key="k", send=lost, look_up=lambda: []).outcome is Outcome.UNKNOWN
+
+
+def test_an_unknown_event_whose_run_shows_after_all_is_known(desk_of: MakeDesk) -> None:
+    desk = desk_of(True)
+    ctx = desk.open()
+
+    def lost() -> Delivered:
+        raise Retryable("time-out")
+
+    assert Courier(ctx).deliver(workflow="intake", key="k", send=lost, look_up=lambda: []).outcome is Outcome.UNKNOWN
+    run = desk.fake.call(desk.ids["intake"], {"body": {"event": "k"}, "headers": {}})
+    found = Courier(ctx).deliver(workflow="intake", key="k", send=lost, look_up=lambda: [run])
+    assert found == replace(of_run(run), there=True)
+    assert delivery.unknown(ctx) == []
