@@ -1,8 +1,9 @@
 """What becomes of the steps that undoing rows does not take back: decided from the runs' details. Pure.
 
 A step was done if its node returned something; without a node, every run did it. A run that was cut off may have got
-further than it recorded: its steps after the last recorded one are *unsure*. Of each step done, the declared inverse is
-performed with values from the run, or a person must act, or the plan is refused (``critical``): never nothing.
+further than it recorded: its steps after the last recorded one are *unsure*, but for those whose node cannot have
+begun, since nothing that leads to it returned anything. Of each step done, the declared inverse is performed with values from
+the run, or a person must act, or the plan is refused (``critical``): never nothing.
 """
 
 from __future__ import annotations
@@ -53,11 +54,11 @@ class Decided:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class World:
     """What the runs do not tell. ``incident`` is part of the keys. ``nodes`` are the nodes of each workflow in the
-    versions that ran, empty where nobody knows. ``settled`` says what is on record, by (workflow, run, step, item).
-    ``replays``: the platform can run a workflow privately."""
+    versions that ran, each with those that lead to it; empty where nobody knows. ``settled`` says what is on record, by
+    (workflow, run, step, item). ``replays``: the platform can run a workflow privately."""
 
     incident: str
-    nodes: Mapping[str, frozenset[str]]
+    nodes: Mapping[str, Mapping[str, frozenset[str]]]
     settled: Mapping[tuple[str, str, str, int | None], str] = field(default_factory=dict)
     replays: bool = True
 
@@ -104,8 +105,15 @@ def done(steps: Sequence[Step], run: Facts, world: World) -> Iterator[tuple[Step
             yield step, "the platform does not tell what the run did, so nobody knows whether it did this"
         elif (known := world.nodes.get(run.workflow)) and step.node not in known:
             yield step, f"no version of the workflow has a node {step.node!r}: correct `node:` in the catalogue"
-        elif run.state is not RunState.SUCCESS and i > last:
+        elif run.state is not RunState.SUCCESS and i > last and not unreached(run, (known or {}).get(step.node)):
             yield step, "the run was cut off, and nobody can tell whether it got there"
+
+
+def unreached(run: Facts, before: frozenset[str] | None) -> bool:
+    """Whether a node cannot have begun: none of those ``before`` it returned anything, in a run whose record is whole
+    (a crash may lose the last of it; a run that recorded nothing tells nothing)."""
+    told = run.state in (RunState.ERROR, RunState.CANCELED) and bool(run.outputs)
+    return told and bool(before) and not (before or frozenset()) & set(run.outputs or {})
 
 
 def of_step(run: Facts, step: Step, doubt: str, world: World) -> Iterator[Compensation]:

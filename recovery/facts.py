@@ -71,12 +71,18 @@ def decided(ctx: AppContext, incident: str, runs: Iterable[Undone], events: Iter
     return decide(ctx.app.workflows, found, world)
 
 
-def nodes(ctx: AppContext, workflow: str, found: Iterable[Facts]) -> frozenset[str]:
-    """The nodes of the workflow: in what is saved now, in the versions the platform keeps, and in its runs."""
+def nodes(ctx: AppContext, workflow: str, found: Iterable[Facts]) -> dict[str, frozenset[str]]:
+    """The nodes of the workflow, in what is saved now, in the versions the platform keeps, and in its runs, each with
+    those that lead to it in any of them."""
     platform_id = ctx.infos()[workflow].id
     versions = [ctx.platform.draft_version(platform_id), *ctx.platform.versions(platform_id)]
-    known = {n.name for v in versions for n in ctx.platform.outline(v.definition).nodes}
-    return frozenset(known.union(*(f.outputs or {} for f in found if f.workflow == workflow)))
+    outlines = [ctx.platform.outline(v.definition) for v in versions]
+    known: dict[str, set[str]] = {n.name: set() for o in outlines for n in o.nodes}
+    for run in (f for f in found if f.workflow == workflow):
+        known |= {name: known.get(name, set()) for name in run.outputs or {}}
+    for before, after in (link for o in outlines for link in o.links):
+        known.setdefault(after, set()).add(before)
+    return {name: frozenset(leading) for name, leading in known.items()}
 
 
 def notes(found: Iterable[Compensation]) -> list[str]:

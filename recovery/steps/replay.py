@@ -16,6 +16,7 @@ from typing import Any
 import psycopg
 
 from platforms.base import Permanent, PrivateEntry, Run, RunState
+from recovery import taking_back
 from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.definitions import known_good
@@ -98,6 +99,9 @@ def undo_repeats(
         sent = ctx.platform.sent(entry)
         for event in (e for e in plan.events if e.workflow == workflow):
             runs = [ended(ctx, r) for r in sent.get(event_key(plan, event), [])]
+            for run in (r for r in runs if UNDOING + r.id in undone):
+                # A process that died just after the undo had not come to what the run did outside its rows.
+                taking_back.of_own_run(ctx, plan, workflow, run.id, may_write=entries)
             standing = [r for r in runs if r.state is RunState.SUCCESS and UNDOING + r.id not in undone]
             while len(standing) > 1:
                 writes = {r.id: own_writes(ctx, connection, entry, workflow, r, begun) for r in standing}
@@ -228,7 +232,7 @@ def own_writes(
 def revert(
     ctx: AppContext, connection: psycopg.Connection, plan: Plan, workflow: str, run: Run, xids: tuple[int, ...]
 ) -> None:
-    """Undo what a replay run wrote: its tagged writes and the listed transactions."""
+    """Undo what a replay run wrote, its tagged writes and the listed transactions, and what it did outside them."""
     spec = undoing(ctx, run, workflow, xids)
     preview = undo.preview(connection, spec)
     if not preview.empty:
@@ -240,6 +244,7 @@ def revert(
             plan_hash=plan.hash,
             expected=preview.counts,
         )
+    taking_back.of_own_run(ctx, plan, workflow, run.id, may_write={e.workflow for e in plan.events})
 
 
 def undoing(ctx: AppContext, run: Run, workflow: str, xids: tuple[int, ...]) -> UndoSpec:

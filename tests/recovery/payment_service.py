@@ -32,9 +32,9 @@ class PaymentService:
     slow_s: float = 0.6
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def charge(self, event: str) -> str:
-        """A workflow charges for an event; returns the charge's id."""
-        answer = httpx.post(f"{self.url}/charges", json={"event": event}, trust_env=False)
+    def charge(self, event: str, charge: str | None = None) -> str:
+        """A workflow charges for an event, under its own id of the charge or the service's; returns the id."""
+        answer = httpx.post(f"{self.url}/charges", json={"event": event, "charge": charge}, trust_env=False)
         return str(answer.json()["id"])
 
     def net(self) -> dict[str, int]:
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
         service = self.service
         if self.path == "/charges":
             with service.lock:
-                charge = f"ch-{len(service.charges) + 1}"
+                charge = body["charge"] or f"ch-{len(service.charges) + 1}"
                 service.charges.append((charge, body["event"]))
             self.answer(200, {"id": charge})
             return
@@ -66,6 +66,8 @@ class Handler(BaseHTTPRequestHandler):
             service.bodies.append(body)
             service.headers.append(dict(self.headers))
             fault = service.faults.pop(0) if service.faults else "ok"
+        if fault in ("ok", "slow") and charge not in dict(service.charges):
+            fault = "410"
         if fault in ("ok", "drop-after", "500-after", "slow"):
             with service.lock:
                 if key not in {k for _, k in service.refunds}:

@@ -106,6 +106,30 @@ def test_a_refund_that_fails_stops_before_the_replay_and_goes_on_later(kiosk: Ki
     assert service.net() == {"1": 1, "2": 1, "3": 1, "canary": 0}
 
 
+def test_an_attempt_of_the_replay_that_failed_after_its_charge_leaves_none(
+    kiosk: Kiosk, service: PaymentService
+) -> None:
+    """The other side knows the charge by the run, so what was cut off is taken back there, if it was done."""
+    failing = ["2", "canary-never"]
+
+    def intake(content: Mapping[str, Any], event: Mapping[str, Any], run: str) -> dict[str, Any]:
+        body = event["body"]
+        done = kiosk.intake(content, event, run)
+        service.charge(body["event"], run)
+        if body["event"] in failing and "x-reinstate-event" in event["headers"]:
+            failing.remove(body["event"])
+            raise ValueError("the answer of the payment service was lost")
+        return {**done, "Charge": [{}]}
+
+    by_run = {"url": f"{service.url}/charges/{{charge}}/refund", "values": {"charge": "run"}}
+    charging(kiosk, service, refund(service, unsure="compensate", inverse=by_run))
+    kiosk.fake.handlers = {"Intake": intake, "Payment": kiosk.payment}
+    kiosk.recover(kiosk.wreck())
+    assert failing == ["canary-never"]
+    assert service.net() == {"1": 1, "2": 1, "3": 1, "canary": 0}
+    assert kiosk.rows() == expected()
+
+
 def test_a_second_incident_does_not_refund_what_the_first_one_did(kiosk: Kiosk, service: PaymentService) -> None:
     charging(kiosk, service, refund(service))
     kiosk.recover(kiosk.wreck())
