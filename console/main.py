@@ -14,6 +14,7 @@ import typer
 
 from console import exits
 from console.commands import (
+    agreement,
     approve,
     check,
     demo,
@@ -36,6 +37,7 @@ from console.commands import (
     store,
     undo,
     up,
+    workflow,
     wreck,
 )
 from console.tasks import ByTask
@@ -103,6 +105,8 @@ for module in (
     look,
     notify,
     wreck,
+    workflow,
+    agreement,
     ingress,
     events,
 ):

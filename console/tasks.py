@@ -37,6 +37,7 @@ TASKS: Final = {
         "approvals": "list the plans that wait for a decision",
         "approve": "approve exactly one plan",
         "reject": "reject a plan; the app stays paused",
+        "agreement": "ask whether logic and data fit, clause by clause",
         "replay": "send the events of undone runs again, once each",
         "resume": "resume a paused app in stages, once it is proven",
         "events": "what waits for the end of a pause, and what is unknown",
@@ -50,6 +51,7 @@ TASKS: Final = {
         "restore": "bring tables back to a point or a moment",
     },
     "Look after the past": {
+        "workflow": "versions of workflows: list, compare, publish, export",
         "store": "check, prove, prune, hold and encrypt the points",
         "erase": "take a person out of journal and points, for good",
     },

@@ -54,6 +54,8 @@ class Outcome(StrEnum):
     """Several workflows of the name: nobody can tell which one is meant."""
     NOT_MADE = "not-made"
     """The workflow is gone and could not be made again."""
+    CREDENTIALS = "credentials"
+    """The version is saved and was not made live: a credential it names is missing, refused or unreadable."""
     NOT_FOLLOWED = "not-followed"
     """A call of a workflow that got a new id cannot be pointed at it."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ledger import kinds
 from platforms.base import Retryable, Version, WorkflowInfo
 from recovery import credentials, following, history
-from recovery.credentials import Trouble
+from recovery.credentials import Problem, Trouble
 from recovery.errors import Outcome, PublishFailed
 
 if TYPE_CHECKING:
@@ -65,14 +65,16 @@ def publish(
     incident: str | None = None,
     recovery: str | None = None,
     good_before: datetime | None = None,
+    despite: bool = False,
     say: Say = lambda _: None,
 ) -> Published:
     """Make ``version`` what the workflow holds and, with ``activate``, what is live; read it back.
 
     A workflow that is active stays active: without ``activate`` it must be inactive, or the version only saved where
     the platform keeps drafts apart. ``good_before``: credentials changed after the version was last good before this
-    moment are troubles. Running it again after a kill finds what is done. Raises :class:`PublishFailed` with the
-    outcome, and ``PlatformError``."""
+    moment are troubles. One that is missing, refused or unreadable keeps a version from being made live, unless
+    ``despite``. Running it again after a kill finds what is done. Raises :class:`PublishFailed` with the outcome, and
+    ``PlatformError``."""
     history.observe(ctx)
     made = _present(ctx, workflow_key, version, say)
     wanted = following.followed(ctx, replace(version, workflow_id=made.info.id))
@@ -80,6 +82,8 @@ def publish(
     changed = save(ctx, workflow_key, made.info.id, wanted)
     troubles = credentials.troubles(ctx, workflow_key, made.info.id, wanted.hash, before=good_before)
     if activate:
+        if not despite and _outcome(ctx, made.info.id, wanted) is not Outcome.LIVE:
+            _refuse(workflow_key, troubles)
         changed |= go_live(ctx, workflow_key, made.info.id, wanted)
     outcome = _outcome(ctx, made.info.id, wanted)
     if changed or made.created:
@@ -232,6 +236,14 @@ def _named(workflow: str, infos: Sequence[WorkflowInfo], names: set[str]) -> Wor
             outcome=Outcome.AMBIGUOUS,
         )
     return found[0] if found else None
+
+
+def _refuse(workflow: str, troubles: Sequence[Trouble]) -> None:
+    """A version whose credentials cannot work would fail with every run."""
+    if stops := [t.sentence for t in troubles if t.problem is not Problem.CHANGED]:
+        raise PublishFailed(
+            f"workflow {workflow}: saved and not made live: {'; '.join(stops)}", outcome=Outcome.CREDENTIALS
+        )
 
 
 def _unrecorded(ctx: AppContext, workflow: str, made: _Made) -> bool:
