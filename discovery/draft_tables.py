@@ -14,7 +14,6 @@ from discovery.yaml_writer import Noted, unsure
 
 ENOUGH_UNIQUE = 50
 _TELLS = re.compile(r"pg_notify|\bnotify\b|dblink|http_|pg_net|\bnet\.http|postgres_fdw", re.IGNORECASE)
-_TIME_NAME = re.compile(r"(_at|_on|_time|_date|timestamp|date|when)$", re.IGNORECASE)
 
 
 def table(name: str, seen: Seen, uses: Sequence[WorkflowUse]) -> Any:
@@ -122,10 +121,10 @@ def event_time(fact: TableFact, uses: Sequence[WorkflowUse]) -> tuple[str | None
     inserted = {c for u in uses for c in u.sql.inserts.get(fact.name, ())}
     ranked = sorted(
         times,
-        key=lambda c: (not _TIME_NAME.search(c.name), c.name.startswith("created"), c.name not in inserted),
+        key=lambda c: (not guesses.is_time(c.name), c.name.startswith("created"), c.name not in inserted),
     )
     best = ranked[0]
-    rivals = [c.name for c in ranked[1:] if bool(_TIME_NAME.search(c.name)) == bool(_TIME_NAME.search(best.name))]
+    rivals = [c.name for c in ranked[1:] if guesses.is_time(c.name) == guesses.is_time(best.name)]
     return best.name, rivals
 
 

@@ -34,6 +34,7 @@ _BUSINESS = re.compile(
     r"|_(ref|number|code)$",
     re.IGNORECASE,
 )
+_TIME = re.compile(r"(_at|_on|_?time|_?date|timestamp|when)$", re.IGNORECASE)
 _CLOCK = re.compile(r"updat|modif|touch|synced|last_", re.IGNORECASE)
 
 
@@ -61,7 +62,8 @@ def event_paths(events: Sequence[Mapping[str, Any]]) -> EventGuess:
         doubts.append(f"the key was seen in {len(events)} events only")
     elif ranked[0][0] >= len(_KEY_NAMES):
         doubts.append("its name does not say that it is a key")
-    times = sorted(p for p in common if p.startswith("body.") and all(_moment(f[p]) for f in flat))
+    times = [p for p in common if p.startswith("body.") and all(_moment(f[p]) for f in flat)]
+    times.sort(key=lambda p: (not _TIME.search(p), p.count("."), p))
     if len(times) > 1:
         doubts.append(f"the event's time may also be {', '.join(times[1:])}")
     return EventGuess(key=ranked[0][1] if ranked else None, time=times[0] if times else None, doubts=tuple(doubts))
@@ -109,6 +111,11 @@ def subject(columns: Sequence[str]) -> str | None:
 def business_key(column: str) -> bool:
     """Whether a name is one that people quote: a number, a code, a reference."""
     return bool(_BUSINESS.search(column))
+
+
+def is_time(column: str) -> bool:
+    """Whether a name says that it is a moment."""
+    return bool(_TIME.search(column))
 
 
 def is_clock(column: str) -> bool:

@@ -123,7 +123,7 @@ def _about_new(app: yaml.MappingNode, name: str, entry: Any) -> bool:
 
 def _called(entry: Any, name: str) -> str:
     value: Mapping[str, Any] = plain(entry)
-    return str(value.get("key") or value[_NAMED_BY[name]])
+    return str(value["name" if name == "tables" else "key"])
 
 
 def _place(app: yaml.MappingNode, name: str, entries: Sequence[Any]) -> tuple[int, list[str]] | None:

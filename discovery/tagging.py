@@ -21,7 +21,7 @@ RUN_NAMES = {"n8n": "{{ $execution.id }}", "fake": "{{ $execution.id }}"}
 """How a platform's own expression for the run's id looks in SQL; platforms without one keep attribution by role."""
 TAG = "reinstate.run"
 _CONDITION = "EXISTS (SELECT FROM run)"
-_AFTER_WHERE = ("GROUP", "HAVING", "WINDOW", "ORDER", "LIMIT", "OFFSET", "FETCH", "FOR")
+_AFTER_WHERE = ("GROUP", "HAVING", "WINDOW", "ORDER", "LIMIT", "OFFSET", "FETCH", "FOR", "RETURNING")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +126,7 @@ def _changed(text: str, words: list[_Word], tag: str) -> str | tuple[str]:
     names = {w.text for w in flat[:main]}
     if "RUN" in names:
         return ("it has a common table `run` of another meaning already",)
-    new = _insert(text, body, end) if body[0].text == "INSERT" else _where(text, body, 0, end)
+    new = _insert(text, body, words) if body[0].text == "INSERT" else _where(text, body, 0, end)
     if isinstance(new, tuple):
         return new
     if flat[0].text == "WITH":
@@ -138,7 +138,7 @@ def _changed(text: str, words: list[_Word], tag: str) -> str | tuple[str]:
 def _where(text: str, body: list[_Word], start: int, end: int) -> str | tuple[str]:
     """The condition in a statement's own WHERE; it is added where there is none."""
     words = [w for w in body if w.start >= start]
-    stop = next((w.start for w in words if w.text in _AFTER_WHERE or w.text == "RETURNING"), None)
+    stop = next((w.start for w in words if w.text.split()[0] in _AFTER_WHERE), None)
     conflict = _on_conflict(words)
     stops = [s for s in (stop, conflict) if s is not None]
     until = min(stops) if stops else end
@@ -163,12 +163,12 @@ def _on_conflict(words: Sequence[_Word]) -> int | None:
     return words[-1].start if words and words[-1].text == "ON CONFLICT" else None
 
 
-def _insert(text: str, body: list[_Word], end: int) -> str | tuple[str]:
+def _insert(text: str, body: list[_Word], words: Sequence[_Word]) -> str | tuple[str]:
     """An insert from a query gets the condition there; one row of values becomes a query."""
     select = next((w for w in body if w.text == "SELECT"), None)
     values = next((w for w in body if w.text == "VALUES"), None)
     if select is not None and (values is None or select.start < values.start):
-        return _where(text, body, select.start, end)
+        return _where(text, body, select.start, words[-1].end)
     if values is None:
         return ("it inserts neither values nor a query: write the tag in by hand",)
     opened = next((w for w in body if w.start >= values.end and w.text == "("), None)
@@ -179,6 +179,6 @@ def _insert(text: str, body: list[_Word], end: int) -> str | tuple[str]:
     if following is not None and following.text == ",":
         return ("it inserts several rows of values: write it as a query, or the tag by hand",)
     inside = text[opened.end : closed.start].strip()
-    if "DEFAULT" in inside.upper().split() or inside.upper() == "DEFAULT":
+    if any(w.text == "DEFAULT" for w in words if opened.start < w.start < closed.start):
         return ("it names DEFAULT among its values: leave that column out, then tag it",)
     return f"{text[: values.start]}SELECT {inside} FROM run{text[closed.end :]}"  # noqa: S608 - an edit of their own text
