@@ -17,6 +17,8 @@ from console.commands import (
     agreement,
     approve,
     check,
+    compensations,
+    coverage,
     demo,
     diff,
     discover,
@@ -109,6 +111,8 @@ for module in (
     agreement,
     ingress,
     events,
+    compensations,
+    coverage,
 ):
     module.register(app)
 

@@ -19,6 +19,7 @@ TASKS: Final = {
         "check": "hold the catalogue against what there is",
         "journal": "install and look after the change journal",
         "protect": "take a recovery point: logic and data, verified",
+        "coverage": "how much can be taken back, and the rest by name",
     },
     "Keep it at work": {
         "up": "run everything until Ctrl-C",
@@ -38,6 +39,7 @@ TASKS: Final = {
         "approve": "approve exactly one plan",
         "reject": "reject a plan; the app stays paused",
         "agreement": "ask whether logic and data fit, clause by clause",
+        "compensations": "what was taken back outside the rows; settle one by hand",
         "replay": "send the events of undone runs again, once each",
         "resume": "resume a paused app in stages, once it is proven",
         "events": "what waits for the end of a pause, and what is unknown",

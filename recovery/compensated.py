@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from ledger import kinds
 from ledger.entry import Entry
 from recovery.context import AppContext
+from recovery.plan import Compensation
 
 Step = tuple[str, str, str, int | None]
 """Workflow, run, name of the step, item."""
@@ -41,6 +42,12 @@ class Past:
         """How it was taken back."""
         how = "found not needed" if self.status == "not-needed" else "taken back"
         return f"{how} {f'by hand, as {self.by} recorded' if self.by else f'by {self.recovery}'}"
+
+
+def of(past: Mapping[Step, Past], one: Compensation) -> Past | None:
+    """What is on record of one inverse; a person settles a step with all its items."""
+    whole = past.get((one.workflow, one.run_id, one.step, None))
+    return whole if whole is not None and whole.taken_back else past.get((one.workflow, one.run_id, one.step, one.item))
 
 
 def known(ctx: AppContext, *, recovery: str | None = None, incident: str | None = None) -> dict[Step, Past]:

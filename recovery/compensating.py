@@ -2,8 +2,8 @@
 
 A step was done if its node returned something; without a node, every run did it. A run that was cut off may have got
 further than it recorded: its steps after the last recorded one are *unsure*, but for those whose node cannot have
-begun, since nothing that leads to it returned anything. Of each step done, the declared inverse is performed with values from
-the run, or a person must act, or the plan is refused (``critical``): never nothing.
+begun, since nothing that leads to it returned anything. Of each step done, the declared inverse is performed with
+values from the run, or a person must act, or the plan is refused (``critical``): never nothing.
 """
 
 from __future__ import annotations

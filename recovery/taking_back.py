@@ -50,7 +50,7 @@ def of_own_run(ctx: AppContext, plan: Plan, workflow: str, run_id: str, *, may_w
             continue
         why = one.why
         if one.action == "do":
-            past = known.get((one.workflow, one.run_id, one.step, one.item))
+            past = compensated.of(known, one)
             with let_in(ctx, plan, [one], may_write):
                 outcome = compensation.once(ctx, frame_of(ctx, plan), one, facts.facts_of(ctx, run), past)
             if outcome.taken_back:

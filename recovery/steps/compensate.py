@@ -28,7 +28,7 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
     known = compensated.known(ctx)
     with let_in(ctx, plan, todo):
         for number, one in enumerate(todo, start=1):
-            status = settle(ctx, frame, one, known.get((one.workflow, one.run_id, one.step, one.item)), say)
+            status = settle(ctx, frame, one, compensated.of(known, one), say)
             counts[status] += 1
             if status not in compensated.TAKEN_BACK:
                 left.append(one)
