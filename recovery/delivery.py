@@ -105,6 +105,11 @@ class Courier:
     def past(self, workflow: str, key: str) -> Past:
         return self._past.get((workflow, key), Past.NEVER)
 
+    @property
+    def unknown(self) -> bool:
+        """Whether any event is unknown: what builds on it may fail."""
+        return Past.UNKNOWN in self._past.values()
+
     def knows(self, workflow: str, key: str) -> bool:
         """Whether the record says anything of the event."""
         return (workflow, key) in self._past

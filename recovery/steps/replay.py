@@ -184,9 +184,10 @@ def send_once(
     error = failure(ctx, run) if run else "the platform never ran it"
     if original.run.state is RunState.ERROR and original.error is not None and original.error == error:
         return Done.REFUSED
+    cause = "settle the unknown events (`reinstate events list`)" if courier.unknown else "mend the cause"
     raise StepFailed(
         f"event {event.key} of {event.workflow}: it failed {ATTEMPTS} times through the known-good version ({error}); "
-        "nothing of it is left in the database; mend the cause, then run the recovery again"
+        f"nothing of it is left in the database; {cause}, then run the recovery again"
     )
 
 
