@@ -17,6 +17,8 @@ from estate.postgres import Cluster
 
 HOST = Path(__file__).with_name("directus_host")
 DATABASE = ROLE = "directus"
+APP_SCHEMA = "app"
+"""Where an app's tables may lie, apart from Directus' own, which are never fenced or journaled. Others own them."""
 ADMIN_EMAIL = "owner@example.com"
 """Directus refuses addresses under reserved names; nothing is ever sent."""
 TOKEN = "DIRECTUS_TOKEN"  # noqa: S105 - the name of the secret
@@ -111,6 +113,11 @@ class Directus:
             if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
                 connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
                 connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+        with psycopg.connect(self.cluster.dsn(DATABASE), autocommit=True) as connection:
+            # Directus does not start when a schema of its search path is missing.
+            schema = sql.Identifier(APP_SCHEMA)
+            connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
+            connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
 
     def _bootstrap(self, program: Path, environment: dict[str, str]) -> None:
         """Make Directus' own tables and its administrator, or bring the tables of an older release up to date."""
@@ -149,6 +156,7 @@ class Directus:
             "DB_PORT": str(self.cluster.port),
             "DB_DATABASE": DATABASE,
             "DB_USER": ROLE,
+            "DB_SEARCH_PATH": f"array:public,{APP_SCHEMA}",
             "DB_PASSWORD": kept["DIRECTUS_DB_PASSWORD"],
             "SECRET": kept["DIRECTUS_SECRET"],
             "ADMIN_EMAIL": ADMIN_EMAIL,

@@ -168,7 +168,7 @@ def written(steps: Sequence[Mapping[str, Any]], chain: Mapping[str, Any]) -> dic
         collection = options.get("collection")
         if step.get("status") != "resolve" or not isinstance(collection, str) or "recipient" in options:
             continue
-        result = chain.get(step.get("key"))
+        result = chain.get(str(step.get("key")))
         keys = result if isinstance(result, list) else [result]
         found.setdefault(collection, set()).update(str(k) for k in keys if isinstance(k, str | int))
     return {collection: frozenset(keys) for collection, keys in found.items()}

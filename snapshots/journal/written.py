@@ -20,9 +20,8 @@ def attribute_by_rows(
     *,
     offset_s: float | tuple[float, float] = UNKNOWN_OFFSET,
 ) -> list[Attributed]:
-    """:func:`~snapshots.journal.attribution.attribute`, and on a platform that ``names_written_rows`` once more with what
-    all candidates of untagged writes wrote. ``transactions`` carry their keys there. Raises what the platform raises.
-    """
+    """:func:`~snapshots.journal.attribution.attribute`; where the platform ``names_written_rows``, once more with what
+    all candidates of untagged writes wrote. ``transactions`` carry their keys there. Raises what the platform does."""
     first = attribute(transactions, runs, role_of_workflow, offset_s=offset_s)
     asked = sorted({run for a in first if a.tx.run is None for run in a.candidates})
     if not platform.capabilities.names_written_rows or not asked:

@@ -13,6 +13,7 @@ from drills.order_desk import OrderDesk
 from platforms.faulty import Fault, Faulty
 from recovery import context
 from tests.conftest import RunningEstate, temporary_estate
+from tests.live.directus_story import DirectusStage
 from tests.live.n8n_story import N8nStage
 from tests.live.node_red_story import NodeRedStage
 from tests.live.wreck import Injector, Wreck
@@ -65,6 +66,12 @@ def node_red_stage() -> Iterator[NodeRedStage]:
     """The stage of the logic path's story on Node-RED, in an estate of Node-RED and PostgreSQL alone."""
     with temporary_estate(("postgres", "node-red")) as running:
         yield NodeRedStage(running.addresses)
+
+
+@pytest.fixture(scope="session")
+def directus_stage(directus_estate: RunningEstate) -> DirectusStage:
+    """The stage of the logic path's story on Directus."""
+    return DirectusStage(directus_estate.addresses)
 
 
 @pytest.fixture
