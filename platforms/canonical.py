@@ -2,7 +2,8 @@
 
 Two hashes, because n8n versions nodes and connections but keeps name and settings once per workflow: folding the
 settings in would change the hash of every old version, and so of every old run, when somebody edits a setting.
-Not part of either: node ids, positions, webhook ids, notes, pinned data, static data, tags and meta fields.
+Not part of either: node ids, positions, webhook ids (but where they are the address), notes, pinned data, static data,
+tags and meta fields.
 """
 
 from __future__ import annotations
@@ -26,7 +27,10 @@ NODE_FIELDS = (
     "continueOnFail",
     "disabled",
 )
-"""What decides how a node behaves. Credentials are added by reference."""
+"""What decides how a node behaves. Credentials are added by reference, and the webhook id where it is an address."""
+
+ADDRESSED = ("webhook", "formTrigger", "chatTrigger", "mcpTrigger")
+"""Nodes whose webhook id is their address, unless their path is a plain one."""
 
 NODE_DEFAULTS: Mapping[str, Any] = {
     "executeOnce": False,
@@ -84,6 +88,8 @@ def canonical_node(node: Mapping[str, Any]) -> dict[str, Any]:
     credentials = node.get("credentials") or {}
     if credentials:
         kept["credentials"] = {kind: _credential(reference) for kind, reference in credentials.items()}
+    if node.get("webhookId") and _is_address(node):
+        kept["webhookId"] = node["webhookId"]
     return kept
 
 
@@ -114,6 +120,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value
+
+
+def _is_address(node: Mapping[str, Any]) -> bool:
+    if str(node.get("type")).rpartition(".")[2] not in ADDRESSED:
+        return False
+    parameters = node.get("parameters") or {}
+    path = parameters.get("path") or (parameters.get("options") or {}).get("path")
+    return not path or ":" in str(path)
 
 
 def _trim(outputs: Sequence[Any]) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from platforms.base import Credential, CredentialState, Definition, Entry, EntryKind, Node, Outline
@@ -29,7 +29,7 @@ def outline(definition: Definition) -> Outline:
         name=str(definition.get("name") or ""),
         entries=tuple(entry for node in nodes for entry in _entries(node)),
         nodes=tuple(_node(node) for node in nodes),
-        links=tuple(_links(definition.get("connections"), {str(node.get("name")) for node in nodes})),
+        links=tuple(_links(_mapping(definition.get("connections")), [str(node.get("name")) for node in nodes])),
         settings=dict(_mapping(definition.get("settings"))),
     )
 
@@ -52,7 +52,7 @@ def _entries(node: Mapping[str, Any]) -> Iterator[Entry]:
     name, kind = str(node.get("name")), str(node.get("type")).rpartition(".")[2]
     parameters = _mapping(node.get("parameters"))
     if kind == "webhook":
-        found = sorted(webhook_addresses([node]))
+        found = sorted(webhook_addresses([node], filled=False))
         for path, method in found:
             yield Entry(kind=EntryKind.WEBHOOK, node=name, method=method, path=f"/webhook/{path}")
         if not found:
@@ -82,13 +82,15 @@ def _schedule(parameters: Mapping[str, Any]) -> str:
     )
 
 
-def _links(connections: Any, names: set[str]) -> Iterator[tuple[str, str]]:
-    for source, kinds in _mapping(connections).items():
-        for outputs in _mapping(kinds).values():
+def _links(connections: Mapping[str, Any], names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """In the order of the nodes they leave and of their outputs, since JSON objects come back in any order."""
+    known = set(names)
+    for source in names:
+        for _, outputs in sorted(_mapping(connections.get(source)).items()):
             for targets in outputs if isinstance(outputs, list) else ():
                 for target in _list(targets):
-                    if source in names and str(target.get("node")) in names:
-                        yield str(source), str(target["node"])
+                    if str(target.get("node")) in known:
+                        yield source, str(target["node"])
 
 
 def _node(node: Mapping[str, Any]) -> Node:

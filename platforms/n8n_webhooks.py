@@ -8,21 +8,24 @@ from typing import Any
 WEBHOOK = "n8n-nodes-base.webhook"
 
 
-def webhook_addresses(nodes: Iterable[Mapping[str, Any]]) -> set[tuple[str, str]]:
-    """``(path, method)`` pairs below ``/webhook``. A path parameter (``:id``) is filled with a placeholder and, as in
-    n8n, prefixed with the node's webhook id. Paths that are expressions are left out: they cannot be known outside."""
+def webhook_addresses(nodes: Iterable[Mapping[str, Any]], *, filled: bool = True) -> set[tuple[str, str]]:
+    """``(path, method)`` pairs below ``/webhook``. A path with a parameter (``:id``) is, as in n8n, prefixed with the
+    node's webhook id; ``filled``: the parameter is filled, so that the address can be called. Paths that are expressions are left out: they cannot be known outside."""
     found = set()
     for node in nodes:
         if node.get("type") != WEBHOOK or node.get("disabled"):
             continue
-        parameters = node.get("parameters") or {}
+        parameters = node.get("parameters")
+        if not isinstance(parameters, Mapping):
+            parameters = {}
         path = str(parameters.get("path") or node.get("webhookId") or "").strip("/")
         if not path or path.startswith("="):
             continue
         if ":" in path:
-            filled = "/".join("any" if part.startswith(":") else part for part in path.split("/"))
-            path = f"{node.get('webhookId')}/{filled}"
+            parts = path.split("/")
+            path = "/".join("any" if filled and part.startswith(":") else part for part in parts)
+            path = f"{node.get('webhookId')}/{path}"
         methods = parameters.get("httpMethod") or "GET"
-        for method in [methods] if isinstance(methods, str) else methods:
+        for method in methods if isinstance(methods, list) else [methods]:
             found.add((path, str(method).upper()))
     return found

@@ -90,6 +90,13 @@ def test_what_changes_the_behaviour_changes_the_hash(path: tuple[Any, ...], to: 
     assert content_hash(changed(*path, to=to)) != content_hash(BASE)
 
 
+@pytest.mark.parametrize("path", ["", "orders/:id"])
+def test_a_webhook_id_counts_where_it_is_the_address(path: str) -> None:
+    addressed = changed("nodes", 0, "parameters", "path", to=path)
+    moved = {**addressed, "nodes": [{**addressed["nodes"][0], "webhookId": "other"}, addressed["nodes"][1]]}
+    assert content_hash(moved) != content_hash(addressed)
+
+
 def test_order_of_nodes_and_sticky_notes_do_not_count() -> None:
     note = {"name": "Sticky", "type": "n8n-nodes-base.stickyNote", "typeVersion": 1, "parameters": {"content": "hi"}}
     assert content_hash({**BASE, "nodes": [note, *reversed(BASE["nodes"])]}) == content_hash(BASE)
