@@ -371,7 +371,7 @@ class Directus:
             current = self._flow(workflow_id)
         except Unknown:
             return []
-        fields = "id,parent,collection,item,delta,activity.id,activity.timestamp"
+        fields = "id,parent,collection,item,delta,activity.id,activity.action,activity.timestamp"
         own = {"filter[collection]": "directus_flows", "filter[item]": workflow_id, "fields": fields}
         revisions = list(self._client.pages("changes", "/revisions", {**own, "filter[activity][action][_neq]": "run"}))
         theirs = {"filter[collection]": "directus_operations", "fields": fields}

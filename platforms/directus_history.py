@@ -46,14 +46,16 @@ def contents(
     deletions: Sequence[Mapping[str, Any]],
 ) -> list[Content]:
     """Every content of the flow, oldest first. ``revisions`` are those of the flow and its operations, runs left out;
-    ``deletions`` the activities that removed operations."""
-    steps = sorted(
-        [*(_change(r) for r in revisions), *(_removal(d) for d in deletions)], key=lambda step: (step.at, step.number)
-    )
+    ``deletions`` the activities that removed operations. An operation's id may have belonged to another flow before."""
+    own = {int(r["id"]) for r in revisions if r["collection"] == "directus_flows"}
+    changes = [_change(r) for r in revisions if not r.get("parent") or int(r["parent"]) in own]
+    steps = sorted([*changes, *(_removal(d) for d in deletions)], key=lambda step: (step.at, step.number))
     flow: dict[str, Any] = {}
     operations: dict[str, dict[str, Any]] = {}
     found: list[Content] = []
     for group in _groups(steps):
+        if any(step.begins for step in group):
+            flow, operations = {}, {}
         for step in group:
             if step.delta is None:
                 operations.pop(step.item, None)
@@ -163,6 +165,8 @@ class _Step:
     collection: str
     item: str
     delta: Mapping[str, Any] | None
+    begins: bool = False
+    """The flow is made here: with it every operation that it had in an earlier life is gone."""
 
 
 def _change(revision: Mapping[str, Any]) -> _Step:
@@ -175,6 +179,7 @@ def _change(revision: Mapping[str, Any]) -> _Step:
         collection=str(revision["collection"]),
         item=str(revision["item"]),
         delta=revision.get("delta") or {},
+        begins=revision["collection"] == "directus_flows" and activity.get("action") == "create",
     )
 
 
