@@ -133,10 +133,11 @@ def spans(items: Sequence[Seen | Look], workflow: str, *, looked: datetime | Non
     """When which version of ``workflow`` was surely in use, oldest first. ``looked``: the last look at which all was
     as the last item says."""
     made: list[Span] = []
+    open_ = False  # whether the last span still stood at the last item
     for item in items:
         if item.workflow != workflow:
             continue
-        last = made[-1] if made else None
+        last = made[-1] if made and open_ else None
         if isinstance(item, Look):
             if last is None:
                 continue
@@ -152,7 +153,8 @@ def spans(items: Sequence[Seen | Look], workflow: str, *, looked: datetime | Non
             continue
         if last is not None and _later(item.not_before, last.until):
             made[-1] = _until(last, item.not_before)
-        if not item.gone:
+        open_ = not item.gone
+        if open_:
             made.append(
                 Span(
                     workflow_id=item.platform_id,
@@ -162,8 +164,7 @@ def spans(items: Sequence[Seen | Look], workflow: str, *, looked: datetime | Non
                     until=item.at,
                 )
             )
-    newest = next((i for i in reversed(items) if isinstance(i, Seen) and i.workflow == workflow and not i.passed), None)
-    if made and newest is not None and not newest.gone and _later(looked, made[-1].until):
+    if made and open_ and _later(looked, made[-1].until):
         made[-1] = _until(made[-1], looked)
     return tuple(made)
 
