@@ -10,7 +10,8 @@ WEBHOOK = "n8n-nodes-base.webhook"
 
 def webhook_addresses(nodes: Iterable[Mapping[str, Any]], *, filled: bool = True) -> set[tuple[str, str]]:
     """``(path, method)`` pairs below ``/webhook``. A path with a parameter (``:id``) is, as in n8n, prefixed with the
-    node's webhook id; ``filled``: the parameter is filled, so that the address can be called. Paths that are expressions are left out: they cannot be known outside."""
+    node's webhook id; ``filled``: the parameter is filled, so that the address can be called. Paths that are
+    expressions are left out: they cannot be known outside."""
     found = set()
     for node in nodes:
         if node.get("type") != WEBHOOK or node.get("disabled"):
