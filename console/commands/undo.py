@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from console import exits, output
+from console.commands import undo_told
 from console.errors import BadUse
 from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Json, opened
 
@@ -72,6 +73,10 @@ def undo(
     by: Annotated[str, typer.Option(help="Who decided, for the record.")] = "operator",
     reason: Annotated[str, typer.Option(help="Why, for the record.")] = "",
     plan_hash: Annotated[str | None, typer.Option(help="Do it only if the plan is still this one.")] = None,
+    compensate: Annotated[
+        bool,
+        typer.Option("--compensate", help="With --run: also do the declared inverses of the steps that left the rows."),
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do what the plan says without asking.")] = False,
     dry_run: DryRun = False,
     as_json: Json = False,
@@ -79,15 +84,18 @@ def undo(
     """Take back what a selection wrote, and nothing else: later work of others stays, column by column.
 
     Selections combine: what is undone meets all of them. An undo is recorded like any other write, so `--recovery`
-    takes it back, exactly. Needs the journal, not the platform. Exit code 5 when something stands against it, 8 when
-    there is nothing to undo.
+    takes it back, exactly. Steps of the runs that left the rows (a payment, a call) are listed; `--compensate` takes
+    them back as well, once. Needs the journal, and the platform for that alone. Exit code 5 when something stands
+    against it, 6 when a step could not be taken back, 8 when there is nothing to undo.
 
     Examples: `reinstate undo --run 4711 --dry-run`, `reinstate undo --workflow intake --from 2026-03-01T02:55`,
     `reinstate undo --actor wf_intake --where "shop.orders: r.total = 0" --policy keep-later --reason "zero totals"`,
-    `reinstate undo --recovery undo-20260301T031500Z-1a2b3c4d`.
+    `reinstate undo --run 4711 --compensate`, `reinstate undo --recovery undo-20260301T031500Z-1a2b3c4d`.
     """
-    from recovery import undoing
+    from recovery import undo_outside, undoing
 
+    if compensate and not run:
+        raise BadUse("undo: --compensate takes back steps of runs; name them with --run")
     if as_json and not (yes or dry_run):
         raise BadUse("undo: --json asks no questions; add --yes or --dry-run")
     with opened(catalog, app) as ctx:
@@ -105,20 +113,36 @@ def undo(
             policy,
             caps,
         )
+        outside = undo_outside.look(ctx, wanted.runs)
+        beyond = {"outside": output.plain(outside), "stays_done": undo_outside.stays_done(ctx, wanted.recoveries)}
         with undoing.look(ctx, wanted, say=output.progress) as (plan, seen):
             if as_json and dry_run:
-                stream(plan, seen, limit=limit, show_values=show_values)
+                stream(plan, beyond, seen, limit=limit, show_values=show_values)
             elif not as_json:
                 tell(plan, seen, limit=limit, show_values=show_values)
-        if plan.preview.problems or plan.preview.empty or dry_run:
+                for line in (*undo_told.about(outside, compensate=compensate), *beyond["stays_done"]):
+                    output.say(line)
+        performs = compensate and outside.possible > 0
+        nothing = plan.preview.empty and not performs
+        if plan.preview.problems or nothing or dry_run:
             if as_json and not dry_run:
-                output.emit(document(plan) | {"done": None}, as_json=True)
+                output.emit(document(plan) | beyond | {"done": None}, as_json=True)
             against = bool(plan.preview.problems)
-            raise typer.Exit(exits.REFUSED if against else exits.NOTHING if plan.preview.empty else exits.OK)
+            raise typer.Exit(exits.REFUSED if against else exits.NOTHING if nothing else exits.OK)
+        if compensate:
+            undo_outside.refuse(outside)
         if not yes:
             typer.confirm("Undo exactly this?", abort=True)
-        done = undoing.undo_it(ctx, plan, by=by, reason=reason, plan_hash=plan_hash, say=output.progress)
-    report(plan, done, as_json=as_json)
+        done = None
+        if not plan.preview.empty:
+            done = undoing.undo_it(ctx, plan, by=by, reason=reason, plan_hash=plan_hash, say=output.progress)
+        taken = []
+        if performs:
+            named = done.recovery if done else f"undo-{plan.hash[:16]}"
+            taken = undo_outside.take_back(ctx, outside, recovery=named, plan_hash=plan.hash, say=output.progress)
+    report(plan, done, beyond | {"compensated": undo_told.outcomes(taken)}, as_json=as_json)
+    if any(not outcome.taken_back for _, outcome in taken):
+        raise typer.Exit(exits.NOT_PROVEN)
 
 
 def wanted_of(
@@ -232,19 +256,23 @@ def document(plan: UndoPlan) -> dict[str, Any]:
     }
 
 
-def stream(plan: UndoPlan, seen: Look, *, limit: int, show_values: bool) -> None:
+def stream(plan: UndoPlan, beyond: dict[str, Any], seen: Look, *, limit: int, show_values: bool) -> None:
     """The document with its conflicts, written as they are read: there may be more than fit into memory."""
-    sys.stdout.write(json.dumps(document(plan), ensure_ascii=False)[:-1] + ', "done": null, "conflicts": [')
+    sys.stdout.write(json.dumps(document(plan) | beyond, ensure_ascii=False)[:-1] + ', "done": null, "conflicts": [')
     for number, found in enumerate(taken(seen, limit, show_values=show_values)):
         sys.stdout.write(("," if number else "") + "\n" + json.dumps(output.plain(found), ensure_ascii=False))
     sys.stdout.write("]}\n")
 
 
-def report(plan: UndoPlan, done: Undone, *, as_json: bool) -> None:
-    detail = done.applied.detail
-    shown = {"recovery": done.recovery, "tables": detail["tables"], "left": len(detail["left"])}
-    output.emit(document(plan) | {"done": shown}, as_json=as_json)
+def report(plan: UndoPlan, done: Undone | None, beyond: dict[str, Any], *, as_json: bool) -> None:
+    detail = done.applied.detail if done else {"tables": {}, "left": []}
+    shown = {"recovery": done.recovery, "tables": detail["tables"], "left": len(detail["left"])} if done else None
+    output.emit(document(plan) | beyond | {"done": shown}, as_json=as_json)
     if as_json:
+        return
+    for line in beyond["compensated"]:
+        output.say(line)
+    if done is None:
         return
     for name, count in detail["tables"].items():
         output.say(f"{name}: {count['delete']} deleted, {count['update']} updated, {count['insert']} inserted")
