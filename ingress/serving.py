@@ -16,6 +16,7 @@ from ingress.errors import IngressError
 
 STOP_S: Final = 5
 """How long events in flight may take to end when it is told to stop."""
+BACKLOG: Final = 1024
 
 
 def bind(listen: str) -> socket.socket:
@@ -29,6 +30,7 @@ def bind(listen: str) -> socket.socket:
         bound = socket.socket(family, kind, number)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+        bound.listen(BACKLOG)  # who calls from now on waits until it serves
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "no such address"
         raise IngressError(f"ingress: cannot listen at {listen}: {why}; correct `listen` in the catalogue") from error
