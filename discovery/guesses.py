@@ -28,9 +28,9 @@ _PEOPLE = re.compile(
     re.IGNORECASE,
 )
 _NAME = re.compile(r"^(name|title|salutation|nick(name)?|remark|note|notes|comment|comments|message|body|text)$")
-_SUBJECT = re.compile(r"^(e_?mail(_address)?|user_?name|phone(_number)?)$", re.IGNORECASE)
+_SUBJECT = re.compile(r"(^|_)(e_?mail(_address)?|user_?name|phone(_number)?)$", re.IGNORECASE)
 _BUSINESS = re.compile(
-    r"(^|_)(ref|reference|number|no|nr|num|code|sku|ean|isbn|slug|email|external_id|order_id|invoice|ticket|barcode)$"
+    r"(^|_)(ref|reference|number|no|nr|num|code|sku|ean|isbn|slug|external_id|invoice|ticket|barcode)$"
     r"|_(ref|number|code)$",
     re.IGNORECASE,
 )
@@ -104,7 +104,7 @@ def about_people(table: str) -> bool:
 
 def subject(columns: Sequence[str]) -> str | None:
     """The column that names the person a row is about."""
-    named = [c for c in columns if _SUBJECT.match(c)]
+    named = [c for c in columns if _SUBJECT.search(c)]
     return min(named, key=lambda c: ("mail" not in c.lower(), c)) if named else None
 
 

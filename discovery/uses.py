@@ -119,9 +119,13 @@ def _named(use: SqlUse, named: TableUse, facts: DatabaseFacts) -> None:
         use.unsure.append(f"it may write {full}")
     if named.access is Access.WRITE:
         whole = ALL in columns or can_insert(facts.tables[full], sorted(columns))
-        (use.inserts if whole else use.updates).setdefault(full, set()).update(columns)
-        if not whole:
-            use.not_counters.setdefault(full, set()).update(columns)
+        if whole:
+            use.inserts.setdefault(full, set()).update(columns)
+        if ALL in columns:
+            use.deletes.add(full)
+        # A new row or an old one, nobody can tell: a role of its own has to be allowed both.
+        use.updates.setdefault(full, set()).update(columns)
+        use.not_counters.setdefault(full, set()).update(columns)
 
 
 def _reads(use: SqlUse, facts: DatabaseFacts) -> dict[str, tuple[str, ...]]:

@@ -150,8 +150,8 @@ def test_placeholders_become_names() -> None:
 
 
 WORDS = (
-    "SELECT FROM orders items INSERT INTO UPDATE SET WHERE = ( ) , ; * WITH x AS DELETE USING MERGE $1 {{ a }} ' \" JOIN"
-    " ON id total VALUES 1 UNION RETURNING o . LATERAL NOT EXISTS IN CASE WHEN THEN END :: jsonb [ ]"
+    "SELECT FROM orders items INSERT INTO UPDATE SET WHERE = ( ) , ; * WITH x AS DELETE USING MERGE $1 {{ a }} ' \""
+    " JOIN ON id total VALUES 1 UNION RETURNING o . LATERAL NOT EXISTS IN CASE WHEN THEN END :: jsonb [ ]"
 )
 TEXT = st.text(max_size=80) | st.lists(st.sampled_from(WORDS.split()), max_size=24).map(" ".join)
 
