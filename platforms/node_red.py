@@ -169,10 +169,7 @@ class NodeRed:
             return False
         what = f"entry of workflow {workflow_id}"
         root = self._client.root(what)
-        return all(
-            method not in self._answering(what, f"{root}{path}", method)
-            for method, path in node_red_data.addresses(flows, workflow_id)
-        )
+        return not any(self._answers(what, source, root) for source in node_red_entry.sources(flows, workflow_id))
 
     # Runs: Node-RED tells of none but those of private copies
 
@@ -258,6 +255,8 @@ class NodeRed:
 
     def sent(self, entry: PrivateEntry) -> dict[str, list[Run]]:
         what = f"runs of private entry {entry.workflow_id}"
+        if not self._durable():
+            return {}
         by_key: dict[str, list[Run]] = {}
         for kept in sorted(self._recorded(what, entry.address, {}), key=lambda r: (r["started"], r["id"])):
             run = node_red_entry.run_of(kept, entry.workflow_id)
@@ -310,22 +309,19 @@ class NodeRed:
                     return wanted
         raise Stale(f"{what}: somebody else deploys all the time; try again when they are done")
 
-    def _answering(self, what: str, path: str, method: str) -> set[str]:
-        """The methods that are served at ``path``; only ``method`` is sure where CORS hides the others."""
-        methods = self._client.methods(what, path)
-        if methods is not None:
-            return methods
-        if method == "GET":
-            raise Permanent(
-                f"{what}: httpNodeCors answers for paths that nothing serves, so a pause cannot be proven; "
-                "take it out of settings.js and let the proxy in front answer"
-            )
-        # A body that is no JSON is turned away before the flow begins, if there is one.
-        return {method} if self._client.refuses_garbage(what, method, path) else set()
+    def _answers(self, what: str, source: Mapping[str, Any], root: str) -> bool:
+        """Whether what starts a flow still does: an HTTP node by its address, others (and where CORS answers for every
+        address) by being at work."""
+        if source["type"] == "http in":
+            method, path = node_red_data.address(source)
+            methods = self._client.methods(what, f"{root}{path}")
+            if methods is not None:
+                return method in methods
+        return self._client.alive(what, str(source["id"]))
 
     def _held(self, kind: str, node_id: str) -> Mapping[str, Any]:
         """What Node-RED tells of a node's credentials: nothing where settings.js has ``disableEditor``."""
-        path = f"/credentials/{quote(kind, safe='')}/{quote(node_id, safe='')}"
+        path = f"/credentials/{quote('-'.join(kind.split()), safe='')}/{quote(node_id, safe='')}"
         try:
             answer = self._client.call(f"credentials of node {node_id}", "GET", path)
         except Unknown:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from platforms.canonical import digest
-from platforms.node_red_secrets import without
+from platforms.node_red_secrets import taken_out, without
 
 LOOKS = frozenset(
     (
@@ -31,14 +31,17 @@ Edge = tuple[str, str]
 def content_hash(definition: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of the nodes with their parameters, wires, config nodes, subflows and environment."""
     nodes = _counted(definition)
-    known = {str(node["id"]) for node in nodes}
+    counted = {str(node["id"]) for node in nodes}
+    known = {str(node["id"]): str(node["id"]) in counted for node in _parts(definition)}
     base: dict[str, str] = {}
     edges: dict[str, list[Edge]] = {}
     for node in nodes:
         found: list[Edge] = []
         base[str(node["id"])] = digest(_plain(_content(node, known), known, "", found))
         edges[str(node["id"])] = found
-    return digest({"nodes": sorted(_refined(base, edges).values()), "env": without(list(definition.get("env") or []))})
+    return digest(
+        {"nodes": sorted(_refined(base, edges).values()), "env": without(taken_out(list(definition.get("env") or [])))}
+    )
 
 
 def settings_hash(definition: Mapping[str, Any]) -> str:
@@ -47,18 +50,22 @@ def settings_hash(definition: Mapping[str, Any]) -> str:
     return digest({"name": definition.get("name"), "info": settings.get("info") or ""})
 
 
+def _parts(definition: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [node for part in ("nodes", "configs", "subflows") for node in definition.get(part) or ()]
+
+
 def _counted(definition: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    parts = [node for part in ("nodes", "configs", "subflows") for node in definition.get(part) or ()]
+    parts = _parts(definition)
     bounded = any(node.get("scope") == "group" for node in parts)
     groups = bounded or any(node.get("env") for node in parts if node.get("type") == "group")
     return [node for node in parts if node.get("type") != "comment" and (groups or node.get("type") != "group")]
 
 
-def _content(node: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
+def _content(node: Mapping[str, Any], known: Mapping[str, bool]) -> dict[str, Any]:
     """What counts of a node. ``z`` counts inside of subflows, ``g`` where groups do."""
     kept = {key: value for key, value in node.items() if key not in LOOKS}
     for place in ("z", "g"):
-        if kept.get(place) not in known:
+        if not known.get(str(kept.get(place))):
             kept.pop(place, None)
     if node.get("type") == "group":
         kept.pop("nodes", None)
@@ -68,7 +75,7 @@ def _content(node: Mapping[str, Any], known: set[str]) -> dict[str, Any]:
         kept.pop("d", None)
     if "wires" in kept:
         kept["wires"] = _trimmed(kept["wires"])
-    result: dict[str, Any] = without(kept)
+    result: dict[str, Any] = without(taken_out(kept))
     return result
 
 
@@ -80,8 +87,9 @@ def _trimmed(wires: list[list[str]]) -> list[list[str]]:
     return kept
 
 
-def _plain(value: Any, known: set[str], path: str, found: list[Edge]) -> Any:
-    """``value`` with a mark in the place of every id, which is noted as an edge with its path."""
+def _plain(value: Any, known: Mapping[str, bool], path: str, found: list[Edge]) -> Any:
+    """``value`` with a mark in the place of every id, which is noted as an edge with its path. ``known`` says of each
+    id of the definition whether its node counts."""
     if isinstance(value, Mapping):
         return {key: _plain(value[key], known, f"{path}.{key}", found) for key in sorted(value)}
     if isinstance(value, list):
@@ -94,8 +102,8 @@ def _plain(value: Any, known: set[str], path: str, found: list[Edge]) -> Any:
             found.append((path, after))
             return "subflow:"
         if value in known:
-            found.append((path, value))
-            return "@"
+            found += [(path, value)] if known[value] else []
+            return "@" if known[value] else ""
     return value
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -146,14 +147,9 @@ class NodeRedClient:
             return None
         return {method.strip().upper() for method in response.headers.get("allow", "").split(",") if method.strip()}
 
-    def refuses_garbage(self, what: str, method: str, path: str) -> bool:
-        """Whether something at ``path`` reads bodies: one that is no JSON is an error there, and 404 elsewhere."""
-        try:
-            headers = {"Content-Type": "application/json"}
-            response = self._web.request(method, path, headers=headers, content=b"{no JSON")
-        except httpx.HTTPError as problem:
-            raise unreachable(what, self.base, problem) from problem
-        return response.status_code != 404
+    def alive(self, what: str, node_id: str) -> bool:
+        """Whether a node is at work: only then it has a context of its own to show."""
+        return bool(self.call(what, "GET", f"/context/node/{quote(node_id, safe='')}"))
 
     def recorded(self, what: str, path: str, query: Mapping[str, str]) -> list[dict[str, Any]]:
         """What a private copy has written down. Raises ``Unknown`` when nothing answers at its address."""

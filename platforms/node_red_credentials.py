@@ -38,12 +38,16 @@ def credentials_of(flows: Flows, tab: Mapping[str, Any], asked: Asked) -> list[C
     by_id = {str(node["id"]): node for node in flows}
     used = [node for part in ("nodes", "configs", "subflows") for node in definition[part]]
     found: dict[str, Credential] = {}
+    wanted = [str(item.get("name")) for item in tab.get("env") or () if item.get("type") == "cred"]
+    if wanted:
+        told = asked("tab", str(tab["id"]))
+        found[str(tab["id"])] = _credential(tab, "env", {name: bool(told.get(f"has_{name}")) for name in wanted})
     for node in used:
         node_id, kind = str(node["id"]), str(node.get("type"))
         for key, value in node.items():
             if _names_a_config_node(key, value) and value not in by_id:
-                told = f"node {node.get('name') or node_id} uses it, and Node-RED has no such config node"
-                found[value] = Credential(id=value, name=value, kind=key, state=CredentialState.MISSING, detail=told)
+                why = f"node {node.get('name') or node_id} uses it, and Node-RED has no such config node"
+                found[value] = Credential(id=value, name=value, kind=key, state=CredentialState.MISSING, detail=why)
         if (is_flow_node(node) and not may_hold(node)) or kind in ("tab", "subflow", "group"):
             continue
         secrets = held(by_id[node_id]) | {
@@ -63,7 +67,7 @@ def _credential(node: Mapping[str, Any], kind: str, secrets: Mapping[str, bool])
     state = CredentialState.PRESENT if len(absent) < len(secrets) else CredentialState.MISSING
     return Credential(
         id=str(node["id"]),
-        name=str(node.get("name") or kind),
+        name=str(node.get("name") or node.get("label") or kind),
         kind=kind,
         state=state,
         detail=f"not set: {', '.join(absent)}" if absent else "",

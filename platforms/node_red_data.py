@@ -122,14 +122,10 @@ def apart(definition: Definition, flows: Flows, tab_id: str) -> Definition:
     return {**definition, "nodes": replaced(list(definition["nodes"]), ids)} if ids else definition
 
 
-def addresses(flows: Flows, tab_id: str) -> set[tuple[str, str]]:
-    """Method and path of each HTTP node on a tab, path parameters filled with a placeholder."""
-    found = set()
-    for node in flows:
-        if node.get("z") == tab_id and node.get("type") == "http in" and node.get("url") and not node.get("d"):
-            path = "/".join("any" if part[:1] in (":", "*") else part for part in str(node["url"]).split("/"))
-            found.add((str(node.get("method", "get")).upper(), f"/{path.lstrip('/')}"))
-    return found
+def address(node: Mapping[str, Any]) -> tuple[str, str]:
+    """Method and path of an HTTP node, path parameters filled with a placeholder."""
+    path = "/".join("any" if part[:1] in (":", "*") else part for part in str(node.get("url", "")).split("/"))
+    return str(node.get("method", "get")).upper(), f"/{path.lstrip('/')}"
 
 
 def with_disabled(flows: Flows, tab_id: str, *, disabled: bool) -> Flows:

@@ -25,7 +25,7 @@ const end = async (run) => {
   run.kept.state = failed || (run.res.statusCode >= 400 && run.res.headersSent) ? "error" : "success";
   run.kept.ended = new Date().toISOString();
   delete desk.live[run.kept.id];
-  run.messages.forEach((id) => delete desk.of[id]);
+  run.messages.forEach((id) => (desk.of[id] = "over"));
   await put(run);
   desk.ended[run.kept.id] = run.kept;
   if (!run.res.headersSent) run.res.status(failed ? 500 : 202).json({ run: run.kept.id });
@@ -46,10 +46,13 @@ const look = (run) => {
   step();
 };
 
+// Nodes may make messages anew: one that nobody knows is of the only run there is.
 const runOf = () => {
-  const run = desk.live[desk.of[msg._msgid] || msg._reinstate];
+  const ids = Object.keys(desk.live);
+  const id = desk.of[msg._msgid] || msg._reinstate || (ids.length === 1 ? ids[0] : undefined);
+  const run = desk.live[id];
   if (run && !desk.of[msg._msgid]) {
-    desk.of[msg._msgid] = run.kept.id;
+    desk.of[msg._msgid] = id;
     run.messages.push(msg._msgid);
   }
   return run;

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,16 @@ def is_same(flows: Flows, entry_id: str, wanted: Flows) -> bool:
 
 def triggers_of(definition: Definition) -> list[Mapping[str, Any]]:
     """The nodes of the tab that start runs: those that nothing is wired to, apart from :data:`LISTENERS`."""
-    nodes = [node for node in definition["nodes"] if is_flow_node(node) and not node.get("d")]
+    return _starting(definition["nodes"])
+
+
+def sources(flows: Flows, tab_id: str) -> list[Mapping[str, Any]]:
+    """The same of a tab as it is deployed."""
+    return _starting([node for node in flows if node.get("z") == tab_id])
+
+
+def _starting(all_nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    nodes = [node for node in all_nodes if is_flow_node(node) and not node.get("d")]
     wired = {target for node in nodes for port in node.get("wires") or () for target in port}
     return [
         node

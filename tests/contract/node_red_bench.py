@@ -42,7 +42,8 @@ class NodeRedForm:
         answer = node("Answer", "http response", statusCode="", headers={})
         nodes = [
             node("Hook", "http in", *(("Answer", "Wait") if wait_s else (ECHO,)), **hook),
-            node(ECHO, "function", *(() if wait_s else ("Answer",)), **self.code(tag)),
+            node(ECHO, "function", *(() if wait_s else ("Answer",)), **self.code(tag))
+            | ({"wires": [[]]} if wait_s else {}),
             answer,
             node("Called", "link in", ECHO, links=[]),
         ]
