@@ -9,6 +9,8 @@ What is particular to it:
 - Workflow settings for good evidence: ``saveDataErrorExecution`` and ``saveDataSuccessExecution`` "all" (the default);
   with ``saveExecutionProgress`` interrupted runs also keep the outputs of the nodes that had ended. The event itself is
   kept in any case, also of runs that were stopped, failed in the first node, or are in flight.
+- Publishing is refused while a node that is switched on and connected lacks what it requires; saving is not.
+- ``retrigger`` takes runs that did not succeed, goes on at the node that failed, and answers when the run has ended.
 - Deleting a workflow, so closing a private entry too, deletes its runs. History keeps unpublished content for a day.
 """
 
@@ -151,8 +153,7 @@ class N8n:
         workflow = self._workflow(workflow_id)
 
         def probe(definition: Definition) -> Mapping[str, Sequence[Mapping[str, Any]]]:
-            content = {**n8n_data.version_of(workflow).definition, **definition}
-            version = Version(workflow_id=workflow_id, hash=content_hash(content), definition=content)
+            version = Version(workflow_id=workflow_id, hash=content_hash(definition), definition=definition)
             entry = self.open_private_entry(version)
             try:
                 return self.run_detail(self.send(entry, {"body": {}}, idempotency_key="credentials").id).outputs

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from platforms.base import Credential, CredentialState, Definition
+from platforms.base import Credential, CredentialState, Definition, Permanent
 from platforms.n8n_client import N8nClient, Unknown
 from platforms.n8n_data import instant
 
@@ -43,7 +43,7 @@ class CredentialBook:
         """``named`` credentials (as a definition names them) as they are now, in their order."""
         found = [self._of(credential) for credential in named]
         doubtful = [c for c, sure in found if not sure]
-        locked = unreadable(doubtful, probe(probe_definition(doubtful))) if doubtful else {}
+        locked = self._locked(doubtful, probe) if doubtful else frozenset()
         result = []
         for credential, _ in found:
             told = credential
@@ -54,6 +54,13 @@ class CredentialBook:
                 self._seen[told.id, told.changed_at.isoformat()] = (time.monotonic(), told)
             result.append(told)
         return result
+
+    def _locked(self, doubtful: Sequence[Credential], probe: Probe) -> frozenset[str]:
+        try:
+            return unreadable(doubtful, probe(probe_definition(doubtful)))
+        except Permanent:
+            # No right to make a workflow, or another process closed the probe: what the tests said stands.
+            return frozenset()
 
     def _of(self, named: Credential) -> tuple[Credential, bool]:
         """The credential, and whether its state is sure."""
