@@ -128,13 +128,14 @@ class RunDetail:
     "query": ...}``), with the trigger's name under ``"trigger"``; ``None`` when the platform did not keep it. The
     event of a replayed run is the original event plus the header ``x-reinstate-event``. ``outputs`` maps node name
     to returned items; nodes that had not ended when a run was stopped are missing. ``wrote`` are the keys (as text) of
-    all rows it wrote, by the table's name in the platform, where the platform ``names_written_rows``."""
+    all rows it wrote, where the platform ``names_written_rows``: by the table's name in the platform and the kind of
+    write (``I``, ``U``, ``D``; more than one where it cannot be told)."""
 
     run: Run
     event: Mapping[str, Any] | None
     outputs: Mapping[str, Sequence[Mapping[str, Any]]]
     error: str | None = None
-    wrote: Mapping[str, frozenset[str]] | None = None
+    wrote: Mapping[str, Mapping[str, frozenset[str]]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -333,8 +334,8 @@ class Platform(Protocol):
 
     def retrigger(self, run_id: str) -> Run:
         """Run the event of an ended run again, in the workflow itself, through what is saved now; returns the new run
-        (its ``retry_of`` is ``run_id``). *Not idempotent*: look for ``retry_of`` among :meth:`runs` first. Raises
-        ``Permanent`` without ``retriggers``."""
+        (its ``retry_of`` is ``run_id``). *Not idempotent*: look for ``retry_of`` among :meth:`runs` first, and after an
+        answer that was lost. Raises ``Permanent`` without ``retriggers``, and for a run that succeeded."""
         ...
 
     def ingress_paused(self, workflow_id: str) -> bool:

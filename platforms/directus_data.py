@@ -159,19 +159,32 @@ def detail_of(revision: Mapping[str, Any]) -> RunDetail:
     )
 
 
-def written(steps: Sequence[Mapping[str, Any]], chain: Mapping[str, Any]) -> dict[str, frozenset[str]]:
+def written(steps: Sequence[Mapping[str, Any]], chain: Mapping[str, Any]) -> dict[str, dict[str, frozenset[str]]]:
     """Keys of the rows that operations created, updated or deleted, by collection: such an operation returns them,
     where one that reads returns rows. A rejected one wrote nothing."""
-    found: dict[str, set[str]] = {}
+    found: dict[str, dict[str, frozenset[str]]] = {}
     for step in steps:
         options = step.get("options") or {}
         collection = options.get("collection")
         if step.get("status") != "resolve" or not isinstance(collection, str) or "recipient" in options:
             continue
         result = chain.get(str(step.get("key")))
-        keys = result if isinstance(result, list) else [result]
-        found.setdefault(collection, set()).update(str(k) for k in keys if isinstance(k, str | int))
-    return {collection: frozenset(keys) for collection, keys in found.items()}
+        results = result if isinstance(result, list) else [result]
+        keys = frozenset(str(k) for k in results if isinstance(k, str | int))
+        own = found.setdefault(collection, {})
+        for kind in _kinds(options):
+            own[kind] = own.get(kind, frozenset()) | keys
+    return found
+
+
+def _kinds(options: Mapping[str, Any]) -> str:
+    """What an operation on a collection does with its rows, by its options: the record does not name its type. Many
+    rows at once may be new or, with their keys inside, changed."""
+    if not options.get("payload"):
+        return "D"
+    if options.get("key") or options.get("query"):
+        return "U"
+    return "I" if isinstance(options["payload"], Mapping) else "IU"
 
 
 def event_of(chain: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Attribution(StrEnum):
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JournalTx:
     """One transaction as the journal saw it. ``keys`` holds, per table, the text forms of touched keys (at most
-    ``KEYS_PER_TX``), for matching with what a run returned."""
+    ``KEYS_PER_TX``), for matching with what a run returned; ``ops`` the kinds of writes (I, U, D, T)."""
 
     xid: int
     actor: str
@@ -61,6 +61,7 @@ class JournalTx:
     rows: int
     tables: tuple[str, ...]
     keys: dict[str, tuple[tuple[str, ...], ...]] = field(default_factory=dict, compare=False)
+    ops: frozenset[str] = field(default=frozenset(), compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

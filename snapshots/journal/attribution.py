@@ -31,6 +31,10 @@ Keys = Mapping[str, Collection[tuple[str, ...]]]
 """Per table, key tuples in text form."""
 
 
+Written = Mapping[str, Mapping[str, Collection[tuple[str, ...]]]]
+"""Per table and kind of write (I, U, D), key tuples in text form."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attributed:
     """One journal transaction and the run it belongs to. ``run_id`` is set when certain; ``candidates`` are the ids of
@@ -108,7 +112,7 @@ def attribute(
     *,
     offset_s: float | tuple[float, float] = UNKNOWN_OFFSET,
     returned_keys: Mapping[str, Keys] | None = None,
-    written_keys: Mapping[str, Keys] | None = None,
+    written_keys: Mapping[str, Written] | None = None,
     slack_s: float = SLACK_S,
 ) -> list[Attributed]:
     """Grade each transaction, in order. ``role_of_workflow`` maps the platform's workflow ids (private copies used for
@@ -177,7 +181,7 @@ def _untagged(
     timeline: _Timeline | None,
     offset: tuple[float, float],
     returned: Mapping[str, Keys],
-    written: Mapping[str, Keys],
+    written: Mapping[str, Written],
 ) -> Attributed:
     if timeline is None:
         return _answer(tx, Attribution.NONE, (), f"no tag, and no workflow known to write as {tx.actor} ran")
@@ -200,13 +204,16 @@ def _untagged(
     return _answer(tx, Attribution.AMBIGUOUS, candidates, text)
 
 
-def _by_rows(tx: JournalTx, candidates: Sequence[Run], written: Mapping[str, Keys]) -> Attributed:
+def _by_rows(tx: JournalTx, candidates: Sequence[Run], written: Mapping[str, Written]) -> Attributed:
     """Among runs that name all rows they wrote. Several runs of one version may name the same row: an undo takes all of
     them or none, so the order in which they ended decides."""
 
     def wrote(run: Run) -> bool:
-        own = written[run.id]
-        return any(set(keys) <= set(own.get(table, ())) for table, keys in tx.keys.items())
+        for table, keys in tx.keys.items():
+            own = written[run.id].get(table, {})
+            if set(keys) <= {key for kind in tx.ops or own for key in own.get(kind, ())}:
+                return True
+        return False
 
     fitting = [r for r in candidates if wrote(r)]
     if not fitting:

@@ -268,7 +268,8 @@ def transactions(
         parts.append(
             sql.SQL(
                 "SELECT {name}::text AS table_name, rj_xid::text::bigint AS xid, rj_actor::text AS actor,"
-                " rj_run AS run, min(rj_at) AS first_at, max(rj_at) AS last_at, count(*) AS rows, {keys} AS keys"
+                " rj_run AS run, min(rj_at) AS first_at, max(rj_at) AS last_at, count(*) AS rows, {keys} AS keys,"
+                " array_agg(DISTINCT rj_op::text) AS ops"
                 " FROM {twin} WHERE {when} GROUP BY rj_xid, rj_actor, rj_run"
             ).format(
                 name=sql.Literal(table.name),
@@ -292,6 +293,7 @@ def transactions(
             rows=sum(r[6] for r in rows),
             tables=tuple(sorted(r[0] for r in rows)),
             keys={r[0]: tuple(tuple(k) for k in r[7]) for r in rows if r[7]},
+            ops=frozenset(op for r in rows for op in r[8]),
         )
         for (xid, actor, run), rows in grouped.items()
     ]
