@@ -41,7 +41,6 @@ def protect(
     policy = ctx.app.capture
     chosen = method or policy.method
     suite_files.read(ctx.suites)
-    history.observe(ctx, force=True)
 
     def verify(snapshot: str) -> dict[str, Any]:
         say("running the suites on the captured snapshot")
@@ -55,6 +54,7 @@ def protect(
 
     with ctx.connect("recoverer", "tick") as connection:
         journal.tick(connection)
+    history.observe(ctx, force=True)
     base = newest(ctx, say=say)
     leaning = f", what changed since {base.id}" if base and chosen != "full" else ""
     say(f"capturing {len(ctx.tables)} tables and {len(ctx.app.workflows)} workflows{leaning}")

@@ -8,7 +8,9 @@ from typing import Any
 
 import psycopg
 
-from platforms.base import Health, Run, RunState, Version, WorkflowInfo
+from platforms.base import Capabilities, Credential, Definition, Health, Run, RunState, Version, WorkflowInfo
+from platforms.canonical import digest
+from platforms.fake_model import FORGETFUL
 from snapshots import database, roles
 from snapshots.capture import capture
 from snapshots.journal import install
@@ -80,6 +82,16 @@ class Told:
 
     def draft_version(self, workflow_id: str) -> Version:
         return Version(workflow_id=workflow_id, hash="d" * 64, definition={"nodes": ["draft"]})
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return FORGETFUL
+
+    def hashes(self, definition: Definition) -> tuple[str, str]:
+        return digest(definition), "e" * 64
+
+    def credentials(self, workflow_id: str) -> list[Credential]:  # noqa: ARG002 - the port's signature
+        return []
 
     def runs(
         self, workflow_id: str | None = None, *, since: datetime | None = None, states: Sequence[RunState] = ()
