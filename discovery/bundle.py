@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from discovery import roles, tagging
 from discovery.draft import Draft
 from discovery.look import Seen
-from discovery.names import literal, quoted
+from discovery.names import dotted, literal, quoted
 from discovery.tagging import Edit
 from snapshots import roles as least
 
@@ -30,10 +30,31 @@ class OwnRoles:
         return self.installer, self.capturer, self.recoverer
 
 
-def owner_of(seen: Seen) -> str:
-    """The role that owns most of the app's tables."""
-    owners = [seen.database.tables[t].owner for t in seen.tables]
-    return max(sorted(set(owners)), key=owners.count)
+def owner_of(seen: Seen, installer: str) -> str:
+    """The role that owns most of the app's tables; ``installer`` where only superusers own them, since nobody is to
+    become a member of a superuser."""
+    owners = [o for t in seen.tables if not _super(seen, o := seen.database.tables[t].owner)]
+    return max(sorted(set(owners)), key=owners.count) if owners else installer
+
+
+def _super(seen: Seen, name: str) -> bool:
+    role = seen.database.role(name)
+    return role is not None and role.superuser
+
+
+def _ownership(seen: Seen, own: OwnRoles) -> list[str]:
+    """What the installer needs beside the membership in ``own.owner``: other owners, and tables of superusers."""
+    lines: list[str] = []
+    for table in seen.tables:
+        owner = seen.database.tables[table].owner
+        if _super(seen, owner):
+            lines.append(f"ALTER TABLE {dotted(table)} OWNER TO {quoted(own.installer)};")
+        elif owner not in (own.owner, own.installer):
+            lines.append(f"GRANT {quoted(owner)} TO {quoted(own.installer)};")
+    if not lines:
+        return []
+    head = "-- Only a table's owner may journal it. Superusers keep all their rights to a table that is given away."
+    return ["", head, *dict.fromkeys(lines)]
 
 
 def suites(draft: Draft) -> dict[str, str]:
@@ -57,7 +78,7 @@ def roles_sql(draft: Draft, seen: Seen, own: OwnRoles, verifiers: Mapping[str, s
         owner=own.owner,
         workflow_roles=[g.role for g in proposed.values()],
     )
-    lines = [text.rstrip()]
+    lines = [text.rstrip(), *_ownership(seen, own)]
     by_key = {draft.keys[u.facts.id]: u for u in (*seen.uses, *seen.others) if u.facts.id in draft.keys}
     for key, guess in proposed.items():
         use = by_key[key]

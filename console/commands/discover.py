@@ -71,6 +71,7 @@ def discover(
     Examples: `reinstate discover --app shop --platform n8n --url env:SHOP_URL --key env:SHOP_KEY --database env:SHOP_DB
     --out shop`, `reinstate discover -c shop/catalog.yaml --dry-run`.
     """
+    from catalog.load import NAME
     from discovery import bundle, look
     from discovery.draft import draft
     from snapshots import database as databases
@@ -85,22 +86,20 @@ def discover(
         connection = databases.connect(source.dsn, purpose="discover")
         try:
             seen = look.look(connection, source.platform, say=output.progress)
-            own = source.own or _own(source.key, bundle.owner_of(seen))
+            own = source.own or _own(source.key, bundle.owner_of(seen, _own(source.key, "").installer))
             drafted = draft(source.key, source.title, seen, source.references, source.known)
-            made = _passwords(connection, source, drafted, seen, own) if passwords else {}
+            made = _passwords(connection, source, drafted, seen, own) if passwords and not dry_run else {}
         finally:
             connection.close()
         folder = out or (source.file.parent if source.file else Path())
-        text, added, left = _text(source, drafted)
+        text, added, left, doubts = _text(source, drafted)
         edits = bundle.edits(seen)
-        files = {
-            (source.file.name if source.file else "catalog.yaml"): text,
-            **_suites(source, drafted),
-            bundle.ROLES: bundle.roles_sql(drafted, seen, own, made),
-            **({bundle.TAGS: bundle.tags_page(edits)} if edits else {}),
-        }
-        if source.text is not None and not added:
-            del files[source.file.name if source.file else "catalog.yaml"]
+        files = {**_suites(source, drafted)}
+        if source.file is None or added:
+            files[source.file.name if source.file else NAME] = text
+            files[bundle.ROLES] = bundle.roles_sql(drafted, seen, own, made)
+        if edits:
+            files[bundle.TAGS] = bundle.tags_page(edits)
         written = [] if dry_run else _write(folder, files)
     report = {
         "app": source.key,
@@ -108,14 +107,14 @@ def discover(
         "tables": len(seen.tables),
         "added": added,
         "left": left,
-        "unsure": output.plain(drafted.doubts),
+        "unsure": output.plain(doubts),
         "tags": sum(1 for e in edits if e.after),
         "files": [str(p) for p in written] or sorted(files),
         "catalog": text,
     }
     output.emit(report, as_json=as_json)
     if not as_json:
-        show(report, drafted.doubts, dry_run=dry_run, extended=source.text is not None)
+        show(report, doubts, dry_run=dry_run, extended=source.text is not None)
     raise typer.Exit(exits.OK)
 
 
@@ -234,14 +233,14 @@ def _own(key: str, owner: str) -> OwnRoles:
     )
 
 
-def _text(source: Source, drafted: Draft) -> tuple[str, list[str], list[str]]:
-    """The catalogue to be written, what was added to a person's, and what found no place in it."""
+def _text(source: Source, drafted: Draft) -> tuple[str, list[str], list[str], tuple[Doubt, ...]]:
+    """The catalogue to be written, what was added to a person's, what found no place in it, and what is unsure."""
     from discovery import render
 
     if source.text is None:
-        return render.catalogue(drafted), [], []
+        return render.catalogue(drafted), [], [], drafted.doubts
     merged = render.merge(source.text, source.key, drafted)
-    return merged.text, list(merged.added), list(merged.left)
+    return merged.text, list(merged.added), list(merged.left), merged.doubts
 
 
 def _suites(source: Source, drafted: Draft) -> dict[str, str]:
@@ -258,6 +257,8 @@ def _passwords(connection: Any, source: Source, drafted: Draft, seen: Seen, own:
     import secrets as random
     from urllib.parse import quote
 
+    from psycopg.conninfo import conninfo_to_dict
+
     from estate import secrets
 
     file = source.home / secrets.FILE
@@ -269,11 +270,14 @@ def _passwords(connection: Any, source: Source, drafted: Draft, seen: Seen, own:
     info = connection.info
     verifiers, kept = {}, {}
     for name, role in wanted.items():
-        if name in known or seen.database.role(role) is not None:
+        if seen.database.role(role) is not None:
             continue
-        password = random.token_urlsafe(24)
-        at = f"{quote(info.host, safe='')}:{info.port}/{quote(info.dbname)}"
-        kept[name] = f"postgresql://{quote(role)}:{quote(password, safe='')}@{at}"
+        # Made up by an earlier call whose roles.sql nobody has run yet.
+        password = str(conninfo_to_dict(known[name]).get("password", "")) if name in known else ""
+        if not password:
+            password = random.token_urlsafe(24)
+            at = f"{quote(info.host, safe='')}:{info.port}/{quote(info.dbname)}"
+            kept[name] = f"postgresql://{quote(role)}:{quote(password, safe='')}@{at}"
         encrypted = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
         verifiers[role] = encrypted.decode()
     if kept:

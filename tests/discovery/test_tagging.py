@@ -73,7 +73,7 @@ def test_no_text_breaks_a_tag(text: str) -> None:
 def test_the_journal_sees_the_tag_of_every_shape(app_db: AppDb) -> None:
     """Each runs as it stands, and what it wrote carries the run, also where its last part does nothing."""
     with psycopg.connect(app_db.installer) as owner:
-        owner.execute("CREATE TABLE public.t (a int PRIMARY KEY, b text)")
+        owner.execute("CREATE TABLE public.t (a int PRIMARY KEY, b text, c uuid, d timestamptz)")
         owner.execute("CREATE TABLE public.u (a int)")
         owner.execute("INSERT INTO public.t VALUES (1, 'x'), (2, 'y')")
     with database.connect(app_db.installer, purpose="test") as owner:
@@ -81,7 +81,7 @@ def test_the_journal_sees_the_tag_of_every_shape(app_db: AppDb) -> None:
         owner.commit()
         install.install(owner, specs, capturer="capturer", recoverer="recoverer")
     statements = [
-        "INSERT INTO t (a, b) VALUES (10, 'new') RETURNING a",
+        "INSERT INTO t (a, b, c, d) VALUES (10, 'new', '00000000-0000-4000-8000-000000000000', 'now') RETURNING a",
         "INSERT INTO t (a, b) SELECT a + 100, b FROM t WHERE a < 3",
         "UPDATE t SET b = 'z' WHERE a = 1",
         "DELETE FROM t WHERE a = 2",
