@@ -122,13 +122,11 @@ class NodeRed:
 
     def save(self, workflow_id: str, definition: Definition) -> Version:
         def change(flows: Flows) -> Flows:
-            found = self._found(flows, workflow_id)
-            if node_red_data.version_of(flows, found).definition == dict(definition):
-                return flows
-            present = node_red_data.version_of(flows, found)
+            present = node_red_data.version_of(flows, self._found(flows, workflow_id))
             if (present.hash, present.settings_hash) == self.hashes(definition):
                 return flows
-            return node_red_data.with_definition(flows, workflow_id, definition)
+            content = node_red_data.apart(definition, flows, workflow_id)
+            return node_red_data.with_definition(flows, workflow_id, content)
 
         self._change(f"save of workflow {workflow_id}", change)
         return self.draft_version(workflow_id)

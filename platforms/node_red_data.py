@@ -105,14 +105,10 @@ def with_definition(flows: Flows, tab_id: str, definition: Definition, *, new_di
     shared = [*(definition.get("configs") or ()), *(definition.get("subflows") or ())]
     written = {str(node["id"]): put_back(dict(node), by_id.get(str(node["id"]))) for node in shared}
     subflows = {i for i, node in written.items() if node.get("type") == "subflow"}
-    gone = {
-        i for i, node in by_id.items() if (node.get("z") == tab_id or node.get("z") in subflows) and i not in written
-    } | {str(node["id"]) for node in own}
+    written |= {tab_id: head} | {str(node["id"]): node for node in own}
+    gone = {i for i, n in by_id.items() if i not in written and (n.get("z") == tab_id or n.get("z") in subflows)}
     kept = [written.pop(str(node["id"]), node) for node in flows if str(node["id"]) not in gone]
-    if present is None:
-        return [*kept, *written.values(), head, *own]
-    at = next(index for index, node in enumerate(kept) if node["id"] == tab_id) + 1
-    return [*kept[: at - 1], *written.values(), head, *_in_order(own, flows), *kept[at:]]
+    return [*kept, *written.values()]
 
 
 def apart(definition: Definition, flows: Flows, tab_id: str) -> Definition:
@@ -164,12 +160,6 @@ def replaced(value: Any, ids: Mapping[str, str]) -> Any:
 def is_flow_node(node: Mapping[str, Any]) -> bool:
     """Node-RED takes what has a place on a tab for a node, and the rest for config nodes."""
     return "x" in node and "y" in node and node.get("type") not in ("group", "tab", "subflow")
-
-
-def _in_order(own: list[dict[str, Any]], flows: Flows) -> list[dict[str, Any]]:
-    """Nodes that were there in their old order, so that an unchanged tab reads as unchanged; new ones after them."""
-    place = {node["id"]: index for index, node in enumerate(flows)}
-    return sorted(own, key=lambda node: place.get(node["id"], len(flows)))
 
 
 def _held(node: Mapping[str, Any], by_id: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -96,7 +96,7 @@ def is_same(flows: Flows, entry_id: str, wanted: Flows) -> bool:
 
 
 def triggers_of(definition: Definition) -> list[Mapping[str, Any]]:
-    """The nodes of the tab that start runs: those that nothing is wired to, apart from :data:`LISTENERS`."""
+    """The nodes of the tab that start runs: known ones, and those of unknown types that nothing is wired to."""
     return _starting(definition["nodes"])
 
 
@@ -112,7 +112,11 @@ def _starting(all_nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
         node
         for node in nodes
         if node.get("type") in SOURCES
-        or (node["id"] not in wired and node.get("type") not in LISTENERS | QUIET and any(node.get("wires") or ()))
+        or (
+            node["id"] not in wired
+            and node.get("type") not in CORE | LISTENERS | QUIET
+            and any(node.get("wires") or ())
+        )
     ]
 
 
@@ -131,6 +135,9 @@ def private_copy(version: Version, flows: Flows, token: str, *, durable: bool) -
     copied = [node for node in definition["nodes"] if str(node["id"]) not in left_out and node.get("type") != "comment"]
     own = [{**_copy(node, ids, by_id), "z": entry_id} for node in copied]
     foreign = [{**_copy(node, ids, by_id), "reinstate": entry_id} for node in shared]
+    for node in foreign:
+        if node["type"] in SOURCES:
+            node["d"] = True
     for node in own:
         if node.get("type") == "group":
             node["nodes"] = [n for n in node.get("nodes") or () if n in {o["id"] for o in own}]
@@ -271,13 +278,17 @@ def _recorded(
 
 
 def _changed(definition: Definition, by_id: Mapping[str, Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Config nodes and subflows (whole) that are not live as the definition has them, and what leads to them."""
+    """Config nodes and subflows (whole) that are not live as the definition has them or start runs by themselves, and
+    what leads to them."""
 
     def differs(node: Mapping[str, Any]) -> bool:
         return bool(taken_out(by_id.get(str(node["id"]))) != node)
 
     shared = [*(definition.get("configs") or ()), *(definition.get("subflows") or ())]
     changed = {str(node["z"] if node.get("z") else node["id"]) for node in shared if differs(node)}
+    changed |= {
+        str(node["z"]) for node in shared if node.get("type") in SOURCES and node.get("z") and not node.get("d")
+    }
     inside = {str(node["id"]) for node in shared if node.get("type") == "subflow"}
     for other in by_id.values():
         if other.get("z") in inside and not any(str(n["id"]) == other["id"] for n in shared):
