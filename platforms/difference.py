@@ -157,8 +157,6 @@ def _node(was: Node, now: Node) -> Iterator[Change]:
 
 
 def _values(was: Any, now: Any, path: str, statements: tuple[str, ...]) -> Iterator[Change]:
-    if was == now and isinstance(was, bool) == isinstance(now, bool):
-        return
     if isinstance(was, Mapping) and isinstance(now, Mapping):
         for key in [*was, *(k for k in now if k not in was)]:
             yield from _values(was.get(key), now.get(key), f"{path}.{key}".lstrip("."), statements)
@@ -172,7 +170,7 @@ def _values(was: Any, now: Any, path: str, statements: tuple[str, ...]) -> Itera
     elif isinstance(now, Mapping) and was is ABSENT:
         for key in now:
             yield from _values(ABSENT, now[key], f"{path}.{key}".lstrip("."), statements)
-    else:
+    elif was != now or isinstance(was, bool) != isinstance(now, bool):
         yield Change(path=path, before=was, after=now, lines=_lines(was, now, statements))
 
 
