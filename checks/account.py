@@ -24,6 +24,7 @@ def sentences(
     bad_runs: int,
     overlapping: int,
     unsure: int,
+    maybe: int,
     unknown: int,
 ) -> list[str]:
     """What speaks for the verdict and what does not, most telling first. ``point`` is the id of the recovery point
@@ -49,6 +50,10 @@ def sentences(
         )
     if unsure:
         said.append(f"{unsure} transactions of contained workflows belong to no single run and are not selected")
+    if maybe:
+        said.append(
+            f"{maybe} runs of {s.author.workflow} do not tell their version and may have used it: they count as bad"
+        )
     if unknown:
         said.append(f"{unknown} runs of {s.author.workflow} do not tell their version and are not selected")
     proof = f"verified with point {point}" if point else "the first one seen to run; no point verified it"

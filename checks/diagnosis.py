@@ -19,6 +19,7 @@ from checks.blame import Author, Verdict, Violation, single_out
 from checks.errors import Undiagnosed
 from checks.evidence import EPOCH, LONGEST_RUN, Offset, Record, authored, read, violations
 from checks.model import BadRun, Diagnosis, Finding
+from checks.versions import may_have_used
 from platforms.base import Platform, Run, RunState, Version
 from snapshots.model import Attribution, Position, RecoveryPoint
 
@@ -41,10 +42,11 @@ def diagnose(
 ) -> Diagnosis:
     """What went wrong, since when, and every run it went wrong in; role: capturer.
 
-    Bad are *all* runs of the blamed version, also those whose damage no detector sees. ``points`` may come in any
-    order; unverified ones are ignored. ``offset_s``: platform minus database clock. Times in the answer are the
-    database's. ``undone`` are runs (workflow, id) that were undone after an earlier incident of the same version: they
-    are no part of this one. Raises ``Undiagnosed`` when the evidence does not single out a version.
+    Bad are *all* runs of the blamed version, also those whose damage no detector sees, and those of its workflow that
+    may have used it (``version-unknown``): undone and replayed, a good one leaves what it had left. ``points`` may
+    come in any order; unverified ones are ignored. ``offset_s``: platform minus database clock. Times in the answer
+    are the database's. ``undone`` are runs (workflow, id) that were undone after an earlier incident of the same
+    version: they are no part of this one. Raises ``Undiagnosed`` when the evidence does not single out a version.
     """
     chosen = relevant(findings)
     passed_over: list[str] = []
@@ -93,12 +95,14 @@ def culprits(
     They are the fewest that explain nearly all rows, and every other that wrote nearly as many: containing one too
     many costs a pause, one too few costs data. Empty when no workflow wrote them.
     """
-    workflow_of = {w.role: w.key for w in app.workflows}
+    workflows_of: dict[str, set[str]] = {}
+    for workflow in app.workflows:
+        workflows_of.setdefault(workflow.role, set()).add(workflow.key)
     chosen_findings = relevant(findings)
     reach = since or max(f.at for f in chosen_findings) - RECENT
     with conn.transaction():
         found = violations(conn, chosen_findings, since=reach)
-    left = [{workflow_of[w.actor] for w in v.causes if w.actor in workflow_of} for v in found]
+    left = [{key for w in v.causes for key in workflows_of.get(w.actor, ())} for v in found]
     needed = COVERED * sum(bool(x) for x in left)
     chosen: set[str] = set()
     covered = 0
@@ -160,7 +164,8 @@ class _Case:
         with conn.transaction():
             since = point.position if point else None
             raw = violations(conn, findings, since=since)
-            self.record: Record = read(conn, app, platform, since=since or EPOCH, offset_s=offset_s)
+            before = {w.workflow: w.version_hash for w in point.workflows} if point else {}
+            self.record: Record = read(conn, app, platform, since=since or EPOCH, offset_s=offset_s, before=before)
         self.violations: tuple[Violation, ...] = authored(raw, self.record)
         self.first_write = _first_writes(self.record)
 
@@ -197,6 +202,16 @@ class _Case:
         early = (r for r in runs if r.version_hash in verdict.versions)
         return next((r for r in early if (at := self.record.to_database_clock(r.started_at)) and at < limit), None)
 
+    def _harmful(self, runs: Sequence[Run]) -> set[str]:
+        """Those of ``runs`` that do not tell their version and surely wrote a violating row."""
+        unknown = {r.id for r in runs if r.version_hash is None}
+        violating = {(w.xid, w.actor) for v in self.violations for w in v.causes}
+        return {
+            a.run_id
+            for a in self.record.attributed
+            if a.run_id is not None and a.run_id in unknown and (a.tx.xid, a.tx.actor) in violating
+        }
+
     def _history(self, verdict: Verdict) -> Version | None:
         known = self.platform.versions(self.record.ids[verdict.bad.author.workflow])
         return next((v for v in known if v.hash == verdict.bad.author.version), None)
@@ -206,10 +221,12 @@ class _Case:
     ) -> Diagnosis:
         author, record = verdict.bad.author, self.record
         own = record.runs[author.workflow]
+        mine = [r for r in own if (author.workflow, r.id) not in undone]
+        doubtful = {r.id for r in mine if may_have_used(r, verdict.versions, record.maybe)} | self._harmful(own)
         bad = tuple(
-            _bad_run(author.workflow, r, record, why="bad-version")
-            for r in own
-            if r.version_hash in verdict.versions and (author.workflow, r.id) not in undone
+            _bad_run(author.workflow, r, record, why="version-unknown" if r.id in doubtful else "bad-version")
+            for r in mine
+            if r.version_hash in verdict.versions or r.id in doubtful
         )
         ids = {b.run_id for b in bad}
         writes = [a.tx for a in record.attributed if a.run_id in ids]
@@ -220,7 +237,8 @@ class _Case:
             )
         first = min(writes, key=lambda tx: (tx.first_at, tx.xid))
         history = self._history(verdict)
-        starts = [at for b in bad if (at := record.to_database_clock(b.started_at))]
+        sure = [b for b in bad if b.version_hash is not None]
+        starts = [at for b in sure or bad if (at := record.to_database_clock(b.started_at))]
         saved = record.to_database_clock(history.created_at) if history else None
         published = min([*starts, *([saved] if saved and saved > _floor(self.point) else [])], default=None)
         begun = min(first.first_at, published or first.first_at) - timedelta(seconds=_width(record))
@@ -249,7 +267,8 @@ class _Case:
                     bad_runs=len(bad),
                     overlapping=account.overlapping(own, ids),
                     unsure=len(unsure),
-                    unknown=sum(r.version_hash is None for r in own),
+                    maybe=len(doubtful & ids),
+                    unknown=sum(r.version_hash is None and r.id not in ids for r in own),
                 ),
                 *notes,
             ),

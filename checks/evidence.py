@@ -15,6 +15,7 @@ from checks.blame import Author, Violation, Write
 from checks.delta import Twin, trusted, twin
 from checks.errors import Undiagnosed
 from checks.model import Finding
+from checks.versions import NOTHING, possible
 from platforms.base import Platform, Run
 from snapshots.journal import journal
 from snapshots.journal.attribution import Attributed, estimate_offset, tagged_pairs
@@ -40,15 +41,19 @@ class Record:
     offset_s: tuple[float, float]
     by_id: Mapping[str, tuple[str, Run]] = field(repr=False)
     """Run id -> catalogue key and run."""
+    maybe: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Run id -> the versions it may have used, where that is not known; nothing where nobody can tell."""
 
     def authors(self, one: Attributed) -> frozenset[Author]:
-        """The versions that may have written it: one if the run is sure, or if all candidates used the same."""
+        """The versions that may have written it: one if the run and its version are sure, or if all candidates used
+        the same. None when a candidate may have used any."""
         found = set()
         for run_id in (one.run_id,) if one.run_id else one.candidates:
             workflow, run = self.by_id[run_id]
-            if run.version_hash is None:
+            used = frozenset({run.version_hash}) if run.version_hash else self.maybe.get(run_id, NOTHING)
+            if not used:
                 return frozenset()
-            found.add(Author(workflow=workflow, version=run.version_hash))
+            found |= {Author(workflow=workflow, version=version) for version in used}
         return frozenset(found)
 
     def author(self, one: Attributed) -> Author | None:
@@ -85,8 +90,10 @@ def read(
     *,
     since: Position | datetime,
     offset_s: Offset = None,
+    before: Mapping[str, str] | None = None,
 ) -> Record:
-    """Transactions of the app's workflow roles after ``since``, all runs of that time, and who wrote what."""
+    """Transactions of the app's workflow roles after ``since``, all runs of that time, and who wrote what. ``before``
+    are the versions that the workflows used at ``since``, as far as known."""
     # The journal first: a run that only starts in between can then be no missing candidate.
     transactions = journal.transactions(conn, since=since, with_keys=platform.capabilities.names_written_rows)
     start = since.at if isinstance(since, Position) else since
@@ -109,7 +116,20 @@ def read(
         attributed=tuple(attribute_by_rows(platform, transactions, everything, roles, offset_s=offset)),
         offset_s=offset,
         by_id={r.id: (key, r) for key, own in runs.items() for r in own},
+        maybe=_maybe(platform, ids, runs, before or {}),
     )
+
+
+def _maybe(
+    platform: Platform, ids: Mapping[str, str], runs: Mapping[str, Sequence[Run]], before: Mapping[str, str]
+) -> dict[str, frozenset[str]]:
+    """What runs without a known version may have used; the platform is asked only where there are such runs."""
+    found: dict[str, frozenset[str]] = {}
+    for key, own in runs.items():
+        if any(r.version_hash is None for r in own):
+            now = platform.live_version(ids[key]) or platform.draft_version(ids[key])
+            found |= possible(own, first=before.get(key), last=now.hash)
+    return found
 
 
 def violations(

@@ -49,7 +49,8 @@ class SuiteReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BadRun:
-    """A run whose writes are to be undone. ``why``: ``bad-version``, ``interrupted``, ``entangled``.
+    """A run whose writes are to be undone. ``why``: ``bad-version``, ``version-unknown`` (it may have used it),
+    ``interrupted``, ``entangled``.
     ``replay`` is the event to send again through the good version, ``None`` when there is none."""
 
     workflow: str

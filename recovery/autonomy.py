@@ -86,8 +86,8 @@ def of(ctx: AppContext, plan: Plan, trigger: str, *, now: datetime | None = None
 
 
 def unattributed(diagnosis: Entry, plan: Plan) -> int:
-    """Writes that no run explains, by the roles whose runs of the bad version the plan undoes."""
-    roles = {s.role for s in plan.selection if s.why == "bad-version"}
+    """Writes that no run explains, by the roles whose bad runs the plan undoes."""
+    roles = {s.role for s in plan.selection if s.why in ("bad-version", "version-unknown")}
     listed = diagnosis.body.get("unattributed")
     return sum(1 for w in listed if w.get("actor") in roles) if isinstance(listed, list) else 0
 

@@ -40,7 +40,8 @@ def close(
     policy: Policy,
 ) -> tuple[tuple[RunSelection, ...], tuple[int, ...]]:
     """The closed selection and the carried transactions."""
-    workflow_of = {w.role: w.key for w in ctx.app.workflows}
+    roles = {w.role for w in ctx.app.workflows}
+    # Several workflows may share a role: the run says which of them it was.
     key_of = {info.id: key for key, info in ctx.infos().items()}
     attributed: dict[int, Attributed] | None = None
     selection = list(start)
@@ -56,44 +57,51 @@ def close(
         if attributed is None:
             attributed = attribute_all(ctx, connection, diagnosis, runs)
         for tx in found:
-            workflow = workflow_of.get(tx.actor)
-            if workflow is None:
+            if tx.actor not in roles:
                 carried.append(tx.xid)
                 continue
             known = attributed.get(tx.xid)
-            if known is None or known.run_id is None or not known.attribution.certain:
+            workflow = key_of.get(known.workflow_id or "") if known is not None else None
+            if known is None or known.run_id is None or workflow is None or not known.attribution.certain:
                 raise Refused(
-                    f"plan for app {ctx.app.key}: transaction {tx.xid} of {workflow} ({', '.join(tx.tables)}) depends "
+                    f"plan for app {ctx.app.key}: transaction {tx.xid} of {tx.actor} ({', '.join(tx.tables)}) depends "
                     "on a row to be undone, but its run is not known surely "
                     f"({known.evidence if known else 'it is older than the runs looked at'}); "
                     "tag the workflow's writes with reinstate.run, or decide on this write by hand"
                 )
-            # Several workflows may share a role: the run says which of them it was.
-            workflow = key_of.get(known.workflow_id or "", workflow)
             selection = join(selection, workflow, tx.actor, known, attributed)
     raise Refused(f"plan for app {ctx.app.key}: entangled runs did not come to an end; recover from a point instead")
 
 
 def doubtful(selected: RunSelection) -> bool:
-    """A run that was stopped half way and may have written without a tag: its event is replayed, so all that it wrote
-    must be undone."""
-    return selected.why == "interrupted" and selected.attribution != Attribution.EXACT and selected.run_id is not None
+    """A run that may have written without a tag: its event is replayed, so all that it wrote must be undone."""
+    return selected.attribution != Attribution.EXACT and selected.run_id is not None
 
 
 def settle(app: str, selection: list[RunSelection], attributed: dict[int, Attributed]) -> list[RunSelection]:
-    """Doubtful runs with everything they wrote, found by the keys they handled. Pure. Raises :class:`Refused` when
-    somebody else may have written it as well: a replay on top of it would count twice."""
+    """Doubtful runs with everything they wrote, found by the keys they handled. What only selected runs can have
+    written goes with one of them. Pure. Raises :class:`Refused` when somebody else may have written it as well: a
+    replay on top of it would count twice."""
     for run in [s for s in selection if doubtful(s)]:
         own = [a for a in attributed.values() if a.run_id == run.run_id and a.attribution.certain]
         if own:
             selection = join(selection, run.workflow, run.role, own[0], attributed)
         for one in attributed.values():
-            if one.attribution is Attribution.AMBIGUOUS and run.run_id in one.candidates:
-                raise Refused(
-                    f"plan for app {app}: run {run.run_id} of {run.workflow} was stopped and may have written "
-                    f"transaction {one.tx.xid} ({', '.join(one.tx.tables)}): {one.evidence}; tag the workflow's writes "
-                    "with reinstate.run, or decide on this write by hand"
-                )
+            if one.attribution is not Attribution.AMBIGUOUS or run.run_id not in one.candidates:
+                continue
+            if any(one.tx.xid in s.xids for s in selection):
+                continue
+            alone = one.tx.run is None and one.tx.actor == run.role
+            if alone and set(one.candidates) <= {s.run_id for s in selection}:
+                mine = next(s for s in selection if s.run_id == run.run_id and s.workflow == run.workflow)
+                wider = mine.model_copy(update={"xids": tuple(sorted({*mine.xids, one.tx.xid}))})
+                selection = [wider if s is mine else s for s in selection]
+                continue
+            raise Refused(
+                f"plan for app {app}: run {run.run_id} of {run.workflow} is to be undone and may have written "
+                f"transaction {one.tx.xid} ({', '.join(one.tx.tables)}): {one.evidence}; tag the workflow's writes "
+                "with reinstate.run, or decide on this write by hand"
+            )
     return selection
 
 

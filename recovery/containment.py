@@ -12,18 +12,21 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import psycopg
 
 from platforms.base import PlatformError
+from platforms.limits import limits
 from recovery import dependents, history
 from recovery.context import AppContext
 from recovery.errors import PauseNotProven, RecoveryError, one_line
 from recovery.quieting import IN_FLIGHT, Say, Stopped, continued, cut, drain, dropped, in_flight, not_proven, proof
 from recovery.quieting import settle as settled
 from snapshots import fence, position
+from snapshots.errors import SnapshotError
 
 __all__ = ["IN_FLIGHT", "Contained", "Say", "contain", "in_flight", "live_before", "quiet", "recorded"]
 
@@ -108,11 +111,14 @@ def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = q
             "dropped_runs": lost,
             "because": {key: reason for key, reason in sorted(why.items()) if reason},
             "proof": rests_on,
+            "limits": list(limits(ctx.platform.capabilities)),
             "seconds": round(seconds, 3),
             "position": {**asdict(proven), "at": proven.at.isoformat()},
         },
     )
     say(f"pause proven and fence up after {seconds:.1f} s; {len(stopped.runs)} unfinished runs were stopped")
+    with suppress(PlatformError, SnapshotError):  # what was live goes into our own history, if it can be had now
+        history.observe(ctx)
     return Contained(
         incident=incident,
         workflows=closure,

@@ -60,7 +60,7 @@ class RunSelection(Value):
     role: str
     run_id: str | None
     xids: tuple[int, ...]
-    why: Literal["bad-version", "interrupted", "entangled"]
+    why: Literal["bad-version", "version-unknown", "interrupted", "entangled"]
     attribution: str
 
 

@@ -11,6 +11,7 @@ from catalog.models import App
 from incidents.report.escape import code, page, table, text
 from incidents.report.words import CONFLICTS
 from ledger.timeline import count, seconds
+from recovery import plan_outside
 from recovery.plan import Mode, Plan, Step
 
 HALVES = {
@@ -21,6 +22,7 @@ HALVES = {
 SOURCES = {"point": "recovery point", "platform-history": "the platform's history"}
 REASONS = {
     "bad-version": "ran the bad version",
+    "version-unknown": "may have run the bad version",
     "interrupted": "were interrupted by the pause",
     "entangled": "built on rows that have to go",
 }
@@ -34,10 +36,6 @@ OUTCOMES = {
     Mode.LOGIC: "At the end the definitions are back and the app is **still paused**; the data stays as it is.",
     Mode.DATA: "At the end the rows are back and the app is **still paused**; the definitions stay as they are.",
 }
-
-
-SHOWN = 12
-"""So many runs of a step are named on the page; the record has all."""
 
 
 def markdown(plan: Plan, app: App) -> str:
@@ -56,7 +54,7 @@ def markdown(plan: Plan, app: App) -> str:
         "",
         *_versions(plan),
         *_rows(plan),
-        *_compensations(plan),
+        *plan_outside.section(plan),
         *_events(plan),
         *_conflicts(plan),
         "## What it will not do",
@@ -86,10 +84,7 @@ def brief(plan: Plan, app: App, *, whole: str = "") -> str:
         for e in plan.effects
         if e.delete or e.update or e.insert
     ]
-    for c, n in sorted(Counter((c.workflow, c.step, c.action) for c in plan.compensations).items()):
-        workflow, step, action = c
-        said = {"do": "taken back", "manual": "**left to a person**", "settled": "taken back before"}[action]
-        lines.append(f"- {text(step)} of {text(workflow)}: {n:,} {said}")
+    lines += plan_outside.brief(plan)
     if others:
         lines.append(f"- Untouched: {text(', '.join(others))}")
     if whole:
@@ -116,7 +111,7 @@ def _sentences(plan: Plan, app: App) -> Iterator[str]:
                 runs = f"what {count(len(plan.selection), 'run')} wrote ({why})" if plan.selection else "nothing"
                 yield f"Take back {runs}: {count(plan.rows, 'row')}. Later work of others stays, column by column."
             case "compensate":
-                yield _taken_back(plan)
+                yield plan_outside.sentence(plan)
             case "replay":
                 yield f"Send {count(len(plan.events), 'event')} from outside through the good version again, once each."
             case "carry":
@@ -184,93 +179,6 @@ def _events(plan: Plan) -> list[str]:
     return ["## Events sent again", "", *table(["Workflow", "#Events", "Through version"], rows), ""]
 
 
-HOW = {"sql": "SQL in the app's database", "http": "a call to another system", "workflow": "a run of another workflow"}
-
-
-def _taken_back(plan: Plan) -> str:
-    done = sum(c.action == "do" for c in plan.compensations)
-    left = sum(c.action == "manual" for c in plan.compensations)
-    said = f"Take back {count(done, 'step')} outside those rows, latest run first, once each" if done else ""
-    if left:
-        said += f"{'; ' if said else ''}{count(left, 'step')} {'is' if left == 1 else 'are'} left to a person"
-    critical = any(c.action == "do" and c.critical for c in plan.compensations)
-    return f"{said[:1].upper()}{said[1:]}." + (
-        " **If a critical one cannot be taken back, stop here, paused, with nothing sent again.**" if critical else ""
-    )
-
-
-def _compensations(plan: Plan) -> list[str]:
-    """What left the rows, by step: what is taken back, and what a person has to do."""
-    if not plan.compensations:
-        return []
-    lines = ["## Outside the rows", ""]
-    performed = Counter(
-        (c.workflow, c.step, HOW[c.kind] if c.kind else "", c.through or "", c.critical)
-        for c in plan.compensations
-        if c.action == "do"
-    )
-    rows = (
-        (
-            text(workflow),
-            text(step),
-            f"{n:,}",
-            f"{how} ({text(through)})" if through else how,
-            "stop, paused" if critical else "go on; it is left to a person",
-        )
-        for (workflow, step, how, through, critical), n in sorted(performed.items())
-    )
-    if performed:
-        columns = ["Workflow", "Step", "#Times", "Taken back by", "If that fails"]
-        lines += ["Taken back by themselves:", "", *table(columns, rows), ""]
-    lines += _for_a_person(plan)
-    if settled := sum(c.action == "settled" for c in plan.compensations):
-        lines += [f"{count(settled, 'step')} were taken back before, and are not taken back twice.", ""]
-    if again := sum(c.again and c.action == "manual" for c in plan.compensations):
-        lines += [
-            f"**Sending the events again does {count(again, 'of these steps', 'of these steps')} a second time**: "
-            "they are not taken back first. Do them by hand before you approve, or accept that.",
-            "",
-        ]
-    return lines
-
-
-def _for_a_person(plan: Plan) -> list[str]:
-    left = [c for c in plan.compensations if c.action == "manual"]
-    if not left:
-        return []
-    grouped: dict[tuple[str, str, str, str], list[str]] = {}
-    for c in left:
-        why = c.why or "it cannot be taken back"
-        grouped.setdefault((c.workflow, c.step, why, c.manual or "nobody wrote down how"), []).append(c.run_id)
-    rows = (
-        (text(workflow), text(step), text(_runs(ids)), text(why), text(manual))
-        for (workflow, step, why, manual), ids in sorted(grouped.items())
-    )
-    columns = ["Workflow", "Step", "Runs", "Why", "What to do by hand"]
-    return ["**Left to a person:**", "", *table(columns, rows), ""]
-
-
-def _runs(ids: list[str]) -> str:
-    unique = list(dict.fromkeys(ids))
-    return ", ".join(unique[:SHOWN]) + (f" and {len(unique) - SHOWN:,} more" if len(unique) > SHOWN else "")
-
-
-def _outside(plan: Plan, app: App) -> str:
-    """What the plan cannot know of, as one sentence."""
-    if any(c.action == "do" for c in plan.compensations):
-        return (
-            "It takes back nothing else that left the database: only steps that the catalogue declares are known "
-            f"({code('reinstate coverage')} names what is not covered)."
-        )
-    if plan.mode is Mode.LOGIC:
-        return "It does not take back what left the database: mails, payments, calls to others."
-    declared = any(s.inverse != "reversible" for w in app.workflows for s in w.steps)
-    known = (
-        "no undone run did a step that the catalogue declares as such" if declared else "the catalogue declares none"
-    )
-    return f"It does not take back what left the database: mails, payments, calls to others ({known})."
-
-
 def _conflicts(plan: Plan) -> list[str]:
     if plan.mode is Mode.LOGIC:
         return []
@@ -301,7 +209,7 @@ def _limits(plan: Plan, app: App) -> Iterator[str]:
     untouched = sorted(set(plan.tables) - {e.table for e in plan.effects if e.delete or e.update or e.insert})
     if untouched and plan.mode is not Mode.LOGIC:
         yield f"It does not write to {', '.join(code(t) for t in untouched)}, except by events sent again."
-    yield _outside(plan, app)
+    yield plan_outside.limit(plan, app)
     if plan.mode is not Mode.LOGIC:
         yield "It does not undo a write whose origin is not sure."
     for note in plan.notes:

@@ -14,6 +14,7 @@ import psycopg
 from checks import diagnosis as diagnosing
 from checks.model import BadRun, Diagnosis
 from platforms.base import Run, RunState
+from platforms.limits import limits
 from recovery import closure, definitions, earlier, events, facts, outline
 from recovery.containment import Say, in_flight, is_proven, live_before, quiet, recorded
 from recovery.context import AppContext
@@ -56,7 +57,7 @@ def make_plan(
     refuse_unproven(ctx, incident, contained["workflows"])
     good_version, good_point = good_point_of(ctx, diagnosis, point_id)
     live = live_before(ctx, incident)
-    notes: list[str] = []
+    notes = list(limits(ctx.platform.capabilities))
     publications: tuple[Publication, ...] = ()
     if mode is not Mode.DATA:
         infos = ctx.infos()
@@ -76,7 +77,7 @@ def make_plan(
     if mode is not Mode.LOGIC:
         with ctx.connect("recoverer", "plan") as connection:
             refuse_gaps(ctx, connection, diagnosis.first_bad_at, diagnosis.point_id)
-            selected = select(ctx, connection, incident, diagnosis, contained["workflows"], policy, say)
+            selected = select(ctx, connection, incident, diagnosis, contained["workflows"], policy, notes, say)
             refuse_problems(ctx, connection, diagnosis, selected, policy)
             spec = undo_spec(ctx.tables, selected.selection, carried=selected.carried, policy=policy, caps=ctx.app.caps)
             suspects = undo.suspects(connection, spec).count
@@ -135,7 +136,8 @@ def make_plan(
             canaries=canaries,
             events=len(choice.events),
             carried=len(selected.carried) if selected else 0,
-            compensations=sum(c.action != "settled" for c in compensations),
+            compensations=sum(c.action == "do" for c in compensations),
+            left=sum(c.action == "manual" for c in compensations),
             through=through,
             held=ctx.events is not None,
         ),
@@ -151,6 +153,7 @@ def select(
     diagnosis: Diagnosis,
     contained: list[str],
     policy: Policy,
+    notes: list[str],
     say: Say,
 ) -> Selected:
     """Bad and interrupted runs, and everything entangled with them."""
@@ -173,7 +176,8 @@ def select(
     fresh = [r for r in runs[diagnosis.workflow] if (diagnosis.workflow, r.id) not in undone]
     refuse_stale(incident, diagnosis, fresh)
     bad = {(b.workflow, b.run_id): b for b in (*interrupted, *diagnosis.bad_runs)}
-    start = [selection_of(ctx, b) for key, b in bad.items() if key not in undone]
+    known = doubt(ctx, [b for key, b in bad.items() if key not in undone], policy, notes)
+    start = [selection_of(ctx, b) for b in known]
     selection, carried = closure.close(ctx, connection, diagnosis, start, runs, policy)
     spec = undo_spec(ctx.tables, selection, carried=carried, policy=policy, caps=ctx.app.caps)
     preview = undo.preview(connection, spec)
@@ -203,6 +207,27 @@ def refuse_stale(incident: str, diagnosis: Diagnosis, runs: list[Run]) -> None:
 def contained_since(ctx: AppContext, incident: str) -> datetime:
     """When the containment of the incident began."""
     return ctx.ledger.entries(incident=incident, kinds=["contain.started"])[0].at
+
+
+def doubt(ctx: AppContext, bad: list[BadRun], policy: Policy, notes: list[str]) -> list[BadRun]:
+    """The runs to undo, of those whose version is not known. Where its event is replayed a run may well have been a
+    good one: it leaves again what it had left. Where it is not, *refuse* says so, and any other policy leaves the run
+    alone and lists it."""
+    unknown = [b for b in bad if b.why == "version-unknown"]
+    for workflow in sorted({b.workflow for b in unknown}):
+        runs = [b.run_id for b in unknown if b.workflow == workflow]
+        named = f"{len(runs)} runs of {workflow} ({', '.join(runs[:5])}) do not tell their version and may be bad"
+        if events.replayable(ctx, workflow):
+            notes.append(f"{named}: they are undone and replayed like bad ones")
+        elif policy is Policy.REFUSE:
+            raise Refused(
+                f"plan for app {ctx.app.key}: {named}, and the catalogue does not say how to replay them: name the "
+                "event's key, or choose `--policy keep-later`, which leaves them as they are"
+            )
+        else:
+            notes.append(f"{named}: they are left as they are; {PERSON} at what they wrote")
+    left = {b.workflow for b in unknown if not events.replayable(ctx, b.workflow)}
+    return [b for b in bad if b.why != "version-unknown" or b.workflow not in left]
 
 
 def selection_of(ctx: AppContext, bad: BadRun) -> RunSelection:

@@ -22,6 +22,7 @@ CONFLICTS: dict[str, str] = {
 
 RUN_REASONS: dict[str, str] = {
     "bad-version": "ran the bad version",
+    "version-unknown": "may have run the bad version",
     "interrupted": "were interrupted by the pause",
     "entangled": "built on rows that had to go",
 }
@@ -217,7 +218,7 @@ def _nothing_lost(data: ReportData) -> bool:
     """Whether the record shows that every event of what was undone was taken again, and leaves nothing open."""
     done_so_far = [r for r in data.recoveries if r.changed is not None]
     return data.incident.recovered_at is not None and all(
-        (r.replayed or 0) == r.events and not (r.left or r.left_out or r.notes) for r in done_so_far
+        (r.replayed or 0) == r.events and not (r.left or r.left_out or r.unknown or r.notes) for r in done_so_far
     )
 
 
@@ -225,6 +226,7 @@ def _open_ends(last: Recovery) -> tuple[tuple[int, str, str], ...]:
     return (
         (last.left, "row", "{} left as they are because of a conflict: somebody has to decide."),
         (last.left_out, "event", "{} failed in the good version too: somebody has to look at them."),
+        (last.unknown, "event", "{} may have run or not: somebody has to look (`reinstate events list`)."),
         (last.suspects, "later write", "{} may have used a damaged value: somebody has to look."),
     )
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, cast
 
-from platforms.base import Platform, Run, RunState, Version, WorkflowInfo
+from platforms.base import Capabilities, Platform, Run, RunState, Version, WorkflowInfo
+from platforms.fake import EVERYTHING
 
 IDS = {"intake": "w1", "payment": "w2"}
 NAMES = {"intake": "Order intake", "payment": "Payment"}
@@ -20,6 +21,7 @@ class ShopPlatform:
     history: dict[str, list[Version]] = field(default_factory=dict)
     live: dict[str, str | None] = field(default_factory=dict)
     draft: dict[str, str] = field(default_factory=dict)
+    capabilities: Capabilities = EVERYTHING
 
     def port(self) -> Platform:
         return cast("Platform", self)

@@ -2,7 +2,7 @@
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -386,3 +386,45 @@ def test_who_changed_none_of_a_rules_columns_is_not_to_blame(world: Shop) -> Non
     world.app = app_of({**LEVEL, "columns": ["total"]})
     assert culprits(world.watcher, world.app, world.findings()) == {"intake"}
     assert world.diagnose(point).bad_version == "bad-1"
+
+
+def forget_versions(world: Shop, runs: Sequence[str]) -> None:
+    """The platform does not tell what these runs used, as if they had fallen between two looks."""
+    world.platform.draft[IDS["intake"]] = world.live["intake"]
+    world.platform.all_runs = [replace(r, version_hash=None) if r.id in runs else r for r in world.platform.all_runs]
+
+
+def test_runs_of_an_unknown_version_beside_the_bad_one_count_as_bad(world: Shop) -> None:
+    point, bad = incident(world)
+    first, second = sorted(bad, key=int)[:2]
+    last_good = str(int(first) - 1)
+    forget_versions(world, [last_good, first, second])
+    found = world.diagnose(point)
+    assert found.bad_version == "bad-1"
+    why = {b.run_id: b.why for b in found.bad_runs}
+    assert why == {
+        r: "version-unknown" if r in (last_good, first, second) else "bad-version" for r in bad | {last_good}
+    }
+    assert any("3 runs of intake do not tell their version and may have used it" in line for line in found.evidence)
+
+
+def test_a_bad_version_that_no_run_tells_is_found_by_what_is_saved_now(world: Shop) -> None:
+    """The damage was contained before anybody looked at the workflow again."""
+    point, bad = incident(world)
+    forget_versions(world, sorted(bad))
+    world.platform.live[IDS["intake"]] = None
+    world.platform.draft[IDS["intake"]] = "bad-1"
+    found = world.diagnose(point)
+    assert (found.bad_version, found.good_version) == ("bad-1", "good-1")
+    assert {b.run_id for b in found.bad_runs} >= bad
+    assert {b.why for b in found.bad_runs} == {"version-unknown"}
+    assert found.confidence == 0.5, "nothing is sure"
+
+
+def test_an_unknown_version_between_two_stays_of_a_good_one_is_shown_and_not_blamed(world: Shop) -> None:
+    point, bad = incident(world)
+    good = [r.id for r in world.platform.all_runs if r.version_hash == "good-1" and r.workflow_id == IDS["intake"]]
+    forget_versions(world, good[1:2])
+    found = world.diagnose(point)
+    assert {b.run_id for b in found.bad_runs} == bad
+    assert any("1 runs of intake do not tell their version and are not selected" in line for line in found.evidence)

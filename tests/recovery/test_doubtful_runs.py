@@ -1,4 +1,4 @@
-"""A run that was stopped half way may have written without a tag: all of it is undone, or nothing is planned."""
+"""A run that is replayed may have written without a tag: all of it is undone, or nothing is planned."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_what_is_surely_its_own_joins_it() -> None:
 
 def test_what_may_be_its_own_refuses_the_plan() -> None:
     with pytest.raises(
-        Refused, match=r"run 7 of status was stopped and may have written transaction 3 \(desk.orders\)"
+        Refused, match=r"run 7 of status is to be undone and may have written transaction 3 \(desk.orders\)"
     ):
         settle("desk", [stopped("7")], {3: wrote(3, Attribution.AMBIGUOUS, "8", "7")})
 
@@ -45,7 +45,13 @@ def test_what_others_may_have_written_is_not_its_business() -> None:
     assert settle("desk", [stopped("7")], known) == [stopped("7")]
 
 
-def test_tagged_and_finished_runs_are_in_no_doubt() -> None:
+def test_what_only_undone_runs_may_have_written_goes_with_one_of_them() -> None:
+    known = {3: wrote(3, Attribution.AMBIGUOUS, "8", "7"), 4: wrote(4, Attribution.AMBIGUOUS, "7", "8")}
+    found = settle("desk", [stopped("7"), stopped("8", why="bad-version")], known)
+    assert sorted(x for s in found for x in s.xids) == [3, 4]
+
+
+def test_tagged_runs_are_in_no_doubt() -> None:
     assert doubtful(stopped("7"))
+    assert doubtful(stopped("7", why="bad-version"))
     assert not doubtful(stopped("7", attribution="exact"))
-    assert not doubtful(stopped("7", why="bad-version"))
