@@ -14,7 +14,7 @@ from recovery.compensated import Past
 from recovery.compensating import key
 from recovery.context import AppContext
 from recovery.errors import Refused
-from recovery.plan import Plan
+from recovery.plan import Compensation, Plan
 
 LEASE_S = 60.0
 Status = Literal["done", "not-needed"]
@@ -63,12 +63,18 @@ def listing(ctx: AppContext, incident: str, plan: Plan | None) -> list[Line]:
                 status=status_of(known, one.action if one else ""),
                 attempts=known.attempts if known else 0,
                 seconds=known.seconds if known else None,
-                error=(known.error if known else "") or (one.why if one else ""),
+                error=(known.error if known else "") or why(one),
                 manual=(known.manual if known else None) or (one.manual if one else None),
                 by=known.by if known else None,
             )
         )
     return lines
+
+
+def why(one: Compensation | None) -> str:
+    """What the plan says of it."""
+    irreversible = one is not None and one.inverse == "irreversible" and one.action == "manual"
+    return (one.why if one else "") or ("it cannot be taken back" if irreversible else "")
 
 
 def status_of(past: Past | None, action: str) -> str:

@@ -34,12 +34,13 @@ def steps(
     events: int,
     carried: int,
     compensations: int = 0,
+    left: int = 0,
     through: Sequence[str] = (),
     held: bool = False,
 ) -> tuple[Step, ...]:
     """Both halves end in a staged resume; one half alone ends in a named, paused state (``logic-restored`` or
-    ``data-restored``). ``through`` are the workflows that do compensations; ``held``: an ingress kept the events that
-    came during the pause."""
+    ``data-restored``). ``compensations`` are done, ``left`` ones a person does; ``through`` are the workflows that do
+    them. ``held``: an ingress kept the events that came during the pause."""
     out = [Step(id="contain", kind="contain", title=f"Prove that {len(contained)} workflows are paused and fenced")]
     if mode is not Mode.DATA:
         out += [
@@ -53,8 +54,9 @@ def steps(
         ]
     if mode is not Mode.LOGIC:
         out.append(Step(id="undo", kind="undo", title="Undo what the selected runs wrote, keeping later work"))
-        if compensations:
-            title = f"Take back {compensations} steps of the undone runs that left the rows, latest first"
+        if compensations or left:
+            title = f"Take back {compensations} steps outside the rows, latest run first"
+            title += f"; {left} are left to a person" if left else ""
             out.append(Step(id="compensate", kind="compensate", title=title))
         if events:
             out.append(Step(id="replay", kind="replay", title=f"Replay {events} legitimate events, once each"))

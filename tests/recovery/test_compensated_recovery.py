@@ -71,7 +71,7 @@ def test_each_event_is_charged_once_in_the_end(kiosk: Kiosk, service: PaymentSer
     assert plan.compensations[1].why.startswith("the run was cut off")
     assert [s.id for s in plan.steps][:5] == ["contain", "publish:intake", "undo", "compensate", "replay"]
     page = plan_page.markdown(plan, kiosk.app)
-    assert all(said in page for said in ("Outside the rows", "write to the customer", "a second time"))
+    assert all(said in page for said in ("Outside the rows", "write to the customer", "does the step anew"))
     assert "1 taken back" not in plan_page.brief(plan, kiosk.app)
     assert "2 taken back" in plan_page.brief(plan, kiosk.app)
     assert session.load(kiosk.home, "kiosk", plan.recovery_id) == plan
