@@ -60,6 +60,8 @@ def recovered(result: dict[str, Any]) -> State[Any]:
     name, said = RESTORED[result["state"]]
     if result.get("left_out"):
         said += f". A person must look at the events of {', '.join(result['left_out'])}, which fail as they did before"
+    if result.get("unknown"):
+        said += f". A person must look whether these events ran: {', '.join(result['unknown'])}"
     if result.get("by_hand"):
         said += f". A person must take back by hand: {'; '.join(result['by_hand'])}"
     return Completed(name=name, message=f"{said} ({result['recovery']}).", data=result)

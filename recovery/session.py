@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from checks.model import Diagnosis
 from incidents import record
@@ -290,17 +290,24 @@ def ended(catalog: Path, app: str, found: Plan) -> dict[str, Any] | None:
         still_open = record.read(ctx.ledger, found.incident_id).closed_at is None
     if not ends or (still_open and ends[-1].body.get("resumed")):
         return None
-    return result_of(found, ends[-1].body.get("left_out", []), ends[-1].body.get("by_hand", []))
+    return result_of(found, ends[-1].body)
 
 
-def result_of(found: Plan, left_out: list[str], by_hand: list[str]) -> dict[str, Any]:
-    """What a recovery returns at its end. ``by_hand``: what a person has yet to take back."""
+FOR_A_PERSON: Final = {
+    "left_out": "a person must look at the events of {}, which fail as they did before",
+    "unknown": "a person must look whether these events ran: {}",
+    "by_hand": "a person must take back by hand: {}",
+}
+"""What steps leave to somebody, by the field of their outcome, in words."""
+
+
+def result_of(found: Plan, left: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recovery returns at its end, with what is left to a person (:data:`FOR_A_PERSON`)."""
     return {
         "recovery": found.recovery_id,
         "plan_hash": found.hash,
         "state": STATES[found.mode],
-        "left_out": left_out,
-        "by_hand": by_hand,
+        **{name: list(left.get(name, [])) for name in FOR_A_PERSON},
     }
 
 
@@ -351,8 +358,9 @@ def finished(catalog: Path, app: str, found: Plan) -> dict[str, Any]:
     state = STATES[found.mode]
     with open_app(catalog, app) as ctx:
         outcomes = ctx.ledger.entries(recovery=found.recovery_id, kinds=["step.outcome"])
-        left = sorted({x for e in outcomes for x in e.body.get("detail", {}).get("left_out", [])})
-        by_hand = sorted({x for e in outcomes for x in e.body.get("detail", {}).get("by_hand", [])})
+        left = {
+            name: sorted({x for e in outcomes for x in e.body.get("detail", {}).get(name, [])}) for name in FOR_A_PERSON
+        }
         ctx.ledger.append(
             "recovery.finished",
             app=found.app,
@@ -363,15 +371,12 @@ def finished(catalog: Path, app: str, found: Plan) -> dict[str, Any]:
                 "mode": found.mode,
                 "state": state,
                 "resumed": found.mode is Mode.BOTH,
-                "left_out": left,
-                "by_hand": by_hand,
+                **left,
             },
         )
         if found.mode is Mode.BOTH:
             reason = "recovered: logic and data agree, suites passed, resumed"
-            if left:
-                reason += f"; a person must look at the events of {', '.join(left)}, which fail as they did before"
-            if by_hand:
-                reason += f"; a person must take back by hand: {'; '.join(by_hand)}"
+            for name, said in FOR_A_PERSON.items():
+                reason += f"; {said.format('; '.join(left[name]))}" if left[name] else ""
             record.close(ctx.ledger, found.incident_id, reason=reason)
-    return result_of(found, left, by_hand)
+    return result_of(found, left)

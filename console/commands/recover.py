@@ -139,6 +139,7 @@ def recover(
         trigger="command",
     )
     left = f"; look at the events of {', '.join(result['left_out'])}" if result.get("left_out") else ""
+    left += f"; unknown events: {', '.join(result['unknown'])}" if result.get("unknown") else ""
     left += f"; take back by hand: {'; '.join(result['by_hand'])}" if result.get("by_hand") else ""
     output.emit(result, as_json=as_json, text=f"recovery {result['recovery']}: {result['state']}{left}")
 

@@ -117,6 +117,7 @@ class Start:
 class Recovery:
     """One attempt. ``planned`` from the plan, ``changed`` from what the data step recorded (``None``: it did not run).
     ``left`` are rows left as they are because of a conflict, ``left_out`` events that failed in the good version too,
+    ``unknown`` events of which nobody knows whether they ran,
     ``state`` is where it ended, empty while it has not, ``waits_until`` the expiry of a plan nobody has decided on."""
 
     id: str
@@ -130,6 +131,7 @@ class Recovery:
     events: int = 0
     replayed: int | None = None
     left_out: int = 0
+    unknown: int = 0
     carried: int = 0
     conflicts: tuple[tuple[str, int], ...] = ()
     suspects: int = 0

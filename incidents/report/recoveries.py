@@ -38,6 +38,7 @@ def recovery_of(recovery: str, entries: Sequence[Entry]) -> Recovery:
         left=sum(size(d.get("left")) for d in _details(lines, outcomes, "undo")),
         replayed=_replayed(lines, outcomes),
         left_out=size(final.body.get("left_out")) if final else 0,
+        unknown=size(final.body.get("unknown")) if final else 0,
         carried=size(plan.get("carried_xids")),
         conflicts=_conflicts(plan, lines, outcomes),
         suspects=size(plan.get("suspects")),
