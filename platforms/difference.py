@@ -187,15 +187,17 @@ def _lines(was: Any, now: Any, statements: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _near(lines: Sequence[str]) -> Iterator[str]:
-    """Changed lines with two lines around them; what is left out between them shows as dots."""
+    """Changed lines with two lines around them; what is left out before and between them shows as dots."""
     close = {at + by for at, line in enumerate(lines) if line[:1] in "+-" for by in range(-2, 3)}
-    skipped = False
+    skipped: list[str] = []
     for at, line in enumerate(lines):
-        if at in close:
-            if skipped:
-                yield "  ..."
-            yield line
-        skipped = at not in close
+        if at not in close:
+            skipped.append(line)
+            continue
+        if skipped:
+            yield skipped[0] if len(skipped) == 1 else "  ..."
+        skipped = []
+        yield line
 
 
 def _entries(entries: Sequence[Entry], names: Mapping[str, str]) -> list[str]:

@@ -173,16 +173,21 @@ def spans(ctx: AppContext) -> Mapping[str, tuple[Span, ...]]:
 
 
 def load(ctx: AppContext, version_hash: str, *, workflow: str | None = None) -> Version | None:
-    """The version of that hash, with the settings it was seen with last (in ``workflow``, where given: another may
-    have the same content under its own name); ``None`` when it was never kept. Raises ``Damaged`` when what was kept
-    is not sound."""
-    seen = [i for i in reversed(ctx.book.record().items) if isinstance(i, Seen) and i.version == version_hash]
-    named = dict.fromkeys(i.object for i in seen if i.object and workflow in (None, i.workflow))
+    """The version of that hash, with the name and settings it was seen with last; ``None`` when it was never kept.
+    Two workflows may hold the same content under different names: say which ``workflow`` is meant.
+
+    Raises ``Damaged`` when what was kept is not sound."""
+    items = ctx.book.record().items
+    named = dict.fromkeys(
+        i.object
+        for i in reversed(items)
+        if isinstance(i, Seen) and i.version == version_hash and i.object and workflow in (None, i.workflow)
+    )
     # The store outlives the ledger: what an earlier one recorded is there under its name.
     for name in named or kept.names(ctx.store, ctx.app.key, version_hash):
-        version = kept.read(ctx.store, name)
-        if version is not None:
-            return version
+        found = kept.read(ctx.store, name)
+        if found is not None and (named or workflow in (None, found.workflow)):
+            return found.version
     return None
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 FOLDER: Final = "versions"
 FORMAT: Final = 1
 SETTINGS_CHARS: Final = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kept:
+    """``workflow`` is the catalogue key under which the version was seen first with these settings."""
+
+    workflow: str
+    version: Version
 
 
 def keep(ctx: AppContext, workflow: str, version: Version, known: Collection[str], *, again: bool) -> str:
@@ -45,8 +54,8 @@ def keep(ctx: AppContext, workflow: str, version: Version, known: Collection[str
     return name
 
 
-def read(store: Store, name: str) -> Version | None:
-    """The version that lies there; ``None`` when nothing does. Raises ``Damaged`` or ``UnknownFormat``."""
+def read(store: Store, name: str) -> Kept | None:
+    """What lies there; ``None`` when nothing does. Raises ``Damaged`` or ``UnknownFormat``."""
     data = store.read_object(name)
     if data is None:
         return None
@@ -59,7 +68,7 @@ def read(store: Store, name: str) -> Version | None:
         raise UnknownFormat(f"{name} in {store.name} has format {written!r}; upgrade reinstate to read it.")
     if _checksum(values) != checksum:
         raise Damaged(f"{name} in {store.name} fails its checksum; restore its copy.")
-    return Version(
+    version = Version(
         workflow_id=values["platform_id"],
         hash=values["hash"],
         settings_hash=values["settings_hash"],
@@ -68,6 +77,7 @@ def read(store: Store, name: str) -> Version | None:
         author=values["author"],
         created_at=datetime.fromisoformat(values["created_at"]) if values["created_at"] else None,
     )
+    return Kept(workflow=values["workflow"], version=version)
 
 
 def names(store: Store, app: str, version_hash: str) -> list[str]:

@@ -138,7 +138,8 @@ def wanted(ctx: AppContext, point: RecoveryPoint | None) -> tuple[dict[str, Vers
     for entry in ctx.ledger.entries(app=ctx.app.key, kinds=[kinds.WORKFLOW_PUBLISHED]):
         if point is not None and entry.at <= point.taken_at:
             continue
-        workflow, version = str(entry.body["workflow"]), history.load(ctx, str(entry.body["version"]))
+        workflow = str(entry.body["workflow"])
+        version = history.load(ctx, str(entry.body["version"]), workflow=workflow)
         if version is not None:
             good[workflow] = version
         if entry.body.get("outcome") == Outcome.LIVE:

@@ -146,7 +146,7 @@ def version(ctx: AppContext, workflow: str, text: str) -> Version:
         wanted = earlier[-1]
     else:
         wanted = history.resolve(ctx, workflow, text)
-    found = history.load(ctx, wanted)
+    found = history.load(ctx, wanted, workflow=workflow)
     return definitions.find(ctx, workflow, wanted, None) if found is None else found
 
 

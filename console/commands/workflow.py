@@ -297,7 +297,7 @@ def report(made: PublishPlan, done: Published, *, as_json: bool) -> None:
     output.emit({**document(made), "done": shown_}, as_json=as_json)
     if as_json:
         return
-    if done.recreated:
+    if not made.exists:
         output.say(f"{done.workflow} was made again under id {done.platform_id}")
     for workflow in done.references:
         output.say(f"{workflow} calls the new id")
