@@ -26,7 +26,7 @@ NAMED = r"api[-_]?key|access[-_]?key|private[-_]?key|secret|passw(?:or)?d|token|
 SECRET_NAME = re.compile(rf"(?i)({NAMED})")
 TEMPLATE = re.compile(r"\{\{.*?\}\}")
 SCHEME = re.compile(r"(?i)\b(bearer|basic|token|apikey|digest)\b")
-USER_INFO = re.compile(r"(?P<before>^[a-z][a-z0-9+.-]*://)(?P<value>[^/@\s]+)(?P<after>@)", re.IGNORECASE)
+USER_INFO = re.compile(r"(?P<before>^[a-z][a-z0-9+.-]*://)(?P<value>[^/@]+)(?P<after>@)", re.IGNORECASE)
 PARAMETER = re.compile(
     rf"(?i)(?P<before>[?&](?P<name>[^=&#]*(?:{NAMED}|sig|auth)[^=&#]*)=)(?P<value>[^&#]+)(?P<after>)"
 )
