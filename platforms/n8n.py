@@ -9,7 +9,8 @@ What is particular to it:
 - Workflow settings for good evidence: ``saveDataErrorExecution`` and ``saveDataSuccessExecution`` "all" (the default);
   with ``saveExecutionProgress`` interrupted runs also keep the outputs of the nodes that had ended. The event itself is
   kept in any case, also of runs that were stopped, failed in the first node, or are in flight.
-- Publishing is refused while a node that is switched on and connected lacks what it requires; saving is not.
+- Publishing is refused while a node that is switched on and connected lacks what it requires, or calls a workflow that
+  is not published: what is called has to be active before its callers. Saving is not refused.
 - ``retrigger`` takes runs that did not succeed, goes on at the node that failed, and answers when the run has ended.
 - Deleting a workflow, so closing a private entry too, deletes its runs. History keeps unpublished content for a day.
 """

@@ -120,12 +120,13 @@ def fresh(kind: str = "contract") -> str:
     return f"{kind}-{next(NUMBERS)}"
 
 
-def eventually(look: Callable[[], T], *, within_s: float = 15, every_s: float = 0.03) -> T:
-    """The first true result of ``look``."""
-    deadline = time.monotonic() + within_s
+def eventually(look: Callable[[], T], *, within_s: float = 15) -> T:
+    """The first true result of ``look``, asked again more and more rarely."""
+    deadline, wait_s = time.monotonic() + within_s, 0.01
     while not (found := look()):
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(every_s)
+        time.sleep(wait_s)
+        wait_s = min(wait_s * 1.4, 0.15)
     return found
 
 

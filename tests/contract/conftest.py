@@ -50,7 +50,7 @@ def scene(request: pytest.FixtureRequest) -> Iterator[Scene]:
     """The suite's stage, once per platform."""
     if request.param in IN_MEMORY:
         with fake_bench.opened(IN_MEMORY[request.param]) as bench:
-            yield from _staged(bench, short_s=0.3)
+            yield from _staged(bench, short_s=0.2)
     else:
         yield from _staged(request.getfixturevalue(LIVE[request.param]))
 

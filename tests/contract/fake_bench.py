@@ -20,7 +20,7 @@ class FakeBench(N8nForm):
 
     def __init__(self, capabilities: Capabilities | None = None) -> None:
         self.platform: Platform
-        self.fake = FakePlatform(self.play, publish_delay_s=0.1, pause_delay_s=0.2, capabilities=capabilities)
+        self.fake = FakePlatform(self.play, publish_delay_s=0.03, pause_delay_s=0.06, capabilities=capabilities)
         self.platform = self.fake
         self.seen: list[tuple[str, str]] = []
 

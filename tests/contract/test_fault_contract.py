@@ -24,7 +24,7 @@ every_fault = pytest.mark.parametrize("kind", PASSING)
 
 def wrapped(scene: Scene, kind: FaultKind, *methods: str) -> tuple[Retrying, Faulty]:
     """The platform, whose ``methods`` each go wrong once."""
-    faulty = Faulty(scene.platform, [Fault(kind=kind, method=method, seconds=0.05) for method in methods])
+    faulty = Faulty(scene.platform, [Fault(kind=kind, method=method, seconds=0.02) for method in methods])
     return Retrying(faulty, first_wait_s=0.001, longest_wait_s=0.002), faulty
 
 

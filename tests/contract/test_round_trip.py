@@ -92,6 +92,7 @@ def n8n_live(n8n_bench: Any, estate: Any) -> Iterator[tuple[Any, Maker, int]]:
     kinds = n8n_graphs.described(n8n_bench.url, estate.home)
     credential = {"id": n8n_bench.credential(name := fresh("round")), "name": name}
     called = n8n_bench.create(n8n_bench.definition(fresh("called"), "v1"))
+    n8n_bench.platform.activate(called)  # n8n publishes no caller of what is not published
     often = [*kinds, *n8n_graphs.IN_MEMORY * 12]
     yield n8n_bench, n8n_maker(often, {"postgres": credential}, [called]), len(kinds)
     n8n_bench.delete(called)
