@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 from discovery.facts import ColumnFact, ForeignKey, TableFact
 from snapshots import database
@@ -63,8 +63,8 @@ def profile(
             with conn.transaction():
                 conn.execute(sql.SQL("SET LOCAL statement_timeout = {}").format(sql.Literal(f"{TIME_LIMIT_S}s")))
                 found[table.name] = _profile(conn, table)
-        except (psycopg.errors.QueryCanceled, psycopg.errors.InsufficientPrivilege) as error:
-            why = "it took too long" if isinstance(error, psycopg.errors.QueryCanceled) else "no right to read it"
+        except (errors.QueryCanceled, errors.LockNotAvailable, errors.InsufficientPrivilege) as error:
+            why = "no right to read it" if isinstance(error, errors.InsufficientPrivilege) else "it took too long"
             found[table.name] = TableProfile(rows=table.rows, looked=0, sampled=True, problem=why)
     return found
 

@@ -84,10 +84,11 @@ def items(values: Sequence[Any], indent: int) -> list[str]:
         lines += _comments(item, indent)
         dash = f"{' ' * indent}- "
         flow = _flow(bare)
-        if not isinstance(bare, Mapping) or (flow is not None and len(dash + flow) <= WIDTH and len(bare) <= 4):
-            lines.append(dash + str(flow))
+        short = flow is not None and len(dash + flow) <= WIDTH and len(bare) <= 4 if isinstance(bare, Mapping) else True
+        if flow is not None and short:
+            lines.append(dash + flow)
             continue
-        inner = written(bare, indent + _STEP)
+        inner = written(bare, indent + _STEP) if isinstance(bare, Mapping) else items(bare, indent + _STEP)
         first = next(n for n, line in enumerate(inner) if not line.lstrip().startswith("#"))
         # Comments of the first entry stand above the dash.
         lines += [line[_STEP:] for line in inner[:first]]
@@ -97,9 +98,9 @@ def items(values: Sequence[Any], indent: int) -> list[str]:
 
 
 def _entry(head: str, value: Any, indent: int) -> list[str]:
-    if isinstance(value, str) and "\n" in value.strip("\n"):
-        block = [f"{' ' * (indent + _STEP)}{line}".rstrip() for line in value.strip("\n").split("\n")]
-        return [f"{head} |", *block]
+    if isinstance(value, str) and "\n" in value and value == value.strip() and _typed(value):
+        block = [f"{' ' * (indent + _STEP)}{line}" if line else "" for line in value.split("\n")]
+        return [f"{head} |-", *block]
     flow = _flow(value)
     simple = not isinstance(value, (Mapping, list, tuple)) or _small(value)
     if flow is not None and simple and (len(head) + len(flow) < WIDTH or isinstance(value, str)):
@@ -141,14 +142,18 @@ def _scalar(value: Any) -> str:
 
 
 def _bare(value: Any) -> Any:
-    return value.value if isinstance(value, Noted) else value
+    while isinstance(value, Noted):
+        value = value.value
+    return value
 
 
 def _comments(value: Any, indent: int) -> list[str]:
-    if not isinstance(value, Noted):
-        return []
-    said = [*value.note, *(f"unsure: {why}" for why in value.unsure)]
-    return [line for text in said for line in comment(text, indent)]
+    lines: list[str] = []
+    while isinstance(value, Noted):
+        for text in (*value.note, *(f"unsure: {why}" for why in value.unsure)):
+            lines += comment(text, indent)
+        value = value.value
+    return lines
 
 
 def comment(text: str, indent: int = 0) -> list[str]:
@@ -164,3 +169,8 @@ def _called(item: Any, number: int) -> str:
             if isinstance(said := _bare(bare.get(name)), str):
                 return said
     return str(bare) if isinstance(bare, str) else str(number)
+
+
+def _typed(text: str) -> bool:
+    """Whether a text of several lines comes back the same from a block: nothing in it but what a keyboard writes."""
+    return text.isascii() and all(line.isprintable() for line in text.split("\n"))
