@@ -77,21 +77,23 @@ def show(made: Plan) -> None:
 
 def outside(made: Plan) -> Iterator[str]:
     """What the undone runs did outside their rows, by step."""
-    counted: dict[tuple[str, str, str], list[Compensation]] = {}
+    counted: dict[tuple[str, str, str, str], list[Compensation]] = {}
     for c in made.compensations:
-        counted.setdefault((c.workflow, c.step, c.action), []).append(c)
-    for (workflow, step, action), group in sorted(counted.items()):
+        counted.setdefault((c.workflow, c.step, c.action, c.why), []).append(c)
+    for (workflow, step, action, _), group in sorted(counted.items()):
         first, times = group[0], f"{len(group)} x {step} of {workflow}"
         match action:
             case "do":
-                fails = "stops" if first.critical else "is left to a person"
-                yield f"  take back {times} by {first.kind} ({first.through or 'once each'}; one that fails {fails})"
+                how = {"http": "a call", "sql": "SQL"}.get(str(first.kind), f"a run of {first.through}")
+                fails = "if one fails, it stops" if first.critical else "one that fails is left to a person"
+                yield f"  take back {times} by {how}, once each; {fails}"
             case "settled":
                 yield f"  {times}: {first.why}"
             case _:
                 again = "; the replay does it again" if any(c.again for c in group) else ""
                 hand = first.manual or "nobody wrote down how"
-                yield f"  by hand: {times} ({first.why or first.inverse}{again}): {hand}"
+                why = first.why or "it cannot be taken back"
+                yield f"  by hand: {times} ({why}{again}): {hand}"
 
 
 def recover(
