@@ -257,13 +257,27 @@ class Segment:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WorkflowState:
-    """Logic half of a point: content, and whether it was active."""
+    """Logic half of a point: what production ran (what was saved, of an inactive workflow), and what it leans on.
+    Points of earlier versions hold the fields without a default only."""
 
     workflow: str
     platform_id: str
     active: bool
     version_hash: str
     definition: dict[str, Any] = field(repr=False)
+    settings_hash: str = ""
+    """Of what the platform keeps per workflow and not per version."""
+    platform_version: str | None = None
+    author: str | None = None
+    entries: tuple[dict[str, str | None], ...] = ()
+    """The ways in: ``kind``, ``node``, ``method``, ``path``, ``schedule``."""
+    calls: tuple[str, ...] = ()
+    """Workflows it starts, as the definition names them."""
+    credentials: tuple[str, ...] = ()
+    """Credentials it names; never what they hold."""
+    saved_hash: str | None = None
+    """What was saved beside it and not live, if something was."""
+    saved: dict[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

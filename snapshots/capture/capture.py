@@ -22,7 +22,7 @@ from typing import Any, Literal
 
 from psycopg import Connection, errors, sql
 
-from platforms.base import Platform, RunState, WorkflowInfo
+from platforms.base import Entry, Platform, RunState, WorkflowInfo
 from snapshots import database, position
 from snapshots.capture import increments, pieces, shape
 from snapshots.capture.pieces import Readers, Runner, Work
@@ -291,7 +291,10 @@ def logic(platform: Platform, workflows: Mapping[str, str]) -> tuple[WorkflowSta
 
 
 def _moved(before: Sequence[WorkflowState], after: Sequence[WorkflowState]) -> list[str]:
-    then, now = ({w.workflow: (w.platform_id, w.active, w.version_hash) for w in side} for side in (before, after))
+    def told(side: Sequence[WorkflowState]) -> dict[str, tuple[object, ...]]:
+        return {w.workflow: (w.platform_id, w.active, w.version_hash, w.settings_hash) for w in side}
+
+    then, now = told(before), told(after)
     return [workflow for workflow in now if now[workflow] != then[workflow]]
 
 
@@ -299,15 +302,35 @@ def _state(platform: Platform, key: str, name: str, found: Sequence[WorkflowInfo
     if len(found) != 1:
         what = "has no workflow" if not found else f"has {len(found)} workflows"
         raise WorkflowMissing(f"The platform {what} named {name!r} ({key}); correct the catalogue or the platform.")
-    live = platform.live_version(found[0].id)
-    version = live or platform.draft_version(found[0].id)
+    live, saved = platform.live_version(found[0].id), platform.draft_version(found[0].id)
+    version = live or saved
+    beside = saved if saved.hash != version.hash else None
+    read = platform.outline(version.definition)
     return WorkflowState(
         workflow=key,
         platform_id=found[0].id,
         active=live is not None,
         version_hash=version.hash,
         definition=dict(version.definition),
+        settings_hash=version.settings_hash,
+        platform_version=version.platform_version,
+        author=version.author,
+        entries=tuple(_entry(e) for e in read.entries),
+        calls=tuple(sorted({call for node in read.nodes for call in node.calls})),
+        credentials=tuple(sorted({name for node in read.nodes for name in node.credentials})),
+        saved_hash=beside.hash if beside else None,
+        saved=dict(beside.definition) if beside else None,
     )
+
+
+def _entry(entry: Entry) -> dict[str, str | None]:
+    return {
+        "kind": entry.kind.value,
+        "node": entry.node,
+        "method": entry.method,
+        "path": entry.path,
+        "schedule": entry.schedule,
+    }
 
 
 def _unfinished(platform: Platform, workflows: Sequence[WorkflowState]) -> set[str]:

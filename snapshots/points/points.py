@@ -178,13 +178,23 @@ def decode(values: Mapping[str, Any], *, where: str) -> RecoveryPoint:
             values,
             taken_at=datetime.fromisoformat(values["taken_at"]),
             position=_position(values["position"]),
-            workflows=tuple(_made(WorkflowState, w) for w in values["workflows"]),
+            workflows=tuple(_workflow(w) for w in values["workflows"]),
             in_flight=tuple(values["in_flight"]),
             tables=tuple(_table(t) for t in values["tables"]),
             segments=tuple(_made(Segment, s, since=_position(s["since"])) for s in values.get("segments", ())),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Damaged(f"{where} is not a recovery point ({error}); use another point.") from error
+
+
+def _workflow(values: Mapping[str, Any]) -> WorkflowState:
+    return _made(
+        WorkflowState,
+        values,
+        entries=tuple(values.get("entries", ())),
+        calls=tuple(values.get("calls", ())),
+        credentials=tuple(values.get("credentials", ())),
+    )
 
 
 def _table(values: Mapping[str, Any]) -> TableManifest:

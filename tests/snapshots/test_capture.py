@@ -44,6 +44,11 @@ def test_a_point_holds_logic_rows_types_and_sequences(app: Any, tmp_path: Path) 
     by_key = {w.workflow: w for w in point.workflows}
     assert (by_key["order-intake"].active, by_key["order-intake"].version_hash) == (True, HASH)
     assert (by_key["stock-sync"].active, by_key["stock-sync"].definition) == (False, {"nodes": ["draft"]})
+    running, paused = by_key["order-intake"], by_key["stock-sync"]
+    hook = {"kind": "webhook", "node": "hook", "method": "POST", "path": "/orders", "schedule": None}
+    assert (running.entries, running.calls, running.credentials) == ((hook,), ("w9",), ("desk",))
+    assert (running.saved_hash, running.saved) == ("d" * 64, {"nodes": ["draft"]})
+    assert (paused.saved_hash, paused.saved) == (None, None)
     orders = next(t for t in point.tables if t.name == "shop.orders")
     assert {c.name: c.type for c in orders.columns}["total"] == "numeric(12,2)"
     assert [row[0] for row in _rows(point, store, "shop.orders")] == list(range(1, 201))

@@ -23,7 +23,17 @@ POINT = RecoveryPoint(
     position=Position(snapshot="10:20:12,15", system_id="7", timeline=1, at=T0),
     workflows=(
         WorkflowState(
-            workflow="intake", platform_id="w1", active=True, version_hash="a" * 64, definition={"nodes": [{"x": [1]}]}
+            workflow="intake",
+            platform_id="w1",
+            active=True,
+            version_hash="a" * 64,
+            definition={"nodes": [{"x": [1]}]},
+            settings_hash="b" * 64,
+            entries=({"kind": "schedule", "node": "tick", "method": None, "path": None, "schedule": "0 * * * *"},),
+            calls=("w9",),
+            credentials=("desk",),
+            saved_hash="c" * 64,
+            saved={"nodes": []},
         ),
     ),
     in_flight=("5", "6"),
@@ -68,6 +78,14 @@ def test_encoding_is_lossless(definition: dict[str, object], sequences: dict[str
     again = points.decode(points.encode(point), where="test")
     assert again == point
     assert again.verified is bool(verified)
+
+
+def test_a_point_from_before_workflows_told_more_is_read_as_it_is() -> None:
+    values = points.encode(POINT)
+    early = ("workflow", "platform_id", "active", "version_hash", "definition")
+    values["workflows"] = [{k: w[k] for k in early} for w in values["workflows"]]
+    (state,) = points.decode(values, where="test").workflows
+    assert (state.version_hash, state.settings_hash, state.entries, state.saved) == ("a" * 64, "", (), None)
 
 
 def test_newest_verified_point_that_the_evidence_admits(tmp_path: Path) -> None:
