@@ -53,7 +53,7 @@ def guess(uses: Sequence[WorkflowUse], keys: Mapping[str, str], facts: DatabaseF
             why = f"its name fits; its credential ({', '.join(said) or 'none'}) does not tell which role it logs in as"
             found[use.facts.id] = RoleGuess(role=proposed, exists=True, doubts=(why,))
         else:
-            why = "proposed: make it (roles.sql) and give the workflow a credential that logs in as it"
+            why = "proposed: roles.sql makes it; give the workflow a credential that logs in as it"
             if crowd:
                 why += f"; now it shares its credential with {', '.join(crowd)}, so nobody can tell their writes apart"
             found[use.facts.id] = RoleGuess(role=_free(proposed, taken), exists=proposed in known, doubts=(why,))
