@@ -119,11 +119,10 @@ def _changed(text: str, words: list[_Word], tag: str) -> str | tuple[str]:
         return ("it is several statements: give each a node of its own",)
     end = words[-1].end
     flat = [w for w in words if w.depth == 0]
-    if not flat:
-        return ("it cannot be parsed",)
     main = next((n for n, w in enumerate(flat) if w.text in ("INSERT", "UPDATE", "DELETE", "MERGE", "SELECT")), None)
     if main is None or (flat[main].text in ("MERGE", "SELECT")):
-        return (f"it is a {flat[main].text if main is not None else flat[0].text}: write the tag in by hand",)
+        what = next((w.text for w in flat[main or 0 :]), "fragment")
+        return (f"it is a {what}: write the tag in by hand",)
     body = flat[main:]
     names = {w.text for w in flat[:main]}
     if "RUN" in names:
