@@ -21,6 +21,8 @@ ACCESS = {
 }
 INSIDE = frozenset({"condition", "exec", "json-web-token", "log", "sleep", "throw-error", "transform"})
 """Operations that touch nothing outside the run."""
+LOADED = 100
+"""A flow with more operations does not run as it is drawn (measured)."""
 KNOWN = INSIDE | set(ACCESS) | {"mail", "notification", "request", "trigger"}
 
 
@@ -71,6 +73,8 @@ def _trigger(definition: Definition) -> Node:
     )
     if not logs_runs(definition):
         unsure.append("its runs are not recorded: set its logging to activity and logs")
+    if len(definition.get("operations") or []) > LOADED:
+        unsure.append(f"Directus loads {LOADED} operations of a flow unless QUERY_LIMIT_DEFAULT is raised")
     return Node(name=TRIGGER, kind=kind, parameters=dict(definition.get("options") or {}), unsure=tuple(unsure))
 
 
