@@ -35,6 +35,21 @@ def closure(app: App, keys: Iterable[str], calls: Mapping[str, frozenset[str]] |
     return why
 
 
+def called_first(keys: Iterable[str], calls: Mapping[str, frozenset[str]]) -> list[str]:
+    """``keys`` in their order, but what is called before its callers: a platform may refuse to publish a caller of
+    what is not published. A circle is entered where it is met first. Pure."""
+    wanted, placed = list(keys), dict[str, None]()
+
+    def place(key: str, above: tuple[str, ...]) -> None:
+        for other in (k for k in wanted if k in calls.get(key, frozenset()) and k not in (key, *above)):
+            place(other, (key, *above))
+        placed.setdefault(key)
+
+    for key in wanted:
+        place(key, ())
+    return list(placed)
+
+
 def called(outline: Outline, keys: Mapping[str, str]) -> frozenset[str]:
     """The workflows that a definition calls. ``keys`` gives the catalogue's key by id and by name. Pure."""
     names = (name for node in outline.nodes if not node.disabled for name in node.calls)

@@ -12,7 +12,7 @@ from checks import confirm, detectors
 from checks.model import Finding
 from incidents import record
 from platforms.base import Version
-from recovery import earlier, history, outline, publishing, verification, windows
+from recovery import dependents, earlier, history, outline, publishing, verification, windows
 from recovery.containment import Say, contain, live_before, lower_fence, recorded
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Relapse, StepFailed
@@ -130,7 +130,9 @@ def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: fl
     with ctx.connect("recoverer", "resume") as connection:
         since = windows.resuming_since(ctx, connection, what.incident, what.recovery, members)
         lower_fence(ctx, connection, members, what.incident)
-    for workflow, (platform_id, version) in targets.items():
+    calls = dependents.read_calls(ctx.app, ctx.platform, ctx.infos(partly=True), of=back)
+    for workflow in dependents.called_first(back, calls):
+        platform_id, version = targets[workflow]
         wanted = what.wanted.get(workflow)
         ctx.platform.activate(platform_id, version)
         live = wait_live(ctx, platform_id, wanted)

@@ -8,7 +8,7 @@ import pytest
 
 from catalog.models import App
 from platforms.base import Node, Outline
-from recovery.dependents import called, closure
+from recovery.dependents import called, called_first, closure
 from tests.recovery.kiosk import PEOPLE, app_model
 
 
@@ -58,6 +58,21 @@ def test_workflows_that_share_a_role_stand_behind_one_fence() -> None:
     found = closure(shop, ["a"])
     assert found == {"a": "", "b": "writes as one, like a", "c": "downstream of b"}
     assert shop.dependents(frozenset({"a"})) == found.keys()
+
+
+@pytest.mark.parametrize(
+    ("calls", "expected"),
+    [
+        ({}, "abcd"),
+        ({"a": "b"}, "bacd"),
+        ({"a": "b", "b": "d", "c": "a"}, "dbac"),
+        ({"a": "b", "b": "a"}, "bacd"),
+        ({"a": "az", "z": "d"}, "abcd"),
+    ],
+)
+def test_what_is_called_comes_back_before_its_callers(calls: dict[str, str], expected: str) -> None:
+    read = {key: frozenset(called) for key, called in calls.items()}
+    assert called_first("abcd", read) == list(expected)
 
 
 def test_circles_come_to_an_end() -> None:
