@@ -117,7 +117,8 @@ class Start:
 class Recovery:
     """One attempt. ``planned`` from the plan, ``changed`` from what the data step recorded (``None``: it did not run).
     ``left`` are rows left as they are because of a conflict, ``left_out`` events that failed in the good version too,
-    ``unknown`` events of which nobody knows whether they ran,
+    ``unknown`` events of which nobody knows whether they ran, ``taken_back`` steps outside the rows (``None``: no plan
+    had any), ``by_hand`` what a person has to take back, in sentences,
     ``state`` is where it ended, empty while it has not, ``waits_until`` the expiry of a plan nobody has decided on."""
 
     id: str
@@ -132,6 +133,8 @@ class Recovery:
     replayed: int | None = None
     left_out: int = 0
     unknown: int = 0
+    taken_back: int | None = None
+    by_hand: tuple[str, ...] = ()
     carried: int = 0
     conflicts: tuple[tuple[str, int], ...] = ()
     suspects: int = 0

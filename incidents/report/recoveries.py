@@ -39,6 +39,8 @@ def recovery_of(recovery: str, entries: Sequence[Entry]) -> Recovery:
         replayed=_replayed(lines, outcomes),
         left_out=size(final.body.get("left_out")) if final else 0,
         unknown=size(final.body.get("unknown")) if final else 0,
+        taken_back=_taken_back(lines, outcomes),
+        by_hand=tuple(shown(s) for d in _details(lines, outcomes, "compensate") for s in items(d.get("by_hand"))),
         carried=size(plan.get("carried_xids")),
         conflicts=_conflicts(plan, lines, outcomes),
         suspects=size(plan.get("suspects")),
@@ -142,6 +144,11 @@ def _changed(lines: Sequence[StepLine], outcomes: dict[str | None, Any]) -> tupl
 def _replayed(lines: Sequence[StepLine], outcomes: dict[str | None, Any]) -> int | None:
     details = _details(lines, outcomes, "replay")
     return sum(size(d.get("replayed")) + size(d.get("already_there")) for d in details) if details else None
+
+
+def _taken_back(lines: Sequence[StepLine], outcomes: dict[str | None, Any]) -> int | None:
+    details = _details(lines, outcomes, "compensate")
+    return sum(size(d.get("done")) + size(d.get("not_needed")) for d in details) if details else None
 
 
 def _conflicts(

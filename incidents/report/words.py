@@ -129,6 +129,7 @@ def remains(data: ReportData) -> list[str]:
         out.append(f"{writes} could not be attributed with certainty and stand as they are: somebody has to look.")
     if last is not None and (last.changed is not None or last.started_at is not None):
         out += [sentence.format(count(n, what)) for n, what, sentence in _open_ends(last) if n]
+        out += [f"Outside the rows, by hand: {sentence}." for sentence in last.by_hand]
     return out
 
 
@@ -144,6 +145,8 @@ def done(data: ReportData) -> list[tuple[str, list[str]]]:
             f"{rows} in {count(len(touched), 'table')}: {removed:,} removed, {corrected:,} corrected, "
             f"{returned:,} brought back"
         )
+    if outside := sum(r.taken_back or 0 for r in data.recoveries):
+        back.append(f"{count(outside, 'step')} outside the rows (such as payments), once each")
     kept = []
     if merged := sum(c.merged for c in changes):
         kept.append(f"Later legitimate work on {count(merged, 'row')} that had been damaged")
@@ -218,7 +221,8 @@ def _nothing_lost(data: ReportData) -> bool:
     """Whether the record shows that every event of what was undone was taken again, and leaves nothing open."""
     done_so_far = [r for r in data.recoveries if r.changed is not None]
     return data.incident.recovered_at is not None and all(
-        (r.replayed or 0) == r.events and not (r.left or r.left_out or r.unknown or r.notes) for r in done_so_far
+        (r.replayed or 0) == r.events and not (r.left or r.left_out or r.unknown or r.by_hand or r.notes)
+        for r in done_so_far
     )
 
 
@@ -254,6 +258,8 @@ def _told(recovery: Recovery) -> str:
     text = f"{count(rows, 'row')} put right"
     if kept:
         text += f", later legitimate work kept on {count(kept, 'row')}"
+    if recovery.taken_back:
+        text += f", {count(recovery.taken_back, 'step')} outside the rows taken back"
     if recovery.replayed is not None:
         text += f", {count(recovery.replayed, 'event')} taken again through the good version"
     return f"{text}."

@@ -24,8 +24,8 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
     frame = frame_of(ctx, plan)
     todo = [c for c in plan.compensations if c.action == "do"]
     counts: Counter[str] = Counter()
-    left = [c for c in plan.compensations if c.action == "manual"]
     known = compensated.known(ctx)
+    left = [c for c in plan.compensations if c.action == "manual" and not settled(compensated.of(known, c))]
     with let_in(ctx, plan, todo):
         for number, one in enumerate(todo, start=1):
             status = settle(ctx, frame, one, compensated.of(known, one), say)
@@ -41,6 +41,10 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
         "skipped": sum(n for status, n in counts.items() if status not in compensated.TAKEN_BACK),
         "by_hand": by_hand(left),
     }
+
+
+def settled(past: compensated.Past | None) -> bool:
+    return past is not None and past.taken_back
 
 
 def settle(

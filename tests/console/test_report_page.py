@@ -121,7 +121,12 @@ def test_nothing_lost_is_claimed_only_when_the_record_shows_it(teller: Teller) -
     teller.step("replay", "replay", "done", events=2, replayed=1, already_there=1)
     assert "Data lost none on record 0.0 s met" in page(teller).text
     teller.say(kinds.RECOVERY_FINISHED, "R1", state="resumed", left_out=["e-1"])
+    teller.step(
+        "compensate", "compensate", "done", done=2, not_needed=1, by_hand=["mail of intake, run 7: write to them"]
+    )
     text = page(teller).text
     assert "Data lost not measured" in text
+    assert "Outside the rows, by hand: mail of intake, run 7: write to them." in text
+    assert "3 steps outside the rows taken back" in text
     assert "1 event failed in the good version too" in text
     assert "e-1" not in text

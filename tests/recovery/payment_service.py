@@ -27,6 +27,7 @@ class PaymentService:
     charges: list[tuple[str, str]] = field(default_factory=list)
     refunds: list[tuple[str, str]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
     bodies: list[Any] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
     slow_s: float = 0.6
@@ -63,6 +64,7 @@ class Handler(BaseHTTPRequestHandler):
         charge, key = self.path.removeprefix("/charges/").removesuffix("/refund"), self.headers["Idempotency-Key"]
         with service.lock:
             service.calls.append(key)
+            service.paths.append(self.path)
             service.bodies.append(body)
             service.headers.append(dict(self.headers))
             fault = service.faults.pop(0) if service.faults else "ok"

@@ -16,7 +16,7 @@ from ledger import Ledger, kinds
 from recovery import autonomy
 from recovery.autonomy import Decision, decide
 from recovery.context import AppContext
-from recovery.plan import PERSON, Event, Mode, Plan, Publication, RunSelection, TableEffect
+from recovery.plan import PERSON, Compensation, Event, Mode, Plan, Publication, RunSelection, TableEffect
 from tests.recovery.kiosk import app_model
 from tests.recovery.test_keeping import Desk
 
@@ -57,6 +57,25 @@ def selected(run: str, attribution: str = "exact", *, xids: tuple[int, ...] = (7
     )
 
 
+def taken_back(action: str = "do") -> Compensation:
+    return Compensation.model_validate(
+        {
+            "workflow": "intake",
+            "run_id": "1",
+            "step": "charge",
+            "inverse": "compensable",
+            "action": action,
+            "key": "k",
+            "kind": "http",
+        }
+    )
+
+
+def test_a_plan_with_compensations_approves_itself_only_where_the_catalogue_says_so() -> None:
+    assert judged(plan(compensations=(taken_back(),)), app(compensate=True)).approved
+    assert judged(plan(compensations=(taken_back("settled"),))).approved
+
+
 def app(**autonomy: Any) -> App:
     return app_model(autonomy={**FREE, **autonomy})
 
@@ -92,6 +111,7 @@ def test_what_a_person_started_a_person_approves(trigger: str) -> None:
         (plan(contained=("intake", "gone")), app(), {}, "no longer holds gone"),
         (plan(selection=(selected("1", "ambiguous"),)), app(), {}, r"1 undone runs are not surely .*\(ambiguous\)"),
         (plan(selection=(selected("1", "none"),)), app(), {}, "none"),
+        (plan(compensations=(taken_back(),)), app(), {}, "performs 1 compensations outside the rows"),
         (plan(), app(), {"unattributed": 2}, "2 writes of the blamed workflow"),
         (plan(notes=(f"run 9 of intake has no event key; {PERSON} at its input",)), app(), {}, "run 9 of intake"),
         (plan(), app(), {"last_automatic": NOW - timedelta(seconds=599)}, "less than 600 s ago"),

@@ -3,9 +3,12 @@ told by name."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -34,7 +37,15 @@ def service(service_of_module: PaymentService, monkeypatch: pytest.MonkeyPatch) 
 
 
 def forget(service: PaymentService) -> None:
-    for kept in (service.faults, service.charges, service.refunds, service.calls, service.bodies, service.headers):
+    for kept in (
+        service.faults,
+        service.charges,
+        service.refunds,
+        service.calls,
+        service.bodies,
+        service.headers,
+        service.paths,
+    ):
         kept.clear()
 
 
@@ -162,9 +173,10 @@ def test_a_value_cannot_bend_the_address(tmp_path: Path, service: PaymentService
     values = {"charge": "event.body.event"}
     desk = till(tmp_path, service, bent, critical=False, inverse={"values": values})
     desk.perform(desk.plan())
-    asked = [charge for charge, _ in service.refunds]
-    assert all("/" not in charge and "?" not in charge for charge in asked)
-    assert asked == [] if bent == ".." else len(asked) == 1
+    if bent == "..":
+        assert service.paths == []
+    else:
+        assert service.paths == [f"/charges/{quote(bent, safe='')}/refund"]
 
 
 def test_what_is_done_is_what_was_approved(tmp_path: Path, service: PaymentService) -> None:
@@ -249,10 +261,10 @@ def test_killed_at_each_boundary_each_inverse_is_done_once_and_in_order(
 FAULT = st.sampled_from(["ok", "ok", "ok", "drop-before", "drop-after", "500-before", "500-after", "429", "402", "410"])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    faults=st.lists(FAULT, max_size=12),
-    kills=st.lists(st.tuples(st.sampled_from(MOMENTS), st.integers(1, 4), st.booleans()), max_size=3),
+    faults=st.lists(FAULT, max_size=8),
+    kills=st.lists(st.tuples(st.sampled_from(MOMENTS), st.integers(1, 4), st.booleans()), max_size=2),
     critical=st.booleans(),
 )
 def test_no_schedule_of_faults_and_kills_refunds_twice_or_forgets(
@@ -263,7 +275,7 @@ def test_no_schedule_of_faults_and_kills_refunds_twice_or_forgets(
     critical: bool,
 ) -> None:
     forget(service)
-    desk = till(tmp_path_factory.mktemp("till"), service, "a", "b", "c", critical=critical)
+    desk = till(tmp_path_factory.mktemp("till"), service, "a", "b", critical=critical)
     plan = desk.plan()
     service.faults[:] = faults
     for moment, number, after in kills:
@@ -294,3 +306,32 @@ def attempted(desk: Till, plan: Any) -> bool:
     except (Killed, NotCompensated):
         return False
     return True
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_process_that_is_killed_for_good_is_continued_by_another(
+    tmp_path: Path, service: PaymentService, after: bool
+) -> None:
+    """With ``kill -9``, in a process of its own, around the first call."""
+    desk = till(tmp_path, service, "a", "b")
+    plan = desk.plan()
+    child = os.fork()
+    if child == 0:
+        real = by_http.call
+
+        def dying(*args: Any) -> Any:
+            if after:
+                real(*args)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        by_http.call = dying  # type: ignore[assignment]
+        try:
+            desk.perform(plan)
+        finally:
+            os._exit(1)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGKILL
+    assert len(service.refunds) == after
+    desk.perform(plan)
+    assert [charge for charge, _ in service.refunds] == ["ch-2", "ch-1"]
+    assert len(set(service.calls)) == 2

@@ -55,6 +55,15 @@ def test_any_change_of_a_plan_changes_its_hash(field: str) -> None:
     assert plan(**{field: other}).hash != plan().hash
 
 
+OLD_HASH = "3852fa13f4890b978f902eae82fd5d885149c25b1f4a63e7b8d4d0b77f1c6154"
+"""Of this plan, as it was before plans had compensations."""
+
+
+def test_plans_on_record_keep_their_hash() -> None:
+    old = plan().model_dump(mode="json", exclude={"compensations"})
+    assert Plan.model_validate(old).hash == plan().hash == OLD_HASH
+
+
 def test_an_approval_covers_exactly_one_plan() -> None:
     approval = Approval(plan_hash=plan().hash, by="ada", at="2026-01-01T00:00:00+00:00", reason="")
     assert approval.covers(plan())
