@@ -179,10 +179,10 @@ class Queue:
             return True
 
     def release(self, workflow: str) -> bool:
-        """End the hold, unless events still wait. Returns whether the workflow is free."""
+        """End the hold, unless events are held. Returns whether the workflow is free."""
         with self._db.writing() as conn:
             self._db.lock(conn, self._app, workflow)
-            waiting = self._events().where(event.c.workflow == workflow, event.c.state.in_(WAITING))
+            waiting = self._events().where(event.c.workflow == workflow, event.c.state == State.HELD)
             if conn.execute(waiting.limit(1)).first() is not None:
                 return False
             conn.execute(sa.delete(hold).where(hold.c.app == self._app, hold.c.workflow == workflow))

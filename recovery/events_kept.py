@@ -12,9 +12,11 @@ from typing import Any, Final
 from ingress.model import Event, State
 from ingress.queue import CREDENTIALS
 from ledger import kinds
+from platforms.base import RunState
 from recovery import delivery, held
 from recovery.containment import Say
 from recovery.context import AppContext
+from recovery.delivery import Delivered
 from recovery.errors import NothingToRecover, Refused
 from recovery.held import Released
 
@@ -173,6 +175,19 @@ def settle(ctx: AppContext, event_id: str, *, done: bool, by: str, reason: str) 
     if done:
         return "recorded: it ran"
     return "held again; `reinstate events release` sends it" if queued else "recorded: it did not run; enter it by hand"
+
+
+def retry(ctx: AppContext, run_id: str) -> Delivered:
+    """Run the event of a failed run again, once, in its workflow as it is now. Raises :class:`Refused` for a run that
+    did not fail or whose workflow is paused, ``Permanent`` where the platform cannot."""
+    run = ctx.platform.run_detail(run_id).run
+    keys = {info.id: key for key, info in ctx.infos().items() if info.active}
+    if run.workflow_id not in keys:
+        raise Refused(f"run {run_id}: its workflow is paused or not in the catalogue; resume it first")
+    if run.state.in_flight or run.state is RunState.SUCCESS:
+        raise Refused(f"run {run_id}: it is {run.state}, so there is nothing to run again")
+    with _alone(ctx, f"retry of run {run_id}"):
+        return delivery.retrigger(ctx, keys[run.workflow_id], run_id)
 
 
 def _note(ctx: AppContext, kind: str, workflow: str, event: str, **more: Any) -> None:

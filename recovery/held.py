@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -39,6 +39,7 @@ GATEWAY = (502, 503, 504)
 SAID_EVERY_S = 5.0
 PAGE = 50
 AT_ONCE = 8
+BREATH_S = 0.02
 COUNTING = threading.Lock()
 
 STATE_OF = {Outcome.DONE: State.SENT, Outcome.FAILED: State.FAILED, Outcome.UNKNOWN: State.UNKNOWN}
@@ -110,6 +111,33 @@ def routes(ctx: AppContext) -> tuple[Route, ...]:
     return tuple(found.values())
 
 
+class Going:
+    """Events on their way, several at once: what came since the resume goes as it would have come to an active
+    workflow, in order and side by side. One by one, a busy workflow would never be free again."""
+
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(AT_ONCE)
+        self.sent: dict[str, Future[None]] = {}
+
+    def send(self, event_id: str, how: Callable[[], None]) -> None:
+        """As soon as there is room."""
+        while len(under_way := [f for f in self.sent.values() if not f.done()]) >= AT_ONCE:
+            wait(under_way, return_when=FIRST_COMPLETED)
+        self.check()
+        self.sent[event_id] = self.pool.submit(how)
+
+    def breathe(self) -> None:
+        """A moment, so that what was sent last is on record as begun."""
+        wait([f for f in self.sent.values() if not f.done()], timeout=BREATH_S)
+        self.check()
+
+    def check(self) -> None:
+        """Raises what one of them raised."""
+        for future in self.sent.values():
+            if future.done():
+                future.result()
+
+
 @dataclass(kw_only=True)
 class Release:
     """Letting the held events of workflows go, once they are active again. ``handled`` are ``(workflow, event key)``
@@ -137,27 +165,27 @@ class Release:
         self._infos = self.ctx.infos()
         how: dict[str, Any] = {"limits": httpx.Limits(max_keepalive_connections=0), "transport": self.transport}
         with httpx.Client(timeout=httpx.Timeout(ANSWER_S, connect=10.0), trust_env=False, **how) as self._client:
-            paused, since = list(self.workflows), datetime.now(UTC)
-            while paused := [w for w in paused if not self.queue.release(w)]:
-                holds = self.queue.holds()
-                page = self.queue.held(*paused, limit=PAGE)
-                waited = [e for e in page if e.received_at <= since]
-                for event in waited:
+            holds = self.queue.holds()
+            for event in self.queue.held(*self.workflows):
+                if event.state is State.SENDING:  # by a process that died
                     self._one(event, holds.get(event.workflow), done)
-                if not waited:
-                    self._catch_up(page, holds, done)
-                if time.monotonic() - said > SAID_EVERY_S:
-                    said = time.monotonic()
-                    self.say(f"sent {done.sent} held events; {len(self.queue.held(*paused))} wait")
+            paused, since, going = list(self.workflows), datetime.now(UTC), Going()
+            with going.pool:
+                while paused := [w for w in paused if not self.queue.release(w)]:
+                    holds = self.queue.holds()
+                    page = [e for e in self.queue.held(*paused, limit=PAGE) if e.id not in going.sent]
+                    waited = [e for e in page if e.received_at <= since]
+                    for event in waited:
+                        self._one(event, holds.get(event.workflow), done)
+                    for event in page if not waited else ():
+                        going.send(event.id, partial(self._one, event, holds.get(event.workflow), done))
+                    going.breathe()
+                    if time.monotonic() - said > SAID_EVERY_S:
+                        said = time.monotonic()
+                        self.say(f"sent {done.sent} held events; {len(self.queue.held(*paused))} wait")
+            going.check()
         done.seconds = round(time.monotonic() - began, 3)
         return done
-
-    def _catch_up(self, page: list[Event], holds: Mapping[str, Hold], done: Released) -> None:
-        """What came since the resume goes as it would have come to an active workflow: in order, but several at once.
-        One by one, a busy workflow would never be free again."""
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            for sent in [pool.submit(self._one, e, holds.get(e.workflow), done) for e in page]:
-                sent.result()
 
     def _one(self, event: Event, hold: Hold | None, done: Released) -> None:
         if (why := self._needless(event)) is not None:

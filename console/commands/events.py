@@ -1,4 +1,4 @@
-"""`reinstate events list | show | release | discard | settle`: what the ingress keeps, and what nobody is sure of."""
+"""`reinstate events list | show | release | discard | settle | retry`: what is kept, and what nobody is sure of."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     events.command("release")(events_release)
     events.command("discard")(events_discard)
     events.command("settle")(events_settle)
+    events.command("retry")(events_retry)
     app.add_typer(events, name="events")
 
 
@@ -183,3 +184,32 @@ def events_settle(
         became = events_kept.settle(ctx, event, done=done, by=by, reason=reason)
     result: dict[str, Any] = {"event": event, "done": done, "became": became}
     output.emit(result, as_json=as_json, text=f"event {event}: {became}")
+
+
+def events_retry(
+    run: Annotated[str, typer.Argument(help="The failed run, by its id in the platform.")],
+    catalog: Catalog = DEFAULT_CATALOG,
+    app: AppKey = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Run the event of a failed run again, once, in its workflow as it is now. Asked twice, it runs once.
+
+    Where the platform's answer is lost, the new run is looked up. Exit code 5 when nobody knows.
+    Example: `reinstate events retry 4711`.
+    """
+    from recovery import events_kept
+    from recovery.delivery import Outcome
+
+    if as_json and not yes:
+        raise BadUse("events retry: --json asks no questions; add --yes")
+    if not yes:
+        typer.confirm(f"Run the event of run {run} again?", abort=True)
+    with opened(catalog, app) as ctx:
+        done = events_kept.retry(ctx, run)
+    new = done.run.id if done.run else None
+    said = f"run {run}: " + ("it had been run again before" if done.there else "run again") + f", {done.outcome}"
+    result = {"run": run, "new_run": new, "outcome": str(done.outcome), "there": done.there, "why": done.why}
+    output.emit(result, as_json=as_json, text=said + (f" (run {new})" if new else ""))
+    if done.outcome is Outcome.UNKNOWN:
+        raise typer.Exit(exits.REFUSED)

@@ -30,7 +30,8 @@ ISSUED = {
     "journal verify", "journal prune", "journal remove",
     "drill run", "drill list", "drill show", "drill trends", "drill clear", "wreck",
     "agreement", "check", "compensations list", "compensations settle", "coverage", "discover", "events discard",
-    "events list", "events release", "events settle", "events show", "ingress", "workflow diff", "workflow export",
+    "events list", "events release", "events retry", "events settle", "events show", "ingress", "workflow diff",
+    "workflow export",
     "workflow history", "workflow list", "workflow publish",
 }  # fmt: skip
 

@@ -338,6 +338,35 @@ def test_new_events_queue_behind_the_held_ones_and_pass_once_nothing_waits(desk_
     assert desk.states()["d"] is State.PASSING
 
 
+def test_a_busy_workflow_gets_free_again(desk_of: MakeDesk) -> None:
+    """Events come faster than they could be sent one by one."""
+    desk, free = desk_of(False), threading.Event()
+    desk.queue.hold("intake", "replay")
+    desk.hold("a", "b")
+    answer = desk.wire
+
+    def slowly(request: httpx.Request) -> httpx.Response:
+        free.wait(0.1)
+        return answer(request)
+
+    def senders() -> None:
+        for number in range(100):
+            if free.wait(0.04):
+                return
+            desk.hold(f"n{number:02}")
+
+    desk.wire = slowly  # type: ignore[method-assign]
+    busy = threading.Thread(target=senders)
+    busy.start()
+    desk.release("intake")
+    free.set()
+    busy.join()
+    assert desk.order[:2] == ["a", "b"]
+    assert max(desk.effects().values()) == 1
+    assert set(desk.states().values()) <= {State.SENT, State.PASSING}
+    assert len(desk.order) < 100, "it did not have to wait for the senders to end"
+
+
 def test_there_is_no_burst(desk_of: MakeDesk, monkeypatch: pytest.MonkeyPatch) -> None:
     desk = desk_of(False)
     clock = [100.0]
