@@ -246,6 +246,7 @@ def _look(
     force: bool,
 ) -> None:
     """Read one workflow, keep what is new and record what changed."""
+    looked = ctx.book.looked()  # before reading: somebody else who looks meanwhile may have seen the change already
     same = last is not None and not last.gone and last.platform_id == info.id
     found = _read(ctx, workflow, info, last if same else None, force=force)
     objects = {s.object for s in listing(ctx, workflow)}
@@ -275,7 +276,6 @@ def _look(
         by=by,
         reason=reason,
     )
-    looked = ctx.book.looked()
 
     def decide(record: Record) -> Draft | None:
         known = record.newest.get(workflow)
@@ -301,7 +301,10 @@ def _read(ctx: AppContext, workflow: str, info: WorkflowInfo, last: Seen | None,
     known = [s for s in listing(ctx, workflow) if s.platform_id == info.id and not s.gone]
     passed: list[Version] = []
     if platform.capabilities.keeps_versions and (last is None or info.updated_at != last.updated_at):
-        passed = missed(platform.versions(info.id), saved, known)
+        versions = platform.versions(info.id)
+        passed = missed(versions, saved, known)
+        told = next((v for v in versions if v.platform_version and v.platform_version == saved.platform_version), saved)
+        saved = replace(saved, author=told.author or saved.author, created_at=told.created_at or saved.created_at)
     if live is not None and live.hash not in {saved.hash, *(s.version for s in known), *(v.hash for v in passed)}:
         passed.append(live)
     named = None

@@ -156,7 +156,7 @@ def difference(ctx: AppContext, before: Version, after: Version) -> Difference:
 
 def plan(ctx: AppContext, workflow: str, wanted: Version, *, activate: bool | None) -> PublishPlan:
     """What publishing ``wanted`` would do. ``activate``: ``None`` leaves it active or inactive as it is, or was."""
-    history.observe(ctx, force=True)
+    history.observe(ctx)
     info = history.present(ctx, workflow, ctx.platform.workflows())
     last = history.newest(ctx, workflow)
     active = info is not None and info.active
