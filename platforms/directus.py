@@ -17,10 +17,9 @@ What is particular to it:
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any
@@ -31,7 +30,6 @@ from platforms import (
     directus_canonical,
     directus_data,
     directus_entry,
-    directus_history,
     directus_outline,
     directus_writing,
 )
@@ -53,20 +51,14 @@ from platforms.base import (
     WorkflowInfo,
 )
 from platforms.directus_client import DirectusClient, Unknown, code_of, server_time
-from platforms.directus_history import Content, version_of_run
+from platforms.directus_runs import RunBook, read_flow
 from platforms.directus_secrets import known_in, secrets_of
 
-RUNS = {"filter[collection]": "directus_flows", "filter[activity][action]": "run"}
-CHANGES = {"filter[collection][_in]": "directus_flows,directus_operations", "filter[action][_neq]": "run"}
-LISTED = "id,item,activity.timestamp"
-WHOLE = f"{LISTED},data"
 FORBIDDEN = "FORBIDDEN"
 WRITE_TIMEOUT_S = 120.0
 """A flow of 250 operations takes Directus some seconds."""
 OUTSIDE = ("webhook",)
 """Triggers that anybody can call; a manual one answers 403 to a call that names no rows, active or not."""
-MOST_KNOWN = 20_000
-"""Ended runs that are remembered instead of asked for again."""
 POLL_S = 0.05
 
 
@@ -76,9 +68,7 @@ class Directus:
     def __init__(self, url: str, token: str, *, timeout_s: float = 15.0, send_timeout_s: float = 60.0) -> None:
         self._client = DirectusClient(url, token, timeout_s=timeout_s)
         self._send_timeout_s = send_timeout_s
-        self._lock = threading.Lock()
-        self._ended: dict[int, Run] = {}
-        self._contents: dict[str, tuple[int, list[Content]]] = {}
+        self._book = RunBook(self._client)
 
     def __repr__(self) -> str:
         return f"Directus({self._client.base})"
@@ -120,18 +110,18 @@ class Directus:
     # Versions
 
     def draft_version(self, workflow_id: str) -> Version:
-        return self._version(self._flow(workflow_id))
+        return self._version(read_flow(self._client, workflow_id))
 
     def live_version(self, workflow_id: str) -> Version | None:
-        flow = self._flow(workflow_id)
+        flow = read_flow(self._client, workflow_id)
         return self._version(flow) if flow["status"] == "active" else None
 
     def versions(self, workflow_id: str) -> list[Version]:
-        self._flow(workflow_id)
+        read_flow(self._client, workflow_id)
         return []
 
     def save(self, workflow_id: str, definition: Definition) -> Version:
-        current = self._flow(workflow_id)
+        current = read_flow(self._client, workflow_id)
         if directus_canonical.hashes(directus_data.definition_of(current)) == self.hashes(definition):
             return self._version(current)
         strangers = self._strangers(workflow_id, definition)
@@ -157,7 +147,7 @@ class Directus:
         return directus_outline.outline(definition)
 
     def credentials(self, workflow_id: str) -> list[Credential]:
-        found = directus_data.credentials_of(self._flow(workflow_id))
+        found = directus_data.credentials_of(read_flow(self._client, workflow_id))
         if not found:
             return []
         changed = {i: self._secret_times(i) for i in {c.id.partition("/")[0] for c in found}}
@@ -170,7 +160,7 @@ class Directus:
         self._switch(workflow_id, "inactive", "deactivation", None)
 
     def ingress_paused(self, workflow_id: str) -> bool:
-        flow = self._flow(workflow_id)
+        flow = read_flow(self._client, workflow_id)
         if flow["status"] == "active":
             return False
         if flow.get("trigger") not in OUTSIDE:
@@ -190,34 +180,16 @@ class Directus:
     def runs(
         self, workflow_id: str | None = None, *, since: datetime | None = None, states: Sequence[RunState] = ()
     ) -> list[Run]:
-        params = {**RUNS, "fields": LISTED}
-        if workflow_id:
-            params["filter[item]"] = workflow_id
-        if since:
-            params["filter[activity][timestamp][_gte]"] = since.isoformat()
-        listed = [int(r["id"]) for r in self._client.pages("runs", "/revisions", params)]
-        with self._lock:
-            known = {i: self._ended[i] for i in listed if i in self._ended}
-        unknown = [i for i in listed if i not in known]
-        revisions = list(self._client.of_ids("runs", "/revisions", unknown, {"fields": WHOLE}))
-        histories = self._histories({str(r["item"]) for r in revisions})
-        fetched = {int(r["id"]): _dated(r, histories) for r in revisions}
-        self._remember(fetched)
-        runs = {**known, **fetched}
-        return [runs[i] for i in listed if i in runs and (not states or runs[i].state in states)]
+        return [r for r in self._book.runs(workflow_id, since) if not states or r.state in states]
 
     def latest_run(self, workflow_id: str) -> str | None:
-        params = {**RUNS, "filter[item]": workflow_id, "fields": "id", "sort": "-id", "limit": 1}
-        newest = self._client.call("runs", "GET", "/revisions", params=params)
-        return str(newest[0]["id"]) if newest else None
+        return self._book.latest(workflow_id)
 
     def run_detail(self, run_id: str) -> RunDetail:
-        revision = self._revision(run_id)
-        detail = directus_data.detail_of(revision)
-        return replace(detail, run=_dated(revision, self._histories({detail.run.workflow_id})))
+        return self._book.detail(run_id)
 
     def stop(self, run_id: str) -> None:
-        self._revision(run_id)  # whatever Directus lists has ended
+        self._book.revision(run_id)  # whatever Directus lists has ended
 
     def retrigger(self, run_id: str) -> Run:
         raise Permanent(f"run {run_id}: Directus cannot run an event again; replay it through a private copy")
@@ -259,7 +231,7 @@ class Directus:
         # The run is written down before the answer is given, so after an answer one look is enough.
         patience = min(deadline, time.monotonic() + 5)
         while True:
-            found = [run for key, run in self._keyed(entry, after) if key == idempotency_key]
+            found = [run for key, run in self._book.keyed(entry, after) if key == idempotency_key]
             if found:
                 return found[-1]
             if time.monotonic() > patience or (answer is not None and answer.is_success):
@@ -269,7 +241,7 @@ class Directus:
 
     def sent(self, entry: PrivateEntry) -> dict[str, list[Run]]:
         by_key: dict[str, list[Run]] = {}
-        for key, run in self._keyed(entry, 0):
+        for key, run in self._book.keyed(entry, 0):
             by_key.setdefault(key, []).append(run)
         return by_key
 
@@ -278,10 +250,6 @@ class Directus:
         self._remove(entry.workflow_id)
 
     # Parts
-
-    def _flow(self, workflow_id: str) -> dict[str, Any]:
-        params = directus_data.WHOLE_FLOW
-        return dict(self._client.call(f"workflow {workflow_id}", "GET", f"/flows/{workflow_id}", params=params))
 
     def _version(self, flow: Mapping[str, Any]) -> Version:
         ids = [str(o["id"]) for o in flow.get("operations") or []]
@@ -347,45 +315,8 @@ class Directus:
             present = {p: value for p, value in present.items() if then.get(p) == value}
         return times
 
-    def _histories(self, workflow_ids: Iterable[str]) -> dict[str, list[Content]]:
-        """The contents that these flows had; nothing for one that is gone. Asked anew only after a change anywhere."""
-        wanted = list(workflow_ids)
-        if not wanted:
-            return {}
-        params = {**CHANGES, "fields": "id", "sort": "-id", "limit": 1}
-        newest = self._client.call("changes", "GET", "/activity", params=params)
-        as_of = int(newest[0]["id"]) if newest else 0
-        found = {}
-        for workflow_id in wanted:
-            with self._lock:
-                known = self._contents.get(workflow_id)
-            if known is None or known[0] != as_of:
-                known = (as_of, self._read_history(workflow_id))
-                with self._lock:
-                    self._contents[workflow_id] = known
-            found[workflow_id] = known[1]
-        return found
-
-    def _read_history(self, workflow_id: str) -> list[Content]:
-        try:
-            current = self._flow(workflow_id)
-        except Unknown:
-            return []
-        fields = "id,parent,collection,item,delta,activity.id,activity.action,activity.timestamp"
-        own = {"filter[collection]": "directus_flows", "filter[item]": workflow_id, "fields": fields}
-        revisions = list(self._client.pages("changes", "/revisions", {**own, "filter[activity][action][_neq]": "run"}))
-        theirs = {"filter[collection]": "directus_operations", "fields": fields}
-        ids = {str(o["id"]) for o in current["operations"]}
-        parents = [r["id"] for r in revisions]
-        children = self._client.of_ids("changes", "/revisions", parents, theirs, field="parent")
-        ids |= {str(r["item"]) for r in children}
-        changes = list(self._client.of_ids("changes", "/revisions", sorted(ids), theirs, field="item"))
-        gone = {"filter[collection]": "directus_operations", "filter[action]": "delete", "fields": "id,item,timestamp"}
-        deletions = list(self._client.of_ids("changes", "/activity", sorted(ids), gone, field="item"))
-        return directus_history.contents(current, [*revisions, *changes], deletions)
-
     def _switch(self, workflow_id: str, status: str, what: str, platform_version: str | None) -> None:
-        flow = self._flow(workflow_id)
+        flow = read_flow(self._client, workflow_id)
         if platform_version:
             raise Permanent(f"workflow {workflow_id}: Directus keeps no version {platform_version}; save its content")
         if flow["status"] != status:
@@ -400,27 +331,6 @@ class Directus:
         known = self._secrets(wanted, {}) if secrets is None else secrets
         body = {**directus_writing.body(wanted, None, known), "id": flow_id, "status": status}
         self._write(f"workflow {definition['name']}", "POST", "/flows", body)
-
-    def _revision(self, run_id: str) -> dict[str, Any]:
-        params = {"fields": f"{WHOLE},collection,activity.action"}
-        revision = self._client.call(f"run {run_id}", "GET", f"/revisions/{run_id}", params=params)
-        if revision["collection"] != "directus_flows" or (revision["activity"] or {}).get("action") != "run":
-            raise Permanent(f"run {run_id}: Directus has a change under this id and no run; check the id")
-        return dict(revision)
-
-    def _remember(self, runs: Mapping[int, Run]) -> None:
-        with self._lock:
-            self._ended |= runs
-            for old in list(self._ended)[: max(0, len(self._ended) - MOST_KNOWN)]:
-                del self._ended[old]
-
-    def _keyed(self, entry: PrivateEntry, after: int) -> Iterable[tuple[str, Run]]:
-        """The copy's runs later than ``after`` with their keys, oldest first."""
-        params = {**RUNS, "filter[item]": entry.workflow_id, "filter[id][_gt]": after, "fields": WHOLE}
-        for revision in self._client.pages("runs", "/revisions", params):
-            key = directus_data.key_of(revision)
-            if key:
-                yield key, replace(directus_data.run_of(revision), version_hash=entry.version_hash)
 
     def _named(self, name: str) -> list[dict[str, Any]]:
         params = {**directus_data.WHOLE_FLOW, "filter[name]": name, "limit": -1, "sort": "date_created,id"}
@@ -444,7 +354,7 @@ class Directus:
         if found:
             return found
         copy_id = str(uuid.uuid4())
-        known = self._secrets(version.definition, self._flow(version.workflow_id))
+        known = self._secrets(version.definition, read_flow(self._client, version.workflow_id))
         renamed = {str(uuid.uuid5(uuid.UUID(copy_id), old)): places for old, places in known.items()}
         self._make(copy_id, directus_entry.private_copy(version, copy_id), status="active", secrets=renamed)
         return copy_id
@@ -464,14 +374,6 @@ class Directus:
             self._client.call(f"removal of private entry {flow_id}", "DELETE", f"/flows/{flow_id}")
         except Unknown:
             return
-
-
-def _dated(revision: Mapping[str, Any], histories: Mapping[str, list[Content]]) -> Run:
-    """A recorded run with the content it used, where that can be told."""
-    run = directus_data.run_of(revision)
-    known = histories.get(run.workflow_id, [])
-    data = revision.get("data") or {}
-    return replace(run, version_hash=version_of_run(known, data, run.started_at, run.stopped_at))
 
 
 _IMPLEMENTS: Callable[[str, str], Platform] = Directus
