@@ -45,24 +45,33 @@ class Dated(Wrapper):
         if not any(map(_open, found)):
             return found
         spans = self._spans()
-        return [dated(run, spans) for run in found]
+        return [dated(run, spans, whole=self._estimates) for run in found]
 
     def run_detail(self, run_id: str) -> RunDetail:
         detail = super().run_detail(run_id)
-        return replace(detail, run=dated(detail.run, self._spans())) if _open(detail.run) else detail
+        if not _open(detail.run):
+            return detail
+        return replace(detail, run=dated(detail.run, self._spans(), whole=self._estimates))
 
     def retrigger(self, run_id: str) -> Run:
         run = super().retrigger(run_id)
-        return dated(run, self._spans()) if _open(run) else run
+        return dated(run, self._spans(), whole=self._estimates) if _open(run) else run
+
+    @property
+    def _estimates(self) -> bool:
+        """Where runs are told only once they ended, nobody saw them begin: a start is the earliest possible one."""
+        return not self.capabilities.shows_in_flight
 
 
-def dated(run: Run, spans: Mapping[str, Sequence[Span]]) -> Run:
-    """``run`` with the version whose span holds its start; as it is when none does, or when it has one (pure)."""
+def dated(run: Run, spans: Mapping[str, Sequence[Span]], *, whole: bool = False) -> Run:
+    """``run`` with the version whose span holds its start (``whole``: its end too, since the start is an estimate); as
+    it is when none does, or when it has one (pure)."""
     started = run.started_at
     if not _open(run) or started is None:
         return run
+    last = (run.stopped_at if whole else None) or started
     for span in spans.get(run.workflow_id, ()):
-        if span.since <= started and (span.until is None or started <= span.until):
+        if span.since <= started and (span.until is None or last <= span.until):
             return replace(run, version_hash=span.hash)
     return run
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from platforms.base import RunState
+from platforms.dated import Span, dated
 from platforms.directus_data import detail_of, edit_of, key_of, run_of, state_of
 from platforms.directus_history import Content, contents, fits, version_of_run
 from tests.platforms.directus_flows import FLOW, flow, id_of, operation
@@ -206,3 +208,11 @@ def test_a_history_that_does_not_end_at_what_is_there_tells_only_that() -> None:
     found = contents(writing("3"), history, [])
     assert [(c.since, c.until) for c in found] == [(START + timedelta(seconds=4), None)]
     assert contents(writing("3"), [], [])[0].since is None
+
+
+def test_a_run_whose_start_is_an_estimate_is_dated_only_when_all_of_it_lies_in_one_span() -> None:
+    run = run_of(revision(step("a"), seconds=0.5))
+    old = Span(workflow_id=FLOW, hash="old", not_before=None, since=START - timedelta(hours=1), until=START)
+    assert dated(run, {FLOW: [old]}).version_hash == "old"
+    assert dated(run, {FLOW: [old]}, whole=True).version_hash is None
+    assert dated(run, {FLOW: [replace(old, until=None)]}, whole=True).version_hash == "old"
