@@ -18,7 +18,7 @@ from psycopg import Connection, sql
 from snapshots.capture import touched
 from snapshots.erasure import erasure
 from snapshots.model import ColumnInfo, Position, TableManifest
-from snapshots.points import chunks, reading
+from snapshots.points import chunks, memory, reading
 from snapshots.restore import staging
 from snapshots.restore.frame import Frame, measure, names, rows, want
 from snapshots.store.store import Store
@@ -53,6 +53,7 @@ def look(
 ) -> Looked:
     """Find out which rows can differ between the point, taken at ``since``, and live (role: reads the table, ``TEMP``).
     ``beside`` reads the point's rows from the store, if they are few, while the caller looks at other tables."""
+    memory.give_back()
     keys = _named(conn, frame, store, since, app)
     manifest = frame.manifest
     if keys is None or not keys.num_rows or keys.num_rows > AHEAD_ROWS or manifest is None:
