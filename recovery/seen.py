@@ -150,6 +150,7 @@ def spans(items: Sequence[Seen | Look], workflow: str, *, looked: datetime | Non
             continue
         if last is not None and last.workflow_id == item.platform_id and last.hash == item.used and not item.gone:
             made[-1] = _until(last, item.at)
+            _narrow(made, item.not_before)
             continue
         if last is not None and _later(item.not_before, last.until):
             made[-1] = _until(last, item.not_before)
@@ -253,6 +254,15 @@ def _since(seen: Seen) -> datetime:
     if told is None or seen.not_before is None or not seen.not_before < told < seen.at:
         return seen.at
     return told if told.microsecond else min(seen.at, told.replace(microsecond=999_999))
+
+
+def _narrow(made: list[Span], unchanged: datetime | None) -> None:
+    """A containment tells the last version before any look does. A later look still knows until when (``unchanged``)
+    the one before it was found."""
+    if len(made) > 1 and unchanged is not None and made[-2].workflow_id == made[-1].workflow_id:
+        before, last = made[-2:]
+        if _later(unchanged, before.until) and unchanged < last.since:
+            made[-2:] = _until(before, unchanged), replace(last, not_before=unchanged)
 
 
 def _until(span: Span, until: datetime | None) -> Span:

@@ -17,7 +17,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from estate import Addresses
-from tests.live.logic_story import WORKFLOWS, How, statement
+from tests.live.logic_story import WORKFLOWS, How, eventually, statement
 
 DATABASE = "story"
 GIVEN = """
@@ -50,7 +50,9 @@ class NodeRedStage:
 
     def database(self) -> str:
         with psycopg.connect(self.at.superuser_dsn(), autocommit=True) as connection:
-            name = sql.Identifier(DATABASE)
+            name, there = sql.Identifier(DATABASE), "SELECT FROM pg_stat_activity WHERE datname = %s"
+            # An idle connection that the server ends takes all of Node-RED down: its nodes end them by themselves.
+            eventually(lambda: not connection.execute(there, [DATABASE]).fetchone(), "Node-RED leaves the database")
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))
             connection.execute(sql.SQL("CREATE DATABASE {}").format(name))
         return self.at.superuser_dsn(DATABASE)
@@ -93,7 +95,7 @@ class NodeRedStage:
         to = conninfo_to_dict(dsn)
         where = {"host": to["host"], "port": str(to["port"]), "database": to["dbname"], "ssl": "false"}
         who = {"user": to["user"], "password": to["password"]}
-        pool = {"min": "0", "max": "5", "idle": "1000", "connectionTimeout": "5000"}
+        pool = {"min": "0", "max": "5", "idle": "200", "connectionTimeout": "5000"}
         kinds = {f"{name}FieldType": "str" for name in (*where, *who)}
         kinds |= {f"{name}FieldType": "num" for name in ("port", *pool)} | {"sslFieldType": "bool"}
         named = {"id": id_of(workflow, "database"), "type": "postgresDB", "z": "", "name": f"story {workflow}"}

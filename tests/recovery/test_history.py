@@ -230,6 +230,22 @@ def test_the_live_version_that_a_containment_read_is_a_look(desk: VersionDesk) -
     assert [s.hash for s in history.spans(ctx)[desk.ids["payment"]]] == [desk.version(payment()).hash, "b" * 64]
 
 
+def test_a_containment_that_was_faster_than_the_look_leaves_the_good_version_its_time(desk: VersionDesk) -> None:
+    ctx = desk.ctx()
+    history.observe(ctx)
+    history.observe(ctx)  # nothing changed: only the time of the look is remembered
+    looked = ctx.book.looked()
+    bad = desk.fake.save(desk.ids["payment"], payment("bad"))
+    desk.fake.activate(desk.ids["payment"])
+    ctx.ledger.append(
+        kinds.CONTAIN_LIVE_BEFORE, app="kiosk", incident="INC-1", body={"versions": {"payment": bad.hash}}
+    )
+    desk.fake.deactivate(desk.ids["payment"])
+    history.observe(ctx)
+    good, contained = history.spans(ctx)[desk.ids["payment"]][:2]
+    assert (good.until, contained.not_before, contained.hash) == (looked, looked, bad.hash)
+
+
 # Any history ---------------------------------------------------------------------------------------------------------
 
 EDITS = st.lists(
