@@ -95,8 +95,8 @@ def hold(ctx: AppContext, workflows: Iterable[str], incident: str) -> tuple[str,
 def routes(ctx: AppContext) -> tuple[Route, ...]:
     """The webhooks of the app's workflows, as their live and saved definitions say."""
     found: dict[tuple[str, str], Route] = {}
-    infos = ctx.infos()
-    for workflow in ctx.app.workflows:
+    infos = ctx.infos(partly=True)
+    for workflow in (w for w in ctx.app.workflows if w.key in infos):
         platform_id = infos[workflow.key].id
         for version in (ctx.platform.live_version(platform_id), ctx.platform.draft_version(platform_id)):
             for entry in ctx.platform.outline(version.definition).entries if version is not None else ():
@@ -162,7 +162,7 @@ class Release:
         done = Released()
         self._courier = Courier(self.ctx, incident=self.incident, recovery=self.recovery)
         self._base = secrets.resolve(self.ctx.app.platform.url, self.ctx.home / "secrets.env")
-        self._infos = self.ctx.infos()
+        self._infos = self.ctx.infos(partly=True)
         how: dict[str, Any] = {"limits": httpx.Limits(max_keepalive_connections=0), "transport": self.transport}
         with httpx.Client(timeout=httpx.Timeout(ANSWER_S, connect=10.0), trust_env=False, **how) as self._client:
             holds = self.queue.holds()
@@ -299,8 +299,8 @@ def release(
     Recorded."""
     if ctx.events is None:
         return Released()
-    infos = ctx.infos()
-    free = tuple(w for w in workflows if infos[w].active)
+    infos = ctx.infos(partly=True)
+    free = tuple(w for w in workflows if w in infos and infos[w].active)
     if not free:
         return Released()
     going = Release(
