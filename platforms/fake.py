@@ -351,6 +351,12 @@ class FakePlatform:
         return workflow
 
     def _publish(self, workflow: Workflow, name: str) -> None:
+        called = {call for node in self.outline(workflow.version(name).definition).nodes for call in node.calls}
+        for other in (self._workflows[call] for call in sorted(called & self._workflows.keys()) if call != workflow.id):
+            if self._can.draft_apart_from_live and other.live is None:
+                raise Permanent(
+                    f"workflow {workflow.id}: it calls {other.id}, which is not active; activate that first"
+                )
         workflow.live = workflow.version(name).platform_version
         workflow.route(name, after_s=self._publish_delay_s)
 

@@ -209,6 +209,23 @@ def test_an_outline_tells_which_workflow_another_one_starts(scene: Scene) -> Non
         assert calls in ([made.id], [made.name])
 
 
+def test_a_caller_is_published_after_what_it_calls(scene: Scene) -> None:
+    made = scene.workflow(active=False)
+    calling = scene.bench.caller(name := fresh(), made.id)
+    if calling is None:
+        return
+    caller = scene.put(calling, name)
+    try:
+        scene.platform.activate(caller.id)
+    except Permanent as refused:  # some platforms publish no caller of what is not published
+        assert made.id in str(refused)  # noqa: PT017 - others publish it
+    scene.platform.activate(made.id)
+    scene.platform.activate(caller.id)
+    live = scene.platform.live_version(caller.id)
+    assert live is not None
+    assert live.hash == scene.platform.draft_version(caller.id).hash
+
+
 def test_an_outline_never_fails_on_what_it_does_not_know(scene: Scene) -> None:
     for strange in ({}, {"name": "x"}, {"name": "x", "nodes": [{"type": "of-a-stranger"}]}, {"nodes": None}):
         scene.platform.outline(strange)

@@ -197,6 +197,19 @@ def test_a_run_of_another_workflow_is_really_stopped(desk: Desk) -> None:
     assert desk.fake.run_detail(run.id).run.state is RunState.CANCELED
 
 
+def test_the_fake_publishes_no_caller_of_what_is_not_active_as_n8n_does() -> None:
+    fake = FakePlatform()
+    called = fake.add(content())
+    step = {"name": "Call", "type": "n8n-nodes-base.executeWorkflow", "parameters": {"workflowId": called}}
+    caller = fake.add({**content(), "nodes": [step]})
+    with pytest.raises(Permanent, match=f"calls {called}"):
+        fake.activate(caller)
+    assert fake.live_version(caller) is None
+    fake.activate(called)
+    fake.activate(caller)
+    assert fake.live_version(caller) is not None
+
+
 def test_the_fake_pauses_late_as_told() -> None:
     fake = FakePlatform(pause_delay_s=0.15)
     workflow = fake.add(content(), active=True)
