@@ -6,6 +6,7 @@ Layout under the store's root (docs/format.md says it to other programs)::
     points/<app>/<id>.json         a manifest, with its own checksum and format version
     proofs/<app>/<id>.json         that a point was restored and checked
     holds/<app>/<id>.json          that a point must not be pruned, and why
+    versions/<app>/<...>.json      a version of a workflow
     erased/<app>.json              keyed hashes of rows that must not come back
     keys/<generation>.json         the keyring of an encrypted store
     locks/<kind>-<random>.json     who is at work
@@ -258,7 +259,7 @@ class Store:
         if not rings and not self.masters:
             return None
         if not rings:
-            if self.apps() or self.backend.names("chunks"):
+            if self.apps() or self.backend.names("chunks") or self.backend.names("versions"):
                 raise NotEncrypted(
                     f"The store {self.name} is not encrypted although a key is given; run `reinstate store rotate` to "
                     "encrypt it, or take the key out of the catalogue to read it as it is."

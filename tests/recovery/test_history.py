@@ -20,8 +20,8 @@ from platforms.fake_model import EVERYTHING, FLOW_ENGINE, FORGETFUL
 from platforms.faulty import Fault, FaultKind
 from recovery import history, kept
 from recovery.errors import Refused
-from snapshots.points.errors import Damaged
-from snapshots.store import retention
+from snapshots.points.errors import Damaged, KeyMissing, NotEncrypted
+from snapshots.store import retention, rotation
 from tests.recovery.version_desk import VersionDesk, intake, payment, same
 
 KEY = base64.b64encode(b"k" * 32).decode()
@@ -150,6 +150,17 @@ def test_versions_are_sealed_like_everything_in_the_store(desk: VersionDesk) -> 
     assert len(objects) == 2
     assert not any(b"executeQuery" in o.read_bytes() for o in objects)
     assert history.load(ctx, desk.version(payment()).hash) is not None
+
+
+def test_a_key_given_later_is_for_versions_too(desk: VersionDesk) -> None:
+    history.observe(desk.ctx())
+    version = desk.version(payment()).hash
+    with pytest.raises(NotEncrypted):
+        history.load(desk.ctx(keys=[KEY]), version)
+    rotation.rotate(desk.ctx(keys=[KEY]).store)
+    assert history.load(desk.ctx(keys=[KEY]), version) is not None
+    with pytest.raises(KeyMissing):
+        history.load(desk.ctx(), version)
 
 
 def test_a_damaged_version_is_named_and_a_lost_one_is_kept_again(desk: VersionDesk) -> None:
