@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import psycopg
 import pytest
 
 from estate import node
-from estate.directus import HOST
+from estate.directus import APP_SCHEMA, DATABASE, HOST, ROLE
 from estate.estate import default_cache
 from platforms.base import CredentialState, Permanent, Retryable, RunState
 from platforms.directus import Directus
@@ -280,3 +281,14 @@ def test_a_killed_directus_comes_back_with_runs_entries_and_keys(
     assert bench.platform.runs(lasting.id) == in_flight, "what was in flight is gone without a trace"
     assert abs(bench.platform.health().now - datetime.now(UTC)) < timedelta(seconds=5)
     bench.platform.close_private_entry(entry)
+
+
+def test_its_role_owns_its_own_database_and_nothing_else(directus_estate: RunningEstate) -> None:
+    with psycopg.connect(directus_estate.addresses.superuser_dsn(DATABASE)) as database:
+        flags = "rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls"
+        may = database.execute(f"SELECT {flags} FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone()
+        owned = database.execute("SELECT datname FROM pg_database WHERE datdba = %s::regrole", [ROLE]).fetchall()
+        makes = database.execute("SELECT has_schema_privilege(%s, %s, 'CREATE')", [ROLE, APP_SCHEMA]).fetchone()
+    assert may == (False,) * 5
+    assert owned == [(DATABASE,)]
+    assert makes == (False,)

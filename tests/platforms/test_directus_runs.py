@@ -216,3 +216,18 @@ def test_a_run_whose_start_is_an_estimate_is_dated_only_when_all_of_it_lies_in_o
     assert dated(run, {FLOW: [old]}).version_hash == "old"
     assert dated(run, {FLOW: [old]}, whole=True).version_hash is None
     assert dated(run, {FLOW: [replace(old, until=None)]}, whole=True).version_hash == "old"
+
+
+def test_a_flow_made_again_begins_anew() -> None:
+    again = {"name": "Příjem", "trigger": "webhook", "options": {"method": "POST"}}
+    first, other = operation("write", "item-create", payload={"total": "1"}), operation("old")
+    history = [
+        change(1, other["id"], other, parent=3, action="create"),
+        change(2, first["id"], first, parent=3, action="create"),
+        change(3, FLOW, again, action="create"),
+        change(6, first["id"], first, parent=7, action="create"),
+        change(7, FLOW, again, action="create"),
+    ]
+    found = contents(writing("1"), history, [])
+    assert [len(c.flow["operations"]) for c in found] == [2, 1]
+    assert [c.until is None for c in found] == [False, True]
