@@ -222,7 +222,7 @@ def test_clean_removes_only_what_dead_writers_left(tmp_path: Path) -> None:
 
 WRITER = """
 import os, signal, sys
-from snapshots.store import Store
+from snapshots.store.store import Store
 calls, deadly = 0, int(sys.argv[2])
 def dying(real):
     def call(*args, **kwargs):
