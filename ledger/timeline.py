@@ -240,6 +240,24 @@ def _compensated(entry: Entry) -> str:
     return f"Not taken back: {what}{_because(body, 'error')}{hand}"
 
 
+def _held(entry: Entry) -> str:
+    if entry.body.get("error"):
+        return f"Events could not be held{_because(entry.body, 'error')}"
+    return f"From now on events for {_names(entry.body.get('workflows'))} are kept, recorded or turned away"
+
+
+def _released(entry: Entry) -> str:
+    body = entry.body
+    text = f"{count(_size(body.get('sent')), 'held event')} sent after {seconds(body.get('seconds'))}"
+    if _size(body.get("failed")):
+        text += f"; {count(_size(body.get('failed')), 'event')} failed"
+    return text + (f"; {count(_size(body.get('unknown')), 'event')} unknown" if _size(body.get("unknown")) else "")
+
+
+def _event(entry: Entry) -> str:
+    return f"event {entry.body.get('event', '?')} of {entry.body.get('workflow', 'a workflow')}"
+
+
 WHO = {
     "operator": "an operator",
     "command": "a command",
@@ -291,6 +309,15 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.NOTICE_SENT: _notice,
     kinds.NOTICE_FAILED: _notice_failed,
     kinds.DRILL_SCORED: _scored,
+    kinds.EVENTS_HELD: _held,
+    kinds.EVENTS_RELEASED: _released,
+    kinds.EVENT_BEGUN: lambda e: f"About to send {_event(e)}",
+    kinds.EVENT_ENDED: lambda e: f"Sent {_event(e)}: {e.body.get('outcome', 'done')}{_because(e.body, 'why')}",
+    kinds.EVENT_UNKNOWN: lambda e: f"Nobody knows whether {_event(e)} ran{_because(e.body, 'why')}",
+    kinds.EVENT_SETTLED: lambda e: (
+        f"{_by(e.body)} found that {_event(e)} {'ran' if e.body.get('done') else 'did not run'}{_because(e.body)}"
+    ),
+    kinds.EVENT_DISCARDED: lambda e: f"{_by(e.body)} decided that {_event(e)} is never sent{_because(e.body)}",
     kinds.COMPENSATION_BEGUN: lambda e: (
         f"Taking back {e.body.get('step_name', 'a step')} of run {e.body.get('run', '?')} "
         f"of {e.body.get('workflow', 'a workflow')} (attempt {e.body.get('attempt', '?')})"
@@ -312,6 +339,7 @@ _BAD = frozenset(
         kinds.PLAN_EXPIRED,
         kinds.PLAN_REFUSED,
         kinds.NOTICE_FAILED,
+        kinds.EVENT_UNKNOWN,
     }
 )
 
