@@ -132,6 +132,12 @@ def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = q
     )
 
 
+def would_pause(ctx: AppContext, keys: Iterable[str]) -> dict[str, str]:
+    """What :func:`contain` would pause, each with the reason (empty for ``keys``). Changes nothing."""
+    why = dependents.closure(ctx.app, keys)
+    return with_callers(ctx, why) or why
+
+
 def with_callers(ctx: AppContext, why: Mapping[str, str]) -> dict[str, str]:
     """``why`` with the workflows that call one of them, and what depends on those; empty when that adds nothing."""
     others = [w.key for w in ctx.app.workflows if w.key not in why]

@@ -128,13 +128,15 @@ def contain(
     Examples: `reinstate contain order-intake --dry-run`, `reinstate contain order-intake --reason "wrong totals"`.
     Exit code 6 when the pause is not proven. `reinstate resume` gives the workflows back.
     """
-    from recovery import manual
+    from recovery import containment, manual
 
     with opened(catalog, app) as ctx:
         if dry_run:
             manual.known_workflows(ctx, workflow)
-            closure = sorted(ctx.app.dependents(frozenset(workflow)))
-            output.emit({"would_pause": closure}, as_json=as_json, text=f"would pause {', '.join(closure)}")
+            why = containment.would_pause(ctx, workflow)
+            named = [f"{key} ({why[key]})" if why[key] else key for key in sorted(why)]
+            found = {"would_pause": sorted(why), "because": {k: reason for k, reason in why.items() if reason}}
+            output.emit(found, as_json=as_json, text=f"would pause {', '.join(named)}")
             return
         done = manual.contain(ctx, workflow, incident=incident, reason=reason, say=output.progress)
     output.emit(done, as_json=as_json, text=f"incident {done.incident}: paused and fenced {', '.join(done.workflows)}")

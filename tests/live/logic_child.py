@@ -1,8 +1,8 @@
 """What an operator does about the wrecked shop, and does again after a kill: contain, diagnose, plan, every step.
 
 Runs in a child of its own that dies by SIGKILL at the first point it has not died at yet: right before each entry of
-the ledger (what it records has happened), and right after each write to the platform or to the fence (nothing says so).
-A child that meets no new point gets to the end.
+the ledger and each step's outcome (what it records has happened), and right after each write to the platform or to the
+fence (nothing says so). A child that meets no new point gets to the end.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from checks import detectors, suites
 from checks.model import SuiteReport
 from incidents import record
-from ledger import Ledger
+from ledger import Ledger, steps
 from platforms.base import Platform
 from platforms.wrapper import Wrapper
 from recovery import containment, context, handling, outline, session
@@ -71,12 +71,16 @@ class Dying(Wrapper):
 
 def arm(deaths: Deaths) -> None:
     """Make the product die at every point."""
-    append = Ledger.append
+    append, outcome = Ledger.append, steps.outcome
     opened = context.open_platform  # type: ignore[attr-defined]
 
     def dying_append(self: Ledger, kind: str, **rest: Any) -> Any:
         deaths.here(f"before {kind}")
         return append(self, kind, **rest)
+
+    def dying_outcome(*given: Any, **rest: Any) -> Any:
+        deaths.here("before its outcome")
+        return outcome(*given, **rest)
 
     def dying(what: str, done: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*given: Any) -> Any:
@@ -87,6 +91,7 @@ def arm(deaths: Deaths) -> None:
         return wrapped
 
     Ledger.append = dying_append  # type: ignore[method-assign]
+    steps.outcome = dying_outcome
     context.open_platform = lambda *given: Dying(opened(*given), deaths)  # type: ignore[attr-defined]
     fence.raise_ = dying("raised", fence.raise_)
     fence.lower = dying("lowered", fence.lower)
