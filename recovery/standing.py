@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from incidents import record
+from ledger import kinds
 from recovery.context import AppContext
-from recovery.errors import NothingToRecover
+from recovery.errors import NotCompensated, NothingToRecover
 from snapshots.journal import journal
 from snapshots.points import points
 
@@ -47,6 +48,7 @@ def standing(ctx: AppContext) -> Standing:
         f"journal: {journal_line(state)}",
         f"ledger: {'; '.join(problems)}" if problems else f"ledger: {ctx.ledger.head()[0]} entries, chain intact",
     ]
+    lines += stopped(ctx, incident.id) if incident else []
     return Standing(
         app=ctx.app.key,
         workflows=tuple(workflows),
@@ -54,6 +56,20 @@ def standing(ctx: AppContext) -> Standing:
         point=newest.id if newest else None,
         lines=tuple(lines),
     )
+
+
+def stopped(ctx: AppContext, incident: str) -> list[str]:
+    """Why the incident's recovery stopped and how it goes on; nothing while one is at work, or after its end."""
+    lives = (kinds.RECOVERY_STARTED, kinds.RECOVERY_STOPPED, kinds.RECOVERY_ABANDONED, kinds.RECOVERY_FINISHED)
+    found = ctx.ledger.entries(incident=incident, kinds=lives)
+    if not found or found[-1].kind != kinds.RECOVERY_STOPPED:
+        return []
+    body = found[-1].body
+    look = "`reinstate compensations list`, then " if body.get("state") == NotCompensated.state else ""
+    return [
+        f"stopped: {found[-1].recovery}: {body.get('reason') or 'no reason recorded'}",
+        f"to go on: {look}`reinstate recover --continue`",
+    ]
 
 
 def journal_line(state: journal.Status) -> str:

@@ -14,7 +14,7 @@ from psycopg.sql import SQL, Identifier
 
 from catalog.models import Compensation as Inverse
 from ledger.timeline import timeline
-from recovery import compensation, plan_page, session
+from recovery import compensation, plan_page, session, standing
 from recovery.errors import NotCompensated, Refused
 from recovery.inverses import by_sql
 from snapshots import database
@@ -101,6 +101,9 @@ def test_a_refund_that_fails_stops_before_the_replay_and_goes_on_later(kiosk: Ki
     assert entry.body["state"] == "undone-not-compensated"
     assert "heals" not in entry.body
     assert not kiosk.may_write("intake")
+    told = standing.standing(kiosk.open()).lines[-2:]
+    assert "the answer was 402" in told[0]
+    assert told[1] == "to go on: `reinstate compensations list`, then `reinstate recover --continue`"
     assert service.net() == {"1": 1, "2": 1, "3": 0}
     assert kiosk.go_on(incident)["state"] == "resumed"
     assert service.net() == {"1": 1, "2": 1, "3": 1, "canary": 0}

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ledger import Ledger
 from recovery import compensated, compensation
 from recovery.errors import NotCompensated
+from recovery.facts import Undone, facts_of
 from recovery.inverses import by_http
 from recovery.inverses.attempt import Result
 from tests.recovery.payment_service import FAULTS, PaymentService, running
@@ -335,3 +336,28 @@ def test_a_process_that_is_killed_for_good_is_continued_by_another(
     desk.perform(plan)
     assert [charge for charge, _ in service.refunds] == ["ch-2", "ch-1"]
     assert len(set(service.calls)) == 2
+
+
+def test_a_refusal_after_a_kill_is_not_called_a_failure(tmp_path: Path, service: PaymentService) -> None:
+    """What the dead process had sent may have been done, whatever the next answer says."""
+    desk = till(tmp_path, service, "a", critical=False)
+    plan = desk.plan()
+    with pytest.MonkeyPatch.context() as patch:
+        killing(patch, "sent", 1, after=True)
+        with pytest.raises(Killed):
+            desk.perform(plan)
+    service.faults[:] = ["402"]
+    desk.perform(plan)
+    assert [status for _, status in desk.recorded()] == ["unknown"]
+
+
+def test_what_is_on_record_is_not_done_again_by_whoever_asks(tmp_path: Path, service: PaymentService) -> None:
+    desk = till(tmp_path, service, "a")
+    plan = desk.plan()
+    desk.perform(plan)
+    ctx, [one] = desk.open(), plan.compensations
+    frame = compensation.Frame(recovery="R2", incident=None, plan_hash="h", version_of=lambda _key: pytest.fail("no"))
+    facts = facts_of(ctx, Undone(workflow=one.workflow, run_id=one.run_id))
+    past = compensated.of(compensated.known(ctx), one)
+    assert compensation.once(ctx, frame, one, facts, past).status == "done"
+    assert len(service.calls) == 1
