@@ -35,6 +35,9 @@ class Source:
     file: Path | None
     text: str | None
     home: Path
+    folder: Path = Path()
+    """Where files go unless somebody says so."""
+    suites: str = "checks"
 
 
 @contextmanager
@@ -48,10 +51,8 @@ def existing(catalog: Path, app: str | None) -> Iterator[Source]:
         from discovery.draft import Known
         from recovery import setup
 
-        file = catalog / NAME if catalog.is_dir() else catalog
-        part = file.parent / "apps" / f"{ctx.app.key}.yaml"
-        if f"key: {ctx.app.key}" not in file.read_text(encoding="utf-8") and part.exists():
-            file = part
+        main = catalog / NAME if catalog.is_dir() else catalog
+        file = _file_of(ctx.app.key, main)
         refs = ctx.app.database
         installer = setup.user(ctx, "installer")
         yield Source(
@@ -80,8 +81,21 @@ def existing(catalog: Path, app: str | None) -> Iterator[Source]:
             ),
             file=file,
             text=file.read_text(encoding="utf-8"),
+            folder=main.parent,
+            suites=ctx.app.suites,
             home=ctx.home,
         )
+
+
+def _file_of(key: str, main: Path) -> Path:
+    """The file that describes the app: the main one, or its own in ``apps/``."""
+    import yaml
+
+    for file in (main, *sorted((main.parent / "apps").glob("*.yaml"))):
+        content = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        if any(app.get("key") == key for app in content.get("apps") or [content]):
+            return file
+    return main
 
 
 @contextmanager

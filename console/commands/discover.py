@@ -69,7 +69,7 @@ def discover(
             made = new_passwords(connection, source, drafted, seen, own) if passwords and not dry_run else {}
         finally:
             connection.close()
-        folder = out or (source.file.parent if source.file else Path())
+        folder = out or source.folder
         text, added, left, doubts = _text(source, drafted)
         edits = bundle.edits(seen)
         files = {**_suites(source, drafted)}
@@ -128,7 +128,8 @@ def _suites(source: Source, drafted: Draft) -> dict[str, str]:
     from discovery import bundle
 
     new = {n for n, s in drafted.suites.items() if s["table"] not in source.known.tables}
-    return {path: text for path, text in bundle.suites(drafted).items() if Path(path).name in new}
+    found = {Path(path).name: text for path, text in bundle.suites(drafted).items()}
+    return {f"{source.suites}/{name}": text for name, text in found.items() if name in new}
 
 
 def _write(folder: Path, files: dict[str, str]) -> list[Path]:

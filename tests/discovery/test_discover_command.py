@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 
 from catalog.load import load
 from checks import suites
@@ -123,6 +124,33 @@ def test_files_are_written_once_and_then_beside(platform: FakePlatform, home: Pa
     assert {line.split("'")[0] for line in (shop / "roles.discovered.sql").read_text().splitlines()} == {
         line.split("'")[0] for line in roles.splitlines()
     }
+
+
+def test_an_app_in_a_file_of_its_own_is_extended_beside_it(
+    platform: FakePlatform, home: Path, app_db: AppDb, run: Run
+) -> None:
+    assert run(*NEW, "--out", "drafts")[0] == exits.OK
+    secrets.write(home / secrets.FILE, {f"CORNER_SHOP_DB_{r.upper()}": app_db.dsn(r) for r in
+                                        ("installer", "capturer", "recoverer")})  # fmt: skip
+    with psycopg.connect(app_db.installer) as owner:
+        owner.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO capturer")
+        owner.execute("CREATE TABLE public.notes (id int PRIMARY KEY, order_id int REFERENCES public.orders)")
+        owner.execute("GRANT SELECT ON public.notes TO capturer")
+    described = yaml.safe_load((home.parent / "drafts" / "catalog.yaml").read_text())["apps"][0]
+    shops = home.parent / "shops"
+    (shops / "apps").mkdir(parents=True)
+    (shops / "catalog.yaml").write_text("apps: []\n")
+    part = shops / "apps" / "corner.yaml"
+    part.write_text(yaml.safe_dump({**described, "suites": "quality"}, sort_keys=False))
+    before = part.read_bytes()
+    code, out = run("discover", "-c", str(shops), "--json")
+    assert (code, json.loads(out)["added"]) == (exits.OK, ["tables[public.notes]"])
+    assert part.read_bytes() == before
+    assert sorted(str(p.relative_to(shops)) for p in shops.rglob("*.*")) == [
+        "apps/corner.yaml", "catalog.yaml", "corner.yaml", "quality/notes.json", "roles.sql", "run-tags.md",
+    ]  # fmt: skip
+    assert load(shops).apps[0].suites == "quality"
+    assert "public.notes" in (shops / "corner.yaml").read_text()
 
 
 def test_suites_of_odd_names_and_sets_run(platform: FakePlatform, home: Path, app_db: AppDb, run: Run) -> None:
