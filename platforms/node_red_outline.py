@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -19,11 +20,8 @@ PLACE = frozenset(
 )
 LISTENING = frozenset(("mqtt in", "websocket in", "tcp in", "udp in", "watch", "postgrestor-listener"))
 URLS = ("url", "baseUrl", "broker", "host")
-CODE: Mapping[str, tuple[str, str]] = {
-    "function": ("func", "its code is not read: it may build queries or call other servers"),
-    "exec": ("command", "it runs a program on Node-RED's machine, which may do anything"),
-    "template": ("template", ""),
-}
+REACHES_OUT = re.compile(r"\b(require|import|fetch|linkcall)\s*\(|\bglobal\.get\b")
+"""Code of a function that may do more than work on its message."""
 
 
 def labels(definition: Definition) -> dict[str, str]:
@@ -135,8 +133,10 @@ def _hosts(node: Mapping[str, Any], used: list[Mapping[str, Any]]) -> Iterator[s
 
 
 def _unsure(node: Mapping[str, Any], kind: str, sql: tuple[str, ...], *, known: bool) -> Iterator[str]:
-    if CODE.get(kind, ("", ""))[1] and node.get(CODE[kind][0]):
-        yield CODE[kind][1]
+    if kind == "function" and (node.get("libs") or REACHES_OUT.search(str(node.get("func")))):
+        yield "its code reaches for more than its message: it may query databases or call other servers"
+    if kind == "exec":
+        yield "it runs a program on Node-RED's machine, which may do anything"
     if any("{{" in statement for statement in sql):
         yield "the statement is put together from the message (mustache), so it may be another one at run time"
     if kind == "postgrestor" and not sql:

@@ -95,6 +95,7 @@ def test_switching_touches_one_tab() -> None:
     off = with_disabled(FLOWS, "shop", disabled=True)
     assert [(n["id"], n.get("disabled")) for n in off if n["type"] == "tab"] == [("shop", True), ("mail", True)]
     assert [n for n in off if n["id"] != "shop"] == [n for n in FLOWS if n["id"] != "shop"]
+    assert with_disabled(FLOWS, "mail", disabled=True) == FLOWS
     assert not info_of(off[0]).active
     assert version_of(off, off[0]) == version_of(FLOWS, FLOWS[0])
 
