@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down test test-live test-live-one test-live-two test-soak test-postgres-15 bench check docs estate-up estate-down browser pictures
+.PHONY: help install demo up down test test-live test-live-one test-live-two test-live-three test-soak test-postgres-15 bench check docs estate-up estate-down browser pictures
 
 help: ## Say what can be made
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -39,14 +39,15 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-# Live tests wait more than they compute: two lanes side by side, each with estates of its own. The first is what a
-# person starts and sees, the second everything else. The lane that ends first goes on with the long proofs of the data
-# engine, then with the data engine on PostgreSQL 15.
+# Live tests wait more than they compute: three lanes side by side, each with estates of its own. The first is what a
+# person starts and sees, the second the logic path on three platforms, the third everything else. The lane that ends
+# first goes on with the long proofs of the data engine, the next with the data engine on PostgreSQL 15.
 LANE_ONE := tests/browser $(addprefix tests/live/test_,up.py up_kills.py approval.py deploy.py wheel.py)
+LANE_TWO := tests/contract $(addprefix tests/live/test_,directus_story.py node_red_story.py n8n_story.py logic_kills.py n8n_events.py workflow_versions.py discovery.py)
 
 test-live: browser ## Controls, kills and faults on live parts; long proofs; PostgreSQL 15
 ifeq ($(strip $(ARGS)),)
-	@$(MAKE) --no-print-directory -j2 --output-sync=line test-live-one test-live-two test-soak test-postgres-15
+	@$(MAKE) --no-print-directory -j3 --output-sync=line test-live-one test-live-two test-live-three test-soak test-postgres-15
 else
 	$(BIN)/python -m pytest -m "live and not loop" $(ARGS)
 endif
@@ -55,7 +56,10 @@ test-live-one:
 	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(LANE_ONE)
 
 test-live-two:
-	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(addprefix --ignore=,$(LANE_ONE))
+	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(LANE_TWO)
+
+test-live-three:
+	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(addprefix --ignore=,$(LANE_ONE) $(LANE_TWO))
 
 test-soak: $(STAMP) ## The data engine against its model, 20,000 steps
 	$(BIN)/python -m pytest -vv -m soak --durations=5
