@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from incidents import record
+from ingress.model import State
 from ledger import kinds
+from recovery import events_kept
 from recovery.context import AppContext
 from recovery.errors import NotCompensated, NothingToRecover
 from snapshots.journal import journal
@@ -49,6 +51,7 @@ def standing(ctx: AppContext) -> Standing:
         f"ledger: {'; '.join(problems)}" if problems else f"ledger: {ctx.ledger.head()[0]} entries, chain intact",
     ]
     lines += stopped(ctx, incident.id) if incident else []
+    lines += events_line(ctx)
     return Standing(
         app=ctx.app.key,
         workflows=tuple(workflows),
@@ -70,6 +73,15 @@ def stopped(ctx: AppContext, incident: str) -> list[str]:
         f"stopped: {found[-1].recovery}: {body.get('reason') or 'no reason recorded'}",
         f"to go on: {look}`reinstate recover --continue`",
     ]
+
+
+def events_line(ctx: AppContext) -> list[str]:
+    """What waits for the end of a pause and what nobody is sure of; nothing when there is nothing."""
+    held = sum(events_kept.waiting(ctx, ()).values())
+    unknown = len(events_kept.listing(ctx, states=[State.UNKNOWN]))
+    if not held and not unknown:
+        return []
+    return [f"events: {held} held, {unknown} unknown: `reinstate events list`"]
 
 
 def journal_line(state: journal.Status) -> str:

@@ -184,3 +184,13 @@ def test_the_ingress_runs_in_the_foreground_and_stops_when_told(events_desk: Des
             process.kill()
             process.communicate()
     assert len(queue.held("stock-sync")) == 1
+
+
+def test_the_status_says_what_waits(events_desk: Desk, queue: Queue) -> None:
+    from recovery.standing import events_line
+
+    with context.open_app(events_desk.catalog) as ctx:
+        assert events_line(ctx) == []
+        take(queue, "e1")
+        lost(queue, "e2")
+        assert events_line(ctx) == ["events: 1 held, 1 unknown: `reinstate events list`"]
