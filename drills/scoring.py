@@ -11,6 +11,7 @@ from drills.scorecard import Control, Observed, Scorecard
 from ledger import kinds
 from ledger.entry import Entry
 from ledger.metrics import Metrics, measure
+from recovery import compensated
 
 COLUMNS: Final = 5
 """So many columns are named where fields are wrong."""
@@ -228,9 +229,9 @@ def _replay(entries: Sequence[Entry]) -> tuple[int | None, int]:
 
 
 def _compensations(entries: Sequence[Entry]) -> tuple[int, int]:
-    steps = {e.step for e in entries if e.kind == kinds.STEP_INTENT and e.body.get("kind") == "compensate"}
-    ended = {e.step: e.body.get("status") for e in entries if e.kind == kinds.STEP_OUTCOME and e.step in steps}
-    return len(steps), sum(1 for status in ended.values() if status == "done")
+    """How many steps outside the rows were to be taken back, and were."""
+    known = compensated.fold(e for e in entries if e.kind in compensated.KINDS).values()
+    return len(known), sum(past.taken_back for past in known)
 
 
 def _asked(entries: Sequence[Entry], kind: str) -> bool:

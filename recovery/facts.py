@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -87,11 +88,10 @@ def nodes(ctx: AppContext, workflow: str, found: Iterable[Facts]) -> dict[str, f
 
 def notes(found: Iterable[Compensation]) -> list[str]:
     """What keeps a plan from approving itself: compensable steps that are left to a person. Pure."""
+    counted = Counter((c.workflow, c.step, c.why) for c in found if c.action == "manual" and c.inverse == "compensable")
     return [
-        f"step {c.step!r} of run {c.run_id} of {c.workflow} is not taken back ({c.why}); {PERSON}"
-        + (f": {c.manual}" if c.manual else "")
-        for c in found
-        if c.action == "manual" and c.inverse == "compensable"
+        f"step {step!r} of {workflow} is not taken back for {n} run{'s' if n > 1 else ''} ({why}); {PERSON}"
+        for (workflow, step, why), n in sorted(counted.items())
     ]
 
 

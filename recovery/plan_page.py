@@ -208,7 +208,10 @@ def _limits(plan: Plan, app: App) -> Iterator[str]:
         yield "It does not change a workflow, and does not let anything run again."
     untouched = sorted(set(plan.tables) - {e.table for e in plan.effects if e.delete or e.update or e.insert})
     if untouched and plan.mode is not Mode.LOGIC:
-        yield f"It does not write to {', '.join(code(t) for t in untouched)}, except by events sent again."
+        sql = (
+            " and compensations in SQL" if any(c.kind == "sql" and c.action == "do" for c in plan.compensations) else ""
+        )
+        yield f"It does not write to {', '.join(code(t) for t in untouched)}, except by events sent again{sql}."
     yield plan_outside.limit(plan, app)
     if plan.mode is not Mode.LOGIC:
         yield "It does not undo a write whose origin is not sure."

@@ -31,6 +31,9 @@ PLAN = {
 }
 
 
+CHARGE = {"workflow": "payment", "run": "7", "step_name": "charge", "key": "k"}
+
+
 def entry(seq: int, kind: str, after_s: float, /, step: str | None = None, **body: Any) -> Entry:
     recovery = "R1" if kind not in (kinds.INCIDENT_OPENED, kinds.CONTAIN_PROVEN, kinds.INCIDENT_DIAGNOSED) else None
     return Entry(
@@ -50,8 +53,8 @@ ENTRIES = (
     entry(4, kinds.PLAN_MADE, 5, **PLAN),
     entry(5, kinds.PLAN_APPROVED, 5, plan_hash="p1"),
     entry(6, kinds.RECOVERY_STARTED, 6),
-    entry(7, kinds.STEP_INTENT, 6, step="compensate:1", kind="compensate"),
-    done(8, "compensate:1", 7, 0.1),
+    entry(7, kinds.COMPENSATION_BEGUN, 6, **CHARGE, attempt=1),
+    entry(8, kinds.COMPENSATION_ENDED, 7, **CHARGE, status="done", seconds=0.1),
     done(9, "undo", 7, 0.4),
     done(10, "replay", 20, 12.5, replayed=1, already_there=1),
     entry(11, kinds.VERIFY_PASSED, 22),
@@ -111,7 +114,7 @@ def state(**changes: Any) -> Spoil:
     return lambda seen: replace(seen, state={**GREEN.state, **changes})
 
 
-FAILED = entry(9, kinds.STEP_OUTCOME, 7, step="compensate:1", status="failed", seconds=0.1)
+FAILED = entry(8, kinds.COMPENSATION_ENDED, 7, **CHARGE, status="failed", seconds=0.1)
 SPOILT: dict[str, tuple[Spoil, str]] = {
     "stage": (lambda s: replace(s, stages=(Stage(name="judge", seconds=1.0, error="it is late"),)), "judge failed: it"),
     "control-missing": (lambda s: replace(s, control=None), "did not run"),
@@ -135,7 +138,7 @@ SPOILT: dict[str, tuple[Spoil, str]] = {
     "version": (state(live_version_is_known_good=False), "live version"),
     "active": (state(active_set_restored=False), "active as before"),
     "replay": (instead(kinds.STEP_OUTCOME, done(10, "replay", 20, 1.0, replayed=1), "replay"), "only 50% of 2 events"),
-    "compensation": (instead(kinds.STEP_OUTCOME, FAILED, "compensate:1"), "only 0% of 1 compensations"),
+    "compensation": (instead(kinds.COMPENSATION_ENDED, FAILED), "only 0% of 1 compensations"),
     "not-judged": (lambda s: replace(s, verdict=None), "nobody compared"),
     "events-lost": (judged(legit_events_lost=2), "2 legitimate events were lost"),
     "edits-lost": (judged(legit_edits_lost=1), "1 legitimate edits"),
@@ -205,9 +208,12 @@ def test_a_loss_that_a_recovery_recorded_counts() -> None:
     assert (card.loss_s, card.red) == (120.0, ("rpo",))
 
 
+DONE = (kinds.COMPENSATION_BEGUN, kinds.COMPENSATION_ENDED)
+
+
 def test_without_compensations_or_events_there_is_no_share() -> None:
     plan = entry(4, kinds.PLAN_MADE, 5, plan_hash="p1", events=[], steps=[])
-    kept = [plan if e.kind == kinds.PLAN_MADE else e for e in ENTRIES if e.step not in ("compensate:1", "replay")]
+    kept = [plan if e.kind == kinds.PLAN_MADE else e for e in ENTRIES if e.step != "replay" and e.kind not in DONE]
     card = score(replace(GREEN, entries=kept))
     assert (card.replay_success, card.compensation_success, card.passed) == (None, None, True)
 
