@@ -12,7 +12,7 @@ from checks import confirm, detectors
 from checks.model import Finding
 from incidents import record
 from platforms.base import Version
-from recovery import dependents, earlier, history, outline, publishing, verification, windows
+from recovery import definitions, dependents, earlier, history, outline, publishing, verification, windows
 from recovery.containment import Say, contain, live_before, lower_fence, recorded
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Relapse, StepFailed
@@ -133,7 +133,7 @@ def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: fl
     calls = dependents.read_calls(ctx.app, ctx.platform, ctx.infos(partly=True), of=back)
     for workflow in dependents.called_first(back, calls):
         platform_id, version = targets[workflow]
-        wanted = what.wanted.get(workflow)
+        wanted = as_now(ctx, what, workflow)
         ctx.platform.activate(platform_id, version)
         live = wait_live(ctx, platform_id, wanted)
         if live is None or wanted not in (None, live.hash):
@@ -150,7 +150,7 @@ def target(ctx: AppContext, what: Resumption, workflow: str, say: Say) -> tuple[
 
     The saved content may be newer than the wanted version: it must not go live by our hand. Where the platform has no
     name for the wanted version, or no longer has the workflow, our own history saves it again."""
-    wanted = what.wanted.get(workflow)
+    wanted = as_now(ctx, what, workflow)
     info = ctx.infos(partly=True).get(workflow)
     if info is not None:
         if wanted is None or ctx.platform.draft_version(info.id).hash == wanted:
@@ -158,7 +158,8 @@ def target(ctx: AppContext, what: Resumption, workflow: str, say: Say) -> tuple[
         for version in ctx.platform.versions(info.id):
             if version.hash == wanted and version.platform_version is not None:
                 return info.id, version.platform_version
-    kept = history.load(ctx, wanted, workflow=workflow) if wanted is not None else None
+    before = what.wanted.get(workflow)
+    kept = history.load(ctx, before, workflow=workflow) if before is not None else None
     if kept is None:
         where = "no longer in the platform" if info is None else "neither saved nor in the platform's history"
         raise StepFailed(
@@ -178,6 +179,12 @@ def target(ctx: AppContext, what: Resumption, workflow: str, say: Say) -> tuple[
     )
     say(f"{workflow} holds version {kept.hash[:12]} again, from our own history")
     return done.platform_id, None
+
+
+def as_now(ctx: AppContext, what: Resumption, workflow: str) -> str | None:
+    """The wanted version's hash as it reads back now: another one where a call had to follow a workflow to a new id."""
+    wanted = what.wanted.get(workflow)
+    return None if wanted is None else definitions.expected(ctx, workflow, wanted)
 
 
 def wait_live(ctx: AppContext, platform_id: str, wanted: str | None) -> Version | None:

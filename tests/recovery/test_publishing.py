@@ -14,7 +14,7 @@ from ledger import kinds
 from platforms.base import CredentialState, PlatformError
 from platforms.fake_model import EVERYTHING, FLOW_ENGINE, FORGETFUL
 from platforms.faulty import Fault, FaultKind
-from recovery import credentials, definitions, following, history, publishing
+from recovery import credentials, definitions, following, history, publishing, resuming
 from recovery.credentials import Problem
 from recovery.errors import Outcome, PublishFailed, RecoveryError
 from recovery.publishing import Published
@@ -126,6 +126,23 @@ def test_a_deleted_workflow_is_made_again_and_calls_follow_its_new_id(drafts: Ve
     found = definitions.find(ctx, "intake", wanted.hash, None)
     assert (called(found.definition), found.hash) == (new, definitions.expected(ctx, "intake", wanted.hash))
     assert found.hash != wanted.hash
+
+
+def test_a_resume_does_not_bring_back_a_version_that_calls_an_id_which_is_gone(drafts: VersionDesk) -> None:
+    history.observe(drafts.ctx())
+    before = drafts.version(intake(drafts.ids["payment"])).hash
+    for id_ in drafts.ids.values():
+        drafts.fake.deactivate(id_)
+    drafts.fake.delete(drafts.ids["payment"])
+    put(drafts, "payment", payment(), activate=False)
+    what = resuming.Resumption(
+        incident="INC-1", recovery=None, contained=(), active_before=(), wanted={"intake": before}
+    )
+    ctx = drafts.ctx()
+    assert resuming.target(ctx, what, "intake", lambda _: None) == (drafts.ids["intake"], None)
+    saved = drafts.fake.draft_version(drafts.ids["intake"])
+    assert resuming.as_now(ctx, what, "intake") == saved.hash != before
+    assert called(saved.definition) == drafts.id_of("payment")
 
 
 def test_where_ids_are_kept_nothing_has_to_follow(tmp_path: Path) -> None:
