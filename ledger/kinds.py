@@ -69,10 +69,12 @@ COMPENSATION_BEGUN: Final = "compensation.begun"
 COMPENSATION_ENDED: Final = "compensation.ended"
 
 BODY_FIELDS: Final[dict[str, str]] = {
-    WORKFLOW_SEEN: "workflow, platform_id, version, settings (hash), active, live? (version), "
-    "object (name in the store), not_before? (last look at which it was another), changed_at?, author?, by?, reason?",
-    WORKFLOW_GONE: "workflow, platform_id",
-    WORKFLOW_PUBLISHED: "workflow, platform_id, version, previous?, by, reason?",
+    WORKFLOW_SEEN: "workflow, platform_id, name, version, settings (hash), active, live? (version), seen_at, "
+    "object (name in the store), not_before? (last look at which it was another), changed_at?, author?, by?, reason?, "
+    "since? (in use, says the platform), references? [{id, name, kind, changed_at?}], passed? (it had come and gone), "
+    "platform_version?, updated_at?, mark? (by which the next look sees that nothing changed)",
+    WORKFLOW_GONE: "workflow, platform_id, seen_at, not_before?",
+    WORKFLOW_PUBLISHED: "workflow, platform_id, version, previous?, by, reason, outcome",
     WORKFLOW_RECREATED: "workflow, platform_id, previous_id, version, references [workflow whose calls now follow]",
     EVENTS_HELD: "workflows [key], policy {workflow: replay | discard | reject}, error?",
     EVENTS_RELEASED: "workflows [key], sent n, repeated n, failed [event id], unknown [event id], "

@@ -265,6 +265,23 @@ WHO = {
     "steward": "the steward",
 }
 
+
+def _workflow(entry: Entry) -> str:
+    return str(entry.body.get("workflow") or "A workflow")
+
+
+def _published(entry: Entry) -> str:
+    how = "is live" if entry.body.get("outcome") == "live" else "is saved"
+    version = str(entry.body.get("version", "?"))[:12]
+    return f"Version {version} of {_workflow(entry)} {how}, published by {_by(entry.body)}{_because(entry.body)}"
+
+
+def _recreated(entry: Entry) -> str:
+    follow = _names(entry.body.get("references"))
+    calls = f"; calls follow in {follow}" if entry.body.get("references") else ""
+    return f"{_workflow(entry)} was gone and is made again{calls}"
+
+
 SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.INCIDENT_DETECTED: _detected,
     kinds.INCIDENT_OPENED: _opened,
@@ -309,6 +326,10 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.NOTICE_SENT: _notice,
     kinds.NOTICE_FAILED: _notice_failed,
     kinds.DRILL_SCORED: _scored,
+    kinds.WORKFLOW_SEEN: lambda e: f"{_workflow(e)} was seen with version {str(e.body.get('version', '?'))[:12]}",
+    kinds.WORKFLOW_GONE: lambda e: f"{_workflow(e)} was found deleted",
+    kinds.WORKFLOW_PUBLISHED: _published,
+    kinds.WORKFLOW_RECREATED: _recreated,
     kinds.EVENTS_HELD: _held,
     kinds.EVENTS_RELEASED: _released,
     kinds.EVENT_BEGUN: lambda e: f"About to send {_event(e)}",
