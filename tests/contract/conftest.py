@@ -61,6 +61,12 @@ def n8n_scene(n8n_bench: Any) -> Iterator[Scene]:
     yield from _staged(n8n_bench)
 
 
+@pytest.fixture
+def node_red_scene(node_red_bench: Any) -> Iterator[Scene]:
+    """For what only Node-RED has."""
+    yield from _staged(node_red_bench)
+
+
 def _staged(bench: Bench, *, short_s: float = SHORT_S) -> Iterator[Scene]:
     stage = Scene(bench, short_s=short_s)
     yield stage

@@ -30,6 +30,16 @@ def id_of(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
 
+AT = {"x": 1, "y": 1}
+
+
+def tab(name: str, *nodes: dict[str, Any], **parts: Any) -> dict[str, Any]:
+    """A definition of ``nodes``; where they lie does not matter."""
+    placed = [{**n, **AT} for n in nodes]
+    content = {"settings": {"info": ""}, "env": [], "configs": [], "subflows": [], **parts}
+    return {"name": name, "nodes": placed, **content}
+
+
 class NodeRedForm:
     """Tabs as Node-RED writes them. With a wait the call is answered first, else last."""
 
