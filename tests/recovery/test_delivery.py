@@ -7,8 +7,8 @@ import shutil
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,152 +19,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingress.model import State
-from ingress.queue import Queue
-from ledger import Ledger, kinds
+from ledger import kinds
 from platforms.base import NotSent, Permanent, Platform, Retryable, Run, RunState
-from platforms.fake import EVERYTHING, FLOW_ENGINE, EntryClosed, FakePlatform
-from platforms.stand_in import StandIn
 from platforms.wrapper import Wrapper
 from recovery import delivery, events_kept, held
-from recovery.context import AppContext
 from recovery.delivery import Courier, Delivered, Outcome, of_run
-from recovery.held import Release
-from snapshots.store.store import Store
 from tests.conftest import AppDb
-from tests.recovery.kiosk import app_model
+from tests.recovery.event_desk import Desk, Killed
 
 pytestmark = pytest.mark.postgres
-WORKFLOWS = {"intake": "Intake", "payment": "Payment"}
-
-
-class Killed(BaseException):
-    """The process dies here."""
-
-
-@dataclass
-class Desk:
-    """Two workflows of a platform in memory that insert a row per run, an ingress's queue, and a wire with faults.
-    Each strike hits the next event that is sent."""
-
-    database: psycopg.Connection[Any]
-    folder: Path
-    reads_back: bool
-    strikes: list[str | None] = field(default_factory=list)
-    killed: bool = False
-
-    def __post_init__(self) -> None:
-        can = EVERYTHING if self.reads_back else FLOW_ENGINE
-        self.fake = FakePlatform(self.work, capabilities=can)
-        self.ids = {
-            k: self.fake.add({"name": n, "nodes": [], "connections": {}, "settings": {}}, active=True)
-            for k, n in WORKFLOWS.items()
-        }
-        self.queue = Queue(self.folder / "events.sqlite", app="kiosk")
-        self.base: Platform = StandIn(self.fake, self.queue, {n: k for k, n in WORKFLOWS.items()})
-        self.writing = threading.Lock()
-        self.late: list[threading.Thread] = []
-        self.order: list[str] = []
-        self.database.execute("TRUNCATE effect")
-
-    def work(self, _: Any, event: Mapping[str, Any], run: str) -> dict[str, Any]:
-        body = event["body"]
-        if body.get("fails"):
-            raise ValueError("refused on purpose")
-        with self.writing:
-            self.database.execute("INSERT INTO effect VALUES (%s, %s)", (body["event"], run))
-            self.order.append(body["event"])
-        return {"Work": [{}]}
-
-    def open(self) -> AppContext:
-        """A context as a new process has it."""
-        return AppContext(
-            home=self.folder,
-            catalog_path=self.folder,
-            app=app_model(ingress={}),
-            platform=self.base,
-            ledger=Ledger(self.folder / "ledger.sqlite"),
-            store=Store(str(self.folder / "store")),
-            events=self.queue,
-        )
-
-    def hold(self, *keys: str, workflow: str = "intake", **body: Any) -> None:
-        for key in keys:
-            self.queue.record(
-                workflow=workflow,
-                key=key,
-                method="POST",
-                path=f"/{workflow}",
-                query="",
-                headers=[("content-type", "application/json")],
-                body=httpx.Request("POST", "http://x", json={"event": key, **body}).content,
-            )
-
-    def wire(self, request: httpx.Request) -> httpx.Response:
-        """The way to the platform, with the next strike on it."""
-        strike = self.strikes.pop(0) if self.strikes else None
-        if strike == "refused":
-            raise httpx.ConnectError("refused")
-        if strike == "timeout":
-            raise httpx.ReadTimeout("time-out")
-        if strike == "killed before":
-            raise Killed
-        sent = {"headers": dict(request.headers), "query": {}, "body": {}}
-        sent["body"] = httpx.Response(200, content=request.content).json()
-        if strike == "fails":
-            sent["body"]["fails"] = True
-        own = self.ids[request.url.path.strip("/")]
-        if strike == "slow":
-            later = threading.Timer(0.03, self.call, (own, sent))
-            self.late.append(later)
-            later.start()
-            raise httpx.ReadTimeout("time-out")
-        status = self.call(own, sent)
-        if strike == "lost":
-            raise httpx.RemoteProtocolError("cut")
-        if strike == "gateway":
-            return httpx.Response(504)
-        if strike == "killed after":
-            raise Killed
-        if strike == "killed later":
-            self.killed = True
-        return httpx.Response(status, json={})
-
-    def call(self, own: str, event: Mapping[str, Any]) -> int:
-        try:
-            run = self.fake.call(own, event)
-        except EntryClosed:
-            return 404
-        return 200 if run.state is RunState.SUCCESS else 500
-
-    def release(self, *workflows: str, **more: Any) -> held.Released:
-        ctx = self.open()
-        going = Release(
-            ctx=ctx,
-            queue=self.queue,
-            workflows=workflows or ("intake", "payment"),
-            incident="INC-1",
-            recovery="INC-1-R1",
-            say=lambda _: None,
-            transport=httpx.MockTransport(self.wire),
-            **more,
-        )
-        return going.run()
-
-    def effects(self) -> Counter[str]:
-        for later in self.late:
-            later.join()
-        return Counter(e for (e,) in self.database.execute("SELECT event FROM effect"))
-
-    def states(self) -> dict[str, State]:
-        return {str(e.key): e.state for e in self.queue.events()}
-
-    def unknown(self) -> set[str]:
-        return {str(e.body["event"]).partition(":")[2] for e in delivery.unknown(self.open())}
-
-    def close(self) -> None:
-        for later in self.late:
-            later.join()
-        self.queue.close()
 
 
 @pytest.fixture(scope="module")
