@@ -54,7 +54,7 @@ def section(plan: Plan) -> list[str]:
         lines += ["Taken back by themselves:", "", *table(columns, rows), ""]
     lines += for_a_person(plan)
     if settled := sum(c.action == "settled" for c in plan.compensations):
-        lines += [f"{count(settled, 'step')} were taken back before, and are not taken back twice.", ""]
+        lines += [f"Taken back before, and not taken back twice: {count(settled, 'step')}.", ""]
     if again := sum(c.again and c.action == "manual" for c in plan.compensations):
         lines += [
             f"**The events of {again:,} of these are sent again, which does the step anew**: what it did outside is "

@@ -11,8 +11,9 @@ from catalog.models import App
 from incidents.report.escape import code, page, table, text
 from incidents.report.words import CONFLICTS
 from ledger.timeline import count, seconds
+from platforms.limits import MISSING, PRESENT
 from recovery import plan_outside
-from recovery.plan import Mode, Plan, Step
+from recovery.plan import PERSON, Mode, Plan, Step
 
 HALVES = {
     Mode.BOTH: "workflows and data",
@@ -38,6 +39,9 @@ OUTCOMES = {
 }
 
 
+PLATFORM = frozenset({*MISSING.values(), *PRESENT.values()})
+
+
 def markdown(plan: Plan, app: App) -> str:
     """The page for one plan. ``app`` gives the limits it has to keep."""
     lines = [
@@ -52,6 +56,7 @@ def markdown(plan: Plan, app: App) -> str:
         "",
         *(f"{n}. {sentence}" for n, sentence in enumerate(_sentences(plan, app), start=1)),
         "",
+        *_looks(plan),
         *_versions(plan),
         *_rows(plan),
         *plan_outside.section(plan),
@@ -61,6 +66,7 @@ def markdown(plan: Plan, app: App) -> str:
         "",
         *(f"- {sentence}" for sentence in _limits(plan, app)),
         "",
+        *_platform(plan),
         *_caps(plan, app),
         *_decide(plan, app),
     ]
@@ -215,8 +221,19 @@ def _limits(plan: Plan, app: App) -> Iterator[str]:
     yield plan_outside.limit(plan, app)
     if plan.mode is not Mode.LOGIC:
         yield "It does not undo a write whose origin is not sure."
-    for note in plan.notes:
-        yield text(note)
+    yield from (text(note) for note in plan.notes if PERSON not in note and note not in PLATFORM)
+
+
+def _looks(plan: Plan) -> list[str]:
+    """What nobody but a person can settle, where it is read before the decision."""
+    found = [f"- {text(note)}" for note in plan.notes if PERSON in note]
+    return ["## A person must look", "", *found, ""] if found else []
+
+
+def _platform(plan: Plan) -> list[str]:
+    """What the plan does not rest on, because the platform cannot do it."""
+    found = [f"- {text(note)}" for note in plan.notes if note in PLATFORM]
+    return ["## What this platform cannot do, and what stands in for it", "", *found, ""] if found else []
 
 
 def _caps(plan: Plan, app: App) -> list[str]:

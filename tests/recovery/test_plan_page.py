@@ -11,7 +11,7 @@ from markdown_it import MarkdownIt
 
 from catalog.models import App
 from recovery import outline, plan_page
-from recovery.plan import Event, Mode, Plan, Publication, RunSelection, TableEffect
+from recovery.plan import Compensation, Event, Mode, Plan, Publication, RunSelection, TableEffect
 from tests.console.desk import APP
 
 HOSTILE = "<b>x</b> | **all safe** `y`\n# Approved"
@@ -149,6 +149,38 @@ def test_nothing_to_worry_about_is_said_too() -> None:
     assert holds(page, "Take back nothing: 0 rows")
 
 
+def outside(**changes: Any) -> Compensation:
+    given = {"workflow": HOSTILE, "run_id": "1", "step": HOSTILE, "inverse": "compensable", "action": "do", "key": "k"}
+    return Compensation.model_validate({**given, **changes})
+
+
+def test_what_a_person_must_do_is_read_before_the_decision() -> None:
+    ours = {"workflow": "order-intake", "step": "charge"}
+    made = plan(
+        notes=(
+            "run 4 of order-intake has no event key; a person must look at its input",
+            "The platform lists no runs; events that the ingress passed on stand in for them.",
+        ),
+        compensations=(
+            outside(**ours, kind="http", critical=False),
+            outside(**ours, run_id="2", action="manual", why="the run was cut off", manual="refund it", again=True),
+            outside(**ours, run_id="3", action="settled", why="taken back by R1"),
+        ),
+    )
+    page = plan_page.markdown(made, app())
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert headings.index("## A person must look") < headings.index("## Rows")
+    assert headings.index("## What this platform cannot do, and what stands in for it") > headings.index("## Rows")
+    for part in (
+        "order-intake charge 1 a call to another system go on; it is left to a person",
+        "order-intake charge 2 the run was cut off refund it",
+        "Taken back before, and not taken back twice: 1 step.",
+        "The events of 1 of these are sent again",
+        "It takes back nothing else that left the database",
+    ):
+        assert holds(page, part), part
+
+
 def test_no_name_in_a_plan_breaks_the_page() -> None:
     step = {"id": "canary", "kind": "canary", "title": HOSTILE}
     resume = {"id": "resume:1", "kind": "resume", "title": "x", "params": {"workflows": [HOSTILE]}}
@@ -163,6 +195,10 @@ def test_no_name_in_a_plan_breaks_the_page() -> None:
         point_id=HOSTILE,
         events=(Event(workflow=HOSTILE, key="k", run_id="1", order=1),),
         steps=(step, resume, publish),
+        compensations=(
+            outside(action="do", kind="http", through=HOSTILE),
+            outside(action="manual", why=HOSTILE, manual=HOSTILE, run_id=HOSTILE, again=True),
+        ),
     )
     page = plan_page.markdown(made, app(title=HOSTILE))
     tokens = MarkdownIt("commonmark").enable("table").parse(page)
