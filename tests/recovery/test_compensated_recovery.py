@@ -15,6 +15,7 @@ from psycopg.sql import SQL, Identifier
 from catalog.models import Compensation as Inverse
 from ledger.timeline import timeline
 from recovery import compensation, plan_page, session, standing
+from recovery.compensating import Scalar
 from recovery.errors import NotCompensated, Refused
 from recovery.inverses import by_sql
 from snapshots import database
@@ -186,7 +187,7 @@ def test_sql_is_done_once_whatever_dies(kiosk: Kiosk, service: PaymentService, m
 )
 def test_how_sql_may_end(module_kiosk: AppDb, sql: str, status: str, says: str) -> None:
     inverse = Inverse(kind="sql", sql=sql, timeout_s=0.2)
-    given = {"id": "o-secret", "total": 20}
+    given: dict[str, Scalar] = {"id": "o-secret", "total": 20}
     key = hashlib.sha256(sql.encode()).hexdigest()
     for _ in range(2):
         with database.connect(module_kiosk.recoverer, purpose="test") as connection:

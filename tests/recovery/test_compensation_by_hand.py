@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from catalog.errors import CatalogError
+from console import exits
 from console.commands import undo_told
+from console.main import run
+from incidents import record
+from ledger import kinds
 from ledger.errors import LeaseHeld
 from ledger.timeline import line
 from platforms.base import Retryable
 from platforms.faulty import Fault, FaultKind, Faulty
-from recovery import by_hand, compensation, delivery, undo_outside
+from recovery import by_hand, compensation, context, delivery, undo_outside
 from recovery.errors import NotCompensated, Refused
 from recovery.facts import Undone, decided
 from tests.recovery.payment_service import PaymentService, running
@@ -65,14 +71,43 @@ def test_a_recovery_goes_on_after_a_person_settled_what_stopped_it(
     assert told == "Taken back by hand, by ada: charge of run 2 of intake: at the bank"
 
 
+def test_the_commands_list_and_settle(
+    tmp_path: Path, service: PaymentService, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk = till(tmp_path, service, refund(service, manual="refund it at the bank"))
+    ledger = desk.open().ledger
+    opened = record.open_incident(ledger, "kiosk", severity="sev2", title="Wrong totals", workflows=["intake"])
+    assert opened.id
+    plan = desk.plan().model_copy(update={"incident_id": opened.id})
+    body = {**plan.model_dump(mode="json"), "hash": plan.hash}
+    ledger.append(kinds.PLAN_MADE, app="kiosk", incident=opened.id, recovery=plan.recovery_id, body=body)
+    service.faults[:] = ["402"]
+    with pytest.raises(NotCompensated):
+        desk.perform(plan)
+    monkeypatch.setattr(context, "open_app", lambda *_: nullcontext(desk.open()))
+    assert run(["compensations", "list"]) == exits.REFUSED
+    assert "the answer was 402" in capsys.readouterr().out
+    words = ["compensations", "settle", "intake", "2", "--step", "charge", "--by", "ada"]
+    assert run([*words, "--reason", " "]) == exits.USAGE
+    assert run([*words, "--reason", "at the bank"]) == exits.OK
+    assert run([*words, "--reason", "at the bank"]) == exits.REFUSED
+    capsys.readouterr()
+    assert run(["compensations", "list", "--json"]) == exits.OK
+    found = json.loads(capsys.readouterr().out)
+    assert [(line["run"], line["status"], line["by"]) for line in found] == [
+        ("2", "done", "ada"),
+        ("1", "waiting", None),
+    ]
+
+
 def test_what_was_settled_before_the_plan_is_part_of_it(
     tmp_path: Path, service: PaymentService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     desk = till(tmp_path, service, refund(service, inverse={"values": {"charge": "outputs.Charge.0.number"}}))
     runs = [Undone(workflow="intake", run_id=r.id) for r in desk.runs]
     assert len(decided(desk.open(), INCIDENT, runs).refusals) == 2
-    for run in desk.runs:
-        settle(desk, run.id, monkeypatch, status="not-needed")
+    for called in desk.runs:
+        settle(desk, called.id, monkeypatch, status="not-needed")
     assert {c.action for c in desk.plan().compensations} == {"settled"}
     assert desk.perform(desk.plan())["compensations"] == 0
 
