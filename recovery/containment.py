@@ -23,8 +23,19 @@ from platforms.limits import limits
 from recovery import dependents, history
 from recovery.context import AppContext
 from recovery.errors import PauseNotProven, RecoveryError, one_line
-from recovery.quieting import IN_FLIGHT, Say, Stopped, continued, cut, drain, dropped, in_flight, not_proven, proof
-from recovery.quieting import settle as settled
+from recovery.quieting import (
+    IN_FLIGHT,
+    Say,
+    Stopped,
+    continued,
+    cut,
+    drain,
+    dropped,
+    in_flight,
+    not_proven,
+    proof,
+    settle,
+)
 from snapshots import fence, position
 from snapshots.errors import SnapshotError
 
@@ -79,7 +90,7 @@ def contain(ctx: AppContext, keys: Iterable[str], *, incident: str, say: Say = q
                 drain(ctx, ids, stopped, say, fenced=False)
             finally:
                 raise_fence(ctx, connection, closure, incident)
-            proven = settled(ctx, connection, ids, ctx.roles(closure), since, stopped, say)
+            proven = settle(ctx, connection, ids, ctx.roles(closure), since, stopped, say)
             begun = ctx.ledger.entries(incident=incident, kinds=["contain.started"])[0].at
             lost = dropped(ctx, ids, begun, stopped)
     except (PlatformError, RecoveryError) as error:
