@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,7 @@ from recovery.outline import stages, steps
 from recovery.plan import Mode, Step
 
 
-def outline(mode: Mode, *, events: int = 3, carried: int = 1) -> tuple[Step, ...]:
+def outline(mode: Mode, *, events: int = 3, carried: int = 1, **more: Any) -> tuple[Step, ...]:
     return steps(
         mode,
         published=["intake"],
@@ -20,6 +22,7 @@ def outline(mode: Mode, *, events: int = 3, carried: int = 1) -> tuple[Step, ...
         canaries=["intake"],
         events=events,
         carried=carried,
+        **more,
     )
 
 
@@ -29,6 +32,16 @@ def test_both_halves_are_verified_before_anything_resumes() -> None:
         "contain", "publish:intake", "undo", "replay", "carry", "verify", "canary",
         "resume:1", "resume:2", "watch", "close",
     ]  # fmt: skip
+
+
+def test_inverses_come_before_the_replay_and_held_events_after_the_resume() -> None:
+    ids = [s.id for s in outline(Mode.BOTH, compensations=2, held=True)]
+    assert ids == [
+        "contain", "publish:intake", "undo", "compensate", "replay", "carry", "verify", "canary",
+        "resume:1", "resume:2", "watch", "release", "close",
+    ]  # fmt: skip
+    for mode in (Mode.LOGIC, Mode.DATA):
+        assert "release" not in {s.id for s in outline(mode, held=True)}, "while paused, events stay held"
 
 
 @pytest.mark.parametrize("mode", [Mode.LOGIC, Mode.DATA])
