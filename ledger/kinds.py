@@ -100,8 +100,10 @@ BODY_FIELDS: Final[dict[str, str]] = {
     INCIDENT_CLOSED: "resolution (resolved | false-alarm | handed-over), by, reason",
     CONTAIN_STARTED: "workflows [key], active_before [key]",
     CONTAIN_LIVE_BEFORE: "versions {workflow: hash}",
-    CONTAIN_PROVEN: "workflows [key], seconds, stopped_runs [run id], roles? [role], proof? [sentence]",
-    CONTAIN_FAILED: "workflows [key], reason",
+    CONTAIN_PROVEN: "workflows [key], seconds, stopped_runs [run id], roles? [role], proof? [sentence], "
+    "because? {workflow: why it is paused too}, cut_runs? [run id] (canceled when we looked), "
+    "dropped_runs? [run id] (by the pause itself), limits? [sentence] (what the platform cannot do)",
+    CONTAIN_FAILED: "workflows [key], reason, went_on? [run id] (stopped earlier, and ended all the same)",
     POINT_TAKEN: "point, verified, rows, workflows {key: version}, in_flight n, seconds?",
     POINT_PROVEN: "point, passed, rows, ran n, failed [sentence], problems [sentence], seconds",
     PLAN_MADE: "the plan as plain JSON and its hash; mode, policy, effects [{table, delete, update, insert, merged}], "
