@@ -20,12 +20,12 @@ from platforms.fake_model import EVERYTHING, FLOW_ENGINE, FORGETFUL
 from platforms.faulty import Fault, FaultKind
 from recovery import history, kept
 from recovery.errors import Refused
+from recovery.seen import Seen, spans
 from snapshots.points.errors import Damaged, KeyMissing, NotEncrypted
 from snapshots.store import retention, rotation
 from tests.recovery.version_desk import VersionDesk, intake, payment, same
 
 KEY = base64.b64encode(b"k" * 32).decode()
-LATER = timedelta(microseconds=1)
 
 
 @pytest.fixture
@@ -197,21 +197,81 @@ def test_the_beginning_of_a_hash_names_a_version_when_it_is_the_only_one(desk: V
 def test_a_run_between_two_looks_of_which_the_later_found_another_version_stays_open() -> None:
     noon = datetime(2026, 3, 1, 12, tzinfo=UTC)
     second = timedelta(seconds=1)
-    spans = {
+    known = {
         "w": (
             Span(workflow_id="w", hash="a", not_before=None, since=noon, until=noon + 10 * second),
             Span(workflow_id="w", hash="b", not_before=noon + 10 * second, since=noon + 15 * second, until=None),
         )
     }
 
-    def of(after_s: float, **known: Any) -> str | None:
-        at = noon + after_s * second
-        run = Run(id="1", workflow_id="w", state=RunState.SUCCESS, started_at=at, stopped_at=at, **known)
-        return dated(run, spans).version_hash
+    def of(after_s: float, **told: Any) -> str | None:
+        begun = noon + after_s * second
+        run = Run(id="1", workflow_id="w", state=RunState.SUCCESS, started_at=begun, stopped_at=begun, **told)
+        return dated(run, known).version_hash
 
     assert [of(s) for s in (-1, 0, 10, 12, 15, 99)] == [None, "a", "a", None, "b", "b"]
     assert of(0, version_hash="z") == "z"
     assert of(0, platform_version="v1") is None  # what the platform recorded is not overruled
+
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+def change(seconds: float, version: str, **values: Any) -> Seen:
+    """What a look found so many seconds after noon."""
+    common = {"seq": 1, "workflow": "w", "platform_id": "1", "name": "W", "settings": "", "active": True}
+    return Seen(**{**common, "at": at(seconds), "version": version, "live": version, **values})
+
+
+def stretches(*items: Any, looked: float | None = None) -> list[tuple[str, str, float, float | None]]:
+    """Id, version, and from when until when it was surely in use, in seconds after noon."""
+    found = spans(items, "w", looked=None if looked is None else at(looked))
+    return [
+        (
+            s.workflow_id,
+            s.hash,
+            (s.since - NOON).total_seconds(),
+            None if s.until is None else (s.until - NOON).total_seconds(),
+        )
+        for s in found
+    ]
+
+
+def test_a_stretch_begins_with_the_look_that_found_it_and_ends_with_the_last_that_did() -> None:
+    first, second = change(0, "a"), change(30, "b", not_before=at(20))
+    assert stretches(first) == [("1", "a", 0, 0)]
+    assert stretches(first, looked=20) == [("1", "a", 0, 20)]
+    assert stretches(first, second, looked=40) == [("1", "a", 0, 20), ("1", "b", 30, 40)]
+    assert stretches(first, change(30, "a", not_before=at(20), settings="s")) == [("1", "a", 0, 30)]
+
+
+def test_the_platforms_time_counts_between_the_looks_and_only_there() -> None:
+    def of(told: datetime) -> float:
+        return stretches(change(0, "a"), change(30, "b", not_before=at(20), since=told))[1][2]
+
+    assert of(at(25.25)) == 25.25
+    assert of(at(25)) == 25.999999  # cut off to a whole second: it may have been later
+    assert of(at(10)) == 30  # before the last look that found the other one
+    assert of(at(99)) == 30
+
+
+def test_nothing_is_known_of_the_time_while_a_workflow_was_gone() -> None:
+    gone = change(30, "a", not_before=at(20), gone=True, live=None)
+    again = change(60, "b", platform_id="2", not_before=at(50))
+    assert stretches(change(0, "a"), gone, looked=55) == [("1", "a", 0, 20)]
+    assert stretches(change(0, "a"), gone, again, looked=70) == [("1", "a", 0, 20), ("2", "b", 60, 70)]
+
+
+def test_what_passed_between_two_looks_has_no_stretch() -> None:
+    passed = change(30, "x", passed=True, live=None)
+    assert stretches(change(0, "a"), passed, change(30, "b", not_before=at(20))) == [
+        ("1", "a", 0, 20),
+        ("1", "b", 30, 30),
+    ]
 
 
 def test_the_wrapper_fills_versions_of_runs_that_carry_none(desk: VersionDesk) -> None:
@@ -320,13 +380,13 @@ def test_no_run_is_dated_to_a_version_that_it_did_not_use(
             _edit(desk, edit, what)
         info = _payment(desk)
         if info is not None and info.active:
-            at = datetime.now(UTC)
+            now = datetime.now(UTC)
             live = desk.fake.live_version(info.id)
             assert live is not None
-            run = Run(id=str(number), workflow_id=info.id, state=RunState.SUCCESS, started_at=at, stopped_at=at)
+            run = Run(id=str(number), workflow_id=info.id, state=RunState.SUCCESS, started_at=now, stopped_at=now)
             probes.append((run, live.hash))
-    spans = history.spans(ctx)
-    found = [(dated(run, spans).version_hash, used) for run, used in probes]
+    known = history.spans(ctx)
+    found = [(dated(run, known).version_hash, used) for run, used in probes]
     assert all(said in (None, used) for said, used in found), found
 
 
