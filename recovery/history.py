@@ -283,8 +283,8 @@ def _look(
         if references is None:
             references = known.credentials if known is not None else ()
         entry = replace(now, credentials=references, not_before=_not_before(known, looked, now.at))
-        if known is not None and _state(known) == _state(entry):
-            return None
+        if known is not None and _state(known) == _state(entry) and (not exact or known.since == entry.since):
+            return None  # where saving publishes, saving the same again may hide a version in between
         if known is not None and known.version == entry.version and not entry.by:
             entry = replace(entry, author=None)  # who saved it did not necessarily switch it on or off
         return Draft(kind=kinds.WORKFLOW_SEEN, app=ctx.app.key, body=body(entry))

@@ -134,6 +134,7 @@ def spans(items: Sequence[Seen | Look], workflow: str, *, looked: datetime | Non
     as the last item says."""
     made: list[Span] = []
     open_ = False  # whether the last span still stood at the last item
+    previous: Seen | None = None
     for item in items:
         if item.workflow != workflow:
             continue
@@ -148,7 +149,11 @@ def spans(items: Sequence[Seen | Look], workflow: str, *, looked: datetime | Non
             continue
         if item.passed:
             continue
-        if last is not None and last.workflow_id == item.platform_id and last.hash == item.used and not item.gone:
+        # Saved again: it may have been another version in between, and the same again since.
+        was, previous = previous, item
+        again = was is not None and was.used == item.used and item.since is not None and item.since != was.since
+        same = last is not None and (last.workflow_id, last.hash) == (item.platform_id, item.used)
+        if last is not None and same and not again and not item.gone:
             made[-1] = _until(last, item.at)
             _narrow(made, item.not_before)
             continue

@@ -259,6 +259,12 @@ def test_the_platforms_time_counts_between_the_looks_and_only_there() -> None:
     assert of(at(99)) == 30
 
 
+def test_the_same_version_saved_again_may_have_been_another_in_between() -> None:
+    first, second = change(0, "a", since=at(-5)), change(30, "a", not_before=at(20), since=at(25.5))
+    assert stretches(first, second) == [("1", "a", 0, 20), ("1", "a", 25.5, 30)]
+    assert stretches(first, change(30, "a", not_before=at(20), since=at(-5))) == [("1", "a", 0, 30)]
+
+
 def test_nothing_is_known_of_the_time_while_a_workflow_was_gone() -> None:
     gone = change(30, "a", not_before=at(20), gone=True, live=None)
     again = change(60, "b", platform_id="2", not_before=at(50))
