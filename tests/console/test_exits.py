@@ -23,10 +23,14 @@ from console import exits
 from console.main import fail
 
 ROOMS = (
-    "estate", "ledger", "catalog", "platforms", "snapshots", "checks", "incidents", "recovery", "drills", "console",
+    "estate", "ledger", "catalog", "platforms", "ingress", "snapshots", "checks", "discovery", "incidents", "recovery",
+    "drills", "console",
 )  # fmt: skip
-NOT_SHOWN = {"platforms.fake.EntryClosed", "platforms.fake.Suspend"}
-"""How the in-memory platform says to itself what n8n says by an answer 404, or by going on later."""
+NOT_SHOWN = {
+    "platforms.fake_model.EntryClosed",  # what n8n says by an answer 404
+    "platforms.fake_model.Suspend",  # what n8n does by going on later
+    "catalog.placeholders.Malformed",  # half a sentence, which the rule that asked ends
+}
 
 
 def subclasses(base: type[BaseException]) -> Iterator[type[BaseException]]:
