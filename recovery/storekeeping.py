@@ -227,7 +227,7 @@ def release(ctx: AppContext, point_id: str, *, reason: str, by: str) -> None:
 
 
 def rotate(ctx: AppContext, *, everything: bool, by: str, say: Say = quiet) -> Rotated:
-    """Turn the store's keys (see :func:`snapshots.rotation.rotate`) under the app's lease, on record."""
+    """Turn the store's keys (see :func:`snapshots.store.rotation.rotate`) under the app's lease, on record."""
     app = ctx.app.key
     body: dict[str, Any] = {"operation": "rotate", "by": by}
     reading = _Reading(say, what="sealed")

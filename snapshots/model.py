@@ -89,7 +89,7 @@ class Gap:
 class Policy(StrEnum):
     """What to do with a conflict. ``refuse``: do not plan. ``non-conflicting-only``: leave conflicting rows as they
     are, listed. ``keep-later``: later legitimate values win, column by column, listed. ``cascade``: before planning,
-    the selection is extended by what cannot stand without it and by suspects (:func:`snapshots.undo.cascade`); a
+    the selection is extended by what cannot stand without it and by suspects (:func:`snapshots.undo.undo.cascade`); a
     conflict that is left then refuses."""
 
     REFUSE = "refuse"
@@ -221,7 +221,7 @@ class ColumnInfo:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TableManifest:
     """One table of a point: its ``chunks`` with the ``deltas`` applied over them, in order, by key. ``rows`` counts the
-    result. Read it with :mod:`snapshots.reading`, which knows how."""
+    result. Read it with :mod:`snapshots.points.reading`, which knows how."""
 
     name: str
     columns: tuple[ColumnInfo, ...]
@@ -240,7 +240,8 @@ class TableManifest:
     erased: str = ""
     """Up to which erasure its rows are honest, as :func:`erasure.honoured` says; later ones hide rows of it."""
     definition: dict[str, Any] = field(default_factory=dict, repr=False)
-    """How the table is made, so that it can be made again: see :mod:`snapshots.definition`. Empty in older points."""
+    """How the table is made, so that it can be made again: see :mod:`snapshots.restore.definition`. Empty in older
+    points."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,7 +1,7 @@
 """The change journal: who changed which row, when, from what to what. Reading it, and the tick that keeps it honest.
 
-Installing is in :mod:`snapshots.journal_install`, pruning in :mod:`snapshots.journal_prune`, removing in
-:mod:`snapshots.journal_remove`, the audit in :mod:`snapshots.journal_audit`.
+Installing is in :mod:`snapshots.journal.install`, pruning in :mod:`snapshots.journal.prune`, removing in
+:mod:`snapshots.journal.remove`, the audit in :mod:`snapshots.journal.audit`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ def into_empty(
     have the point's columns and be empty: they are loaded in one transaction, the app's triggers off meanwhile;
     constraints hold. Given a connection string, tables that do not exist are made from the point's definitions, loaded
     by ``workers`` COPYs at a time and indexed side by side; types and functions they use must exist. Compare with
-    :func:`snapshots.diff.diff` to prove the copy. Raises :class:`NotEmpty`, :class:`ShapeChanged`,
+    :func:`snapshots.restore.diff.diff` to prove the copy. Raises :class:`NotEmpty`, :class:`ShapeChanged`,
     :class:`TableMissing`, :class:`WouldBreak` and the errors of the store.
     """
     chosen = manifests(point, tables)

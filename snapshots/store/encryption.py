@@ -4,10 +4,11 @@ A sealed object is ``RJSEAL1\\n``, the 8 bytes that name its data key, a random 
 the content with its tag. Head and name of the object are authenticated with it: an object under another name, or cut,
 or altered by one bit, is refused.
 
-Data keys live in the *keyring*, ``keys/<generation>.json``, sealed in its turn under a key derived from the operator's
-master key. A new master key therefore means one new small object, not a new store (:mod:`snapshots.rotation`). The
-keyring also holds the naming secret: pieces of tables are named by HMAC-SHA256 under a key derived from it, so that
-equal content still meets under one name and nobody without the key can test a guess.
+Data keys live in the *keyring*, ``keys/<generation>.json``, sealed in its turn under a key derived from the
+operator's master key. A new master key therefore means one new small object, not a new store: see
+:mod:`snapshots.store.rotation`. The keyring also holds the naming secret: pieces of tables are named by HMAC-SHA256
+under a key derived from it, so that equal content still meets under one name and nobody without the key can test a
+guess.
 
 Keys never appear in messages or reprs; they are named by their ids, which are derived and tell nothing.
 """

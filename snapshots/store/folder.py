@@ -22,7 +22,7 @@ _IDLE = ("chunks/", "locks/")
 
 
 class Folder:
-    """A :class:`snapshots.store_backend.Backend` in the folder ``root``, which the first write creates."""
+    """A :class:`snapshots.store.backend.Backend` in the folder ``root``, which the first write creates."""
 
     local = True
 

@@ -56,7 +56,7 @@ def apply(
 
     ``detail`` of the result: ``tables`` (rows inserted, updated, deleted), ``missing`` (the row to update does not
     exist), ``exists`` (the row to insert is there, with other content), ``refused`` (transactions that would break a
-    constraint; nothing of them was applied). Raises as :func:`snapshots.undo.apply` does.
+    constraint; nothing of them was applied). Raises as :func:`snapshots.undo.undo.apply` does.
     """
     with one_transaction(conn, lock_timeout_s=lock_timeout_s):
         require_journal(conn)

@@ -5,7 +5,7 @@ between cancels out, whichever statement journaled first. Row locks keep two tra
 so the smallest sequence number of each orders the changes. A chain is whole when every old image equals the preceding
 new image and the last one the live row; otherwise the journal missed something.
 
-Most rows of a selection have one net change and nothing later: :mod:`snapshots.undo_direct` handles those without all
+Most rows of a selection have one net change and nothing later: :mod:`snapshots.undo.direct` handles those without all
 this. Only keys in ``rj_key`` get a chain.
 
 Temporary tables made here, per table: ``rj_img`` (all images of those keys since the first selected one), ``rj_chg``

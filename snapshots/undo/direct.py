@@ -1,8 +1,8 @@
 """The rows of a selection that need no chain: one selected change, nothing later. Usually nearly all of them.
 
 Such a row has at most one old and one new image: the old one is what is wanted, the new one must be the live row. What
-is left (several images, transactions, or later work on the row) goes the long way: :mod:`snapshots.chain`, then
-:mod:`snapshots.merge`.
+is left (several images, transactions, or later work on the row) goes the long way: :mod:`snapshots.undo.chain`, then
+:mod:`snapshots.undo.merge`.
 
 ``rj_key`` names those other keys. ``rj_fin`` gets one row per selected key from both ways:
 

@@ -4,7 +4,7 @@ Source of the rule: docs/design.md, "The undo rule". Per column the last non-sel
 add the differences of all of them; a delete makes the row absent. Most rows have no later change and skip all this.
 
 Temporary tables made here, per table: ``rj_diff`` (which columns each later change touched), ``rj_fold`` (per row the
-image that decides each column). The wanted rows go into ``rj_fin`` of :mod:`snapshots.undo_direct`.
+image that decides each column). The wanted rows go into ``rj_fin`` of :mod:`snapshots.undo.direct`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ EDITED, TAKEN = "created-then-edited", "key-taken"
 
 
 def fold(conn: psycopg.Connection[Any], shape: Shape, policy: Policy) -> None:
-    """Add to ``rj_fin`` the rows whose chains :func:`snapshots.chain.link` made."""
+    """Add to ``rj_fin`` the rows whose chains :func:`snapshots.undo.chain.link` made."""
     _differences(conn, shape)
     _deciding(conn, shape)
     columns = comma(

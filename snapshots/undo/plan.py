@@ -1,8 +1,8 @@
 """One computation for preview and apply: what was changed, what shall be there instead, what stands against it.
 
-Runs in the caller's transaction and leaves its result in temporary tables (see :mod:`snapshots.undo_direct`,
-:mod:`snapshots.chain` and :mod:`snapshots.merge`), so that client memory does not grow with the selection. Needs read
-access to the tables and the journal, and the right to make temporary tables.
+Runs in the caller's transaction and leaves its result in temporary tables (see :mod:`snapshots.undo.direct`,
+:mod:`snapshots.undo.chain` and :mod:`snapshots.undo.merge`), so that client memory does not grow with the selection.
+Needs read access to the tables and the journal, and the right to make temporary tables.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BLOCKING = frozenset([merge.EDITED, merge.TAKEN, REFERENCED, PARENT_GONE])
 """Conflicts whose row stays as it is; the others only say that later work was kept."""
 
 NOT_JOURNALED = "not-journaled"
-"""The gap that :func:`snapshots.undo_tables.read_shapes` already names."""
+"""The gap that :func:`snapshots.undo.tables.read_shapes` already names."""
 
 TEMPORARY = ("fin", "key", "img", "chg", "row", "diff", "fold")
 

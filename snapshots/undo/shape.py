@@ -226,7 +226,7 @@ class Shape:
         return sql.SQL("LEFT JOIN ({}) AS t ON {}").format(body, same)
 
     def fin_columns(self) -> sql.Composed:
-        """The columns of ``rj_fin`` in their order; see :mod:`snapshots.undo_direct`."""
+        """The columns of ``rj_fin`` in their order; see :mod:`snapshots.undo.direct`."""
         own = ("first", "base", "present", "merged", "gone", "same", "conflict", "kind", "broken", "do", "want", "diff")
         names = [f"rj_k{n}" for n in range(len(self.key))] + [f"rj_{name}" for name in own]
         return comma(sql.Identifier(name) for name in (*names, *self.place_names, *self.names))

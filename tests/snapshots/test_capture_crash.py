@@ -26,8 +26,9 @@ import os, signal, sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from point_desk import TABLES, WORKFLOWS, Told
-from snapshots import capture, points
-from snapshots.store import Store
+from snapshots.capture import capture
+from snapshots.points import points
+from snapshots.store.store import Store
 moment, leaning = sys.argv[4], sys.argv[5]
 real_link, real_fsync, real_unlink = os.link, os.fsync, Path.unlink
 links = 0

@@ -184,9 +184,9 @@ FULL = """
 import resource, sys
 sys.path.insert(0, sys.argv[1])
 from point_desk import TABLES, WORKFLOWS, Told
-from snapshots import capture
-from snapshots.point_errors import StoreUnreachable
-from snapshots.store import Store
+from snapshots.capture import capture
+from snapshots.points.errors import StoreUnreachable
+from snapshots.store.store import Store
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[4]), resource.RLIM_INFINITY))
 try:
     capture.capture(sys.argv[2], TABLES, WORKFLOWS, Told(), Store(sys.argv[3]), app="desk")
