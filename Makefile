@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+# Fast tests side by side, the tests of one file in one process.
+WORKERS ?= logical
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo up down test test-live test-live-one test-live-two test-live-three test-soak test-postgres-15 bench check docs estate-up estate-down browser pictures
@@ -33,7 +35,7 @@ down: $(STAMP) ## Stop what `make up` runs, from another terminal
 
 test: $(STAMP) ## Fast tests, then the one live end-to-end run; ARGS="..." goes to pytest instead
 ifeq ($(strip $(ARGS)),)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist loadfile
 	$(BIN)/python -m pytest -m loop
 else
 	$(BIN)/python -m pytest $(ARGS)
