@@ -279,6 +279,12 @@ class Queue:
         found = self._list(query.where(sa.or_(event.c.status.is_(None), event.c.status < 400)).limit(1))
         return found[0] if found else None
 
+    def unsure(self, workflow: str, key: str) -> bool:
+        """Whether an event of that key may have run, and no person has found out yet: the same key must not be sent
+        as if it were new."""
+        query = self._events().where(event.c.workflow == workflow, event.c.key == key)
+        return bool(self._list(query.where(event.c.state == State.UNKNOWN).limit(1)))
+
     def events(
         self, *, states: Iterable[State] = (), workflow: str | None = None, limit: int | None = None
     ) -> list[Event]:
