@@ -11,7 +11,7 @@ class QueueUnreachable(IngressError):
     """The database of events cannot be opened, read or written."""
 
 
-class UnknownEvent(IngressError):
+class UnknownEvent(IngressError, LookupError):
     """No event of that id is kept."""
 
 

@@ -129,12 +129,15 @@ class RunDetail:
     event of a replayed run is the original event plus the header ``x-reinstate-event``. ``outputs`` maps node name
     to returned items; nodes that had not ended when a run was stopped are missing. ``wrote`` are the keys (as text) of
     all rows it wrote, where the platform ``names_written_rows``: by the table's name in the platform and the kind of
-    write (``I``, ``U``, ``D``; more than one where it cannot be told)."""
+    write (``I``, ``U``, ``D``; more than one where it cannot be told). ``status`` is the HTTP status of the answer to
+    the event, where that is what is known of how it ended. ``error`` may quote row values: it is for comparing and for
+    the platform's own pages, never for the record."""
 
     run: Run
     event: Mapping[str, Any] | None
     outputs: Mapping[str, Sequence[Mapping[str, Any]]]
     error: str | None = None
+    status: int | None = None
     wrote: Mapping[str, Mapping[str, frozenset[str]]] | None = None
 
 
@@ -324,7 +327,8 @@ class Platform(Protocol):
         ...
 
     def run_detail(self, run_id: str) -> RunDetail:
-        """One run with its event and outputs. Raises ``Permanent`` when the platform no longer has it."""
+        """One run with its event and outputs, also without ``executions`` if it is one of a private entry. Raises
+        ``Permanent`` when the platform no longer has it."""
         ...
 
     def stop(self, run_id: str) -> None:

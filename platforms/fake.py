@@ -8,7 +8,8 @@ writes to a real database, and returns the outputs by node. It may raise (the ru
 ``capabilities`` makes it play a platform that can do less: :data:`FORGETFUL`, :data:`FLOW_ENGINE`, or
 ``replace(EVERYTHING, stops_runs=False)``. Without a capability it does what a real platform without it does:
 
-- ``executions``: no runs are told, and asking for one is ``Permanent``; :meth:`FakePlatform.call` still returns it.
+- ``executions``: no runs are told, and asking for one is ``Permanent`` unless it is a private entry's;
+  :meth:`FakePlatform.call` still returns it.
 - ``shows_in_flight``: a run is told once it ended.
 - ``stops_runs``, ``retriggers``, ``replays_privately``: asking for it is ``Permanent``.
 - ``drops_in_flight`` (here what it *does*): a pause ends what is in flight; a handler asks
@@ -262,7 +263,7 @@ class FakePlatform:
 
     def run_detail(self, run_id: str) -> RunDetail:
         with self._lock:
-            if run_id not in {run.id for run in self._visible()}:
+            if run_id not in {run.id for run in self._visible()} and not self._replayed(run_id):
                 raise Permanent(f"run {run_id}: the platform does not know it; check the id")
             detail = self._runs.by_id[run_id]
             return replace(detail, run=self._told(detail.run))
@@ -373,6 +374,11 @@ class FakePlatform:
         """The runs that the platform tells of, by their start."""
         runs = [detail.run for detail in self._runs.by_id.values()] if self._can.executions else []
         return runs if self._can.shows_in_flight else [run for run in runs if not run.state.in_flight]
+
+    def _replayed(self, run_id: str) -> bool:
+        """Whether it is a run of a private entry of a platform that tells of no others."""
+        detail = None if self._can.executions else self._runs.by_id.get(run_id)
+        return detail is not None and self._workflow(detail.run.workflow_id).entry_of is not None
 
     def _told(self, run: Run) -> Run:
         return run if self._can.keeps_versions else replace(run, version_hash=None, platform_version=None)

@@ -86,7 +86,7 @@ class NodeRed:
             keeps_ids=True,
             names_authors=False,
             replays_privately=True,
-            reads_back_events=self._durable(),
+            reads_back_events=self._reads_back(),
             retriggers=False,
             tests_credentials=False,
         )
@@ -206,6 +206,11 @@ class NodeRed:
         self._refuse_own_credentials(what, version)
 
         def change(flows: Flows) -> Flows:
+            if not durable and node_red_entry.remembers(flows, entry_id):
+                raise Permanent(
+                    f"{what}: what it was sent is in context store {node_red_entry.STORE}, which settings.js no longer "
+                    "has; put the store back and restart Node-RED, lest events are sent twice"
+                )
             others = node_red_data.without_tab(flows, entry_id)
             token = node_red_entry.token_of(flows, entry_id) or fresh
             made = node_red_entry.private_copy(version, others, token, durable=durable)
@@ -335,12 +340,17 @@ class NodeRed:
                     "can get from Node-RED; move them to a config node or an environment variable"
                 )
 
-    def _durable(self) -> bool:
-        """Whether settings.js has the store that outlives a restart; while nobody can be asked, it has not."""
+    def _reads_back(self) -> bool:
+        """While nobody can be asked, no: then no event is sent a second time."""
         try:
-            stores = self._client.settings("context stores").get("contextStorage")
+            return self._durable()
         except (Permanent, Retryable):
             return False
+
+    def _durable(self) -> bool:
+        """Whether settings.js has the store that outlives a restart. Raises when Node-RED does not tell: a copy with a
+        memory must not be taken for one without."""
+        stores = self._client.settings("context stores").get("contextStorage")
         store = stores.get(node_red_entry.STORE) if isinstance(stores, dict) else None
         return isinstance(store, dict) and store.get("module") == "localfilesystem"
 

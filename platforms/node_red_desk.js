@@ -23,12 +23,13 @@ const told = (kept) => (kept.state === "running" && kept.life !== desk.life ? { 
 const end = async (run) => {
   const { failed } = run.kept;
   run.kept.state = failed || (run.res.statusCode >= 400 && run.res.headersSent) ? "error" : "success";
+  run.kept.status = run.res.headersSent ? run.res.statusCode : failed ? 500 : 202;
   run.kept.ended = new Date().toISOString();
   delete desk.live[run.kept.id];
   run.messages.forEach((id) => (desk.of[id] = "over"));
   await put(run);
   desk.ended[run.kept.id] = run.kept;
-  if (!run.res.headersSent) run.res.status(failed ? 500 : 202).json({ run: run.kept.id });
+  if (!run.res.headersSent) run.res.status(run.kept.status).json({ run: run.kept.id });
 };
 
 // A completed message is heard of sooner than what it sent on: so a run is over only after some turns of the loop.

@@ -88,6 +88,12 @@ def token_of(flows: Flows, entry_id: str) -> str | None:
     return None
 
 
+def remembers(flows: Flows, entry_id: str) -> bool:
+    """Whether an open copy writes down what it was sent beyond a restart of Node-RED."""
+    desks = [n for n in flows if n.get("z") == entry_id and n.get("type") == "function" and n.get("name") == DESK]
+    return any(f'"store": {json.dumps(STORE)}' in str(desk.get("func")) for desk in desks)
+
+
 def is_same(flows: Flows, entry_id: str, wanted: Flows) -> bool:
     """Whether an open copy still is as it was made."""
     present = {str(node["id"]): node for node in flows if node["id"] == entry_id or node.get("z") == entry_id}
@@ -194,6 +200,7 @@ def detail_of(kept: Mapping[str, Any], entry_id: str) -> RunDetail:
         event={**event, "headers": headers, "trigger": kept.get("trigger")},
         outputs=kept.get("outputs") or {},
         error=kept.get("error"),
+        status=kept.get("status"),
     )
 
 

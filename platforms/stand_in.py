@@ -3,7 +3,8 @@
 An event is a run: its id is the event's, it began when the event was passed on, ended when the platform answered, and
 failed if the answer was an error. What had no answer when the workflow was paused, on a platform that drops what is in
 flight, is *canceled*; the ingress keeps its event. What is not seen through the ingress (schedules, messages) is no
-run here: attribution calls such writes unattributed, and containment relies on the fence for them.
+run here: attribution calls such writes unattributed, and containment relies on the fence for them. Runs of private
+copies never pass the ingress: by their ids the platform itself is asked.
 """
 
 from __future__ import annotations
@@ -75,7 +76,9 @@ class EventLog(Protocol):
 
     def latest(self, workflow: str) -> str | None: ...
 
-    def event(self, event_id: str) -> Passed: ...
+    def event(self, event_id: str) -> Passed:
+        """Raises ``LookupError`` for an id that is none of its events."""
+        ...
 
     def drop(self, event_id: str, why: str) -> object: ...
 
@@ -119,18 +122,20 @@ class StandIn(Wrapper):
         if not self._needed:
             return super().run_detail(run_id)
         event = self._event(run_id)
+        if event is None:
+            return super().run_detail(run_id)
         run = _run(event, self._ids().get(event.workflow, ""))
         error = event.why
         if event.status is not None and event.status >= 400:
             error = f"answered {event.status}"
-        return RunDetail(run=run, event=event.input, outputs={}, error=error)
+        return RunDetail(run=run, event=event.input, outputs={}, error=error, status=event.status)
 
     def stop(self, run_id: str) -> None:
         """Nothing can be stopped here; an event in flight counts as stopped once its workflow is paused."""
-        if not self._needed:
+        event = self._event(run_id) if self._needed else None
+        if event is None:
             super().stop(run_id)
             return
-        event = self._event(run_id)
         if event.state == "passing" and not self._drop_what_a_pause_dropped([event]):
             raise Permanent(f"run {run_id}: {self.kind} cannot stop it; pause its workflow")
 
@@ -144,11 +149,11 @@ class StandIn(Wrapper):
             self._log.drop(event.id, "the pause dropped it")
         return bool(dropped)
 
-    def _event(self, run_id: str) -> Passed:
+    def _event(self, run_id: str) -> Passed | None:
         try:
             return self._log.event(run_id)
-        except Exception as error:
-            raise Permanent(f"run {run_id}: the ingress knows no such event; check the id ({error})") from error
+        except LookupError:
+            return None
 
     def _ids(self) -> dict[str, str]:
         """Ids of the platform by key, and the other way round for later."""

@@ -56,8 +56,11 @@ def fly(ctx: AppContext, plan: Plan, workflow: Workflow, canary: Canary) -> None
             run = ended(ctx, ctx.platform.send(entry, event, idempotency_key=key))
         try:
             if run.state is not RunState.SUCCESS:
-                error = ctx.platform.run_detail(run.id).error
-                raise VerificationFailed(f"canary of {workflow.key}: its run ended as {run.state}: {error}")
+                # The platform's own words may quote row values.
+                raise VerificationFailed(
+                    f"canary of {workflow.key}: run {run.id} ended as {run.state}; see the run in the platform; "
+                    "the app stays paused"
+                )
             if wrong := compare(connection, canary.expect, run):
                 raise VerificationFailed(f"canary of {workflow.key}: {wrong}; the app stays paused")
         finally:

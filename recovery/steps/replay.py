@@ -15,7 +15,7 @@ from typing import Any
 
 import psycopg
 
-from platforms.base import Permanent, PrivateEntry, Run, RunState
+from platforms.base import Permanent, PrivateEntry, Run, RunDetail, RunState
 from recovery import taking_back
 from recovery.containment import Say
 from recovery.context import AppContext
@@ -43,7 +43,7 @@ class Done(StrEnum):
     THERE = "there"
     """An earlier attempt had succeeded."""
     REFUSED = "refused"
-    """The good version refuses it with the very error of its first run: the sender was told so then."""
+    """The good version refuses it as its first run did: the sender was told so then."""
     UNKNOWN = "unknown"
     """It may have run or not; nobody can be asked, so it is not sent again."""
 
@@ -181,22 +181,42 @@ def send_once(
             return Done.UNKNOWN
         run = done.run
         known |= {run.id} if run is not None else set()
-    error = failure(ctx, run) if run else "the platform never ran it"
-    if original.run.state is RunState.ERROR and original.error is not None and original.error == error:
+    again = None if run is None else told(ctx, run)
+    if again is not None and refused_alike(original, again):
         return Done.REFUSED
+    how = "the platform never ran it" if again is None else failure(again)
     cause = "settle the unknown events (`reinstate events list`)" if courier.unknown else "mend the cause"
     raise StepFailed(
-        f"event {event.key} of {event.workflow}: it failed {ATTEMPTS} times through the known-good version ({error}); "
+        f"event {event.key} of {event.workflow}: it failed {ATTEMPTS} times through the known-good version ({how}); "
         f"nothing of it is left in the database; {cause}, then run the recovery again"
     )
 
 
-def failure(ctx: AppContext, run: Run) -> str | None:
-    """Why a run failed, where the platform tells."""
+def told(ctx: AppContext, run: Run) -> RunDetail:
+    """What the platform still tells of a run that ended."""
     try:
-        return ctx.platform.run_detail(run.id).error
+        return ctx.platform.run_detail(run.id)
     except Permanent:
-        return None if ctx.platform.capabilities.executions else "it answered with an error"
+        return RunDetail(run=run, event=None, outputs={})
+
+
+def refused_alike(first: RunDetail, again: RunDetail) -> bool:
+    """Whether the good version refuses an event as its first run did (pure): with the same HTTP status where both tell
+    one, with the same error where neither does. A status and a text say nothing about each other: that both runs ended
+    in an error is all that is known then."""
+    if not (first.run.state is again.run.state is RunState.ERROR):
+        return False
+    if first.status is not None and again.status is not None:
+        return first.status == again.status
+    if first.status is None and again.status is None:
+        return first.error is not None and first.error == again.error
+    return True
+
+
+def failure(detail: RunDetail) -> str:
+    """How a run failed, without the platform's own words: they may quote row values."""
+    answered = "" if detail.status is None else f", answered {detail.status}"
+    return f"run {detail.run.id} ended as {detail.run.state}{answered}; see the run in the platform"
 
 
 def writes_since(

@@ -92,6 +92,10 @@ def test_the_plan_says_whose_end_is_waited_for() -> None:
     assert set(plan["silent"]) >= {by_name["Write"], by_name["Use"]}
     assert by_name["Work"] not in plan["silent"]
     assert plan_of(built(durable=False))["store"] is None
+    copy = entry.copy_id(version())
+    assert entry.remembers([*FLOWS, *built()], copy)
+    assert not entry.remembers([*FLOWS, *built(durable=False)], copy)
+    assert not entry.remembers(FLOWS, copy)
 
 
 def test_shared_nodes_are_the_live_ones_unless_the_version_has_others() -> None:
@@ -165,4 +169,5 @@ def test_a_record_is_a_run() -> None:
     assert entry.run_of({**kept, "state": "crashed"}, "copy").stopped_at is not None
     detail = entry.detail_of({**kept, "event": {"body": 1}, "trigger": "Hook"}, "copy")
     assert detail.event == {"body": 1, "headers": {"x-reinstate-event": "k"}, "trigger": "Hook"}
-    assert detail.error == "no"
+    assert (detail.error, detail.status) == ("no", None)
+    assert entry.detail_of({**kept, "status": 400}, "copy").status == 400

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ingress.errors import QueueUnreachable
 from ingress.model import Event, State
 from ingress.queue import Queue
 from platforms.base import Permanent, RunState
@@ -82,9 +83,31 @@ def test_a_run_has_the_events_input_and_why_it_failed(desk: Desk) -> None:
     assert detail.event is not None
     assert (detail.event["body"], detail.event["query"]) == ({"total": 3}, {"page": "1"})
     assert detail.event["headers"]["x-shop"] == "north"
-    assert detail.error == "answered 500"
-    with pytest.raises(Permanent, match="no such event"):
+    assert (detail.error, detail.status) == ("answered 500", 500)
+    with pytest.raises(Permanent, match="run nobody: the platform does not know it"):
         desk.platform.run_detail("nobody")
+
+
+def test_a_run_of_a_private_copy_is_asked_of_the_platform(desk: Desk) -> None:
+    entry = desk.platform.open_private_entry(desk.platform.draft_version(desk.ids["Intake"]))
+    run = desk.platform.send(entry, {"body": {}, "headers": {}}, idempotency_key="k")
+    detail = desk.platform.run_detail(run.id)
+    assert (detail.run.workflow_id, detail.run.state) == (entry.workflow_id, RunState.SUCCESS)
+    assert detail.event is not None
+    assert detail.event["headers"]["x-reinstate-event"] == "k"
+    with pytest.raises(Permanent, match="the platform cannot stop runs"):
+        desk.platform.stop(run.id)
+
+
+def test_a_queue_that_cannot_be_read_is_not_taken_for_one_without_the_event(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(_: str) -> Event:
+        raise QueueUnreachable("the queue is away")
+
+    monkeypatch.setattr(desk.queue, "event", away)
+    with pytest.raises(QueueUnreachable):
+        desk.platform.run_detail("any")
 
 
 def test_what_was_held_discarded_or_never_arrived_is_no_run(desk: Desk) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -12,11 +14,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from platforms.base import Permanent, PrivateEntry, Retryable, Run, RunState
-from platforms.fake import EVERYTHING
+from platforms.base import Permanent, PrivateEntry, Retryable, Run, RunDetail, RunState
+from platforms.fake import EVERYTHING, FLOW_ENGINE, Suspend
 from platforms.faulty import Fault, FaultKind
+from platforms.retrying import Retrying
+from platforms.stand_in import StandIn
 from recovery import delivery
-from recovery.errors import StepFailed
+from recovery.errors import StepFailed, VerificationFailed
 from recovery.plan import Plan
 from recovery.steps import replay
 from tests.recovery.kiosk import Kiosk, definition, expected, order
@@ -161,6 +165,158 @@ def test_an_event_that_fails_as_it_failed_before_does_not_stop_the_others(kiosk:
     found = next(e.body["detail"] for e in detail if e.step == "replay")
     assert (found["replayed"], found["refused_as_before"]) == (1, 1)
     assert dict(kiosk.rows()["stock"])["tea"] == 99
+
+
+def refusals(kiosk: Kiosk) -> Plan:
+    """A legitimate event that the bad version refused and the good one refuses too, at the replay, on a platform that
+    tells of no runs but those of its private copies: what it did before is known by the ingress."""
+    kiosk.protect()
+    kiosk.publish("intake", "bad")
+    kiosk.call("intake", order("1"))
+    assert kiosk.call("intake", order("garbage", fail="bad", refused="good")).state is RunState.ERROR
+    plan = kiosk.plan(kiosk.caught())
+    kiosk.run(plan, until="replay")
+    behind_an_ingress(kiosk)
+    return plan
+
+
+def behind_an_ingress(kiosk: Kiosk) -> None:
+    kept = dict(kiosk.fake._runs.by_id)
+    kiosk.fake._can = dataclasses.replace(FLOW_ENGINE, reads_back_events=True)
+    standing = StandIn(kiosk.fake, Kept(kept), {"Intake": "intake", "Payment": "payment"})
+    kiosk.platform = Retrying(standing, first_wait_s=0.001, longest_wait_s=0.002)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Passed:
+    id: str
+    workflow: str
+    state: str
+    status: int
+    input: Mapping[str, Any]
+    forwarded_at: datetime | None
+    answered_at: datetime | None
+    retry_of: str | None = None
+    why: str | None = None
+
+
+class Kept:
+    """An ingress's memory: the runs so far as the events that it had passed on, and the status of each answer."""
+
+    def __init__(self, runs: Mapping[str, RunDetail]) -> None:
+        self.runs = runs
+
+    def event(self, event_id: str) -> Passed:
+        detail = self.runs[event_id]
+        status = 400 if detail.run.state is RunState.ERROR else 200
+        return Passed(
+            id=event_id,
+            workflow="intake",
+            state="passed",
+            status=status,
+            input=detail.event or {},
+            forwarded_at=detail.run.started_at,
+            answered_at=detail.run.stopped_at,
+        )
+
+    def passed(self, *_: Any) -> list[Passed]:
+        return []
+
+    def in_flight(self, _: str | None = None) -> list[Passed]:
+        return []
+
+    def latest(self, _: str) -> str | None:
+        return None
+
+    def drop(self, event_id: str, why: str) -> None:
+        raise AssertionError(f"{event_id}: {why}")
+
+
+def test_an_event_refused_as_before_is_left_out_where_the_ingress_knows_only_the_status(kiosk: Kiosk) -> None:
+    plan = refusals(kiosk)
+    found = replayed(kiosk, plan)
+    assert (found["replayed"], found["refused_as_before"]) == (1, 1)
+    assert [name.endswith("of intake") for name in found["left_out"]] == [True]
+    assert dict(kiosk.rows()["stock"])["tea"] == 99
+
+
+def test_a_replay_that_takes_long_is_waited_for_where_the_ingress_knows_only_events(
+    kiosk: Kiosk, undone: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy's answer takes longer than the platform is waited for: the run comes back in flight."""
+    behind_an_ingress(kiosk)
+    real, wakers = kiosk.intake, list[threading.Timer]()
+
+    def slow(content: Mapping[str, Any], event: Mapping[str, Any], run: str) -> dict[str, Any]:
+        wakers.append(threading.Timer(0.3, kiosk.fake.resume, (run,)))
+        wakers[-1].start()
+        raise Suspend(lambda: real(content, event, run))
+
+    monkeypatch.setitem(kiosk.fake._runs.handlers, "Intake", slow)  # type: ignore[arg-type]
+    assert replayed(kiosk, undone)["replayed"] == 3
+    for waker in wakers:
+        waker.join()
+    assert len(wakers) == 2
+    assert successes(kiosk, undone) == [1, 1, 1]
+
+
+def detail(
+    state: RunState = RunState.ERROR, *, error: str | None = None, status: int | None = None, run_id: str = "7"
+) -> RunDetail:
+    run = Run(id=run_id, workflow_id="w", state=state, started_at=None, stopped_at=None)
+    return RunDetail(run=run, event=None, outputs={}, error=error, status=status)
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "alike"),
+    [
+        (detail(status=400, error="answered 400"), detail(status=400, error="no such customer"), True),
+        (detail(status=400, error="answered 400"), detail(status=500, error="no such customer"), False),
+        (detail(status=400, error="answered 400"), detail(error="no such customer"), True),
+        (detail(status=400, error="answered 400"), detail(), True),
+        (detail(status=400, error="answered 400"), detail(RunState.CRASHED), False),
+        (detail(RunState.SUCCESS, status=200), detail(error="no such customer"), False),
+        (detail(error="no such customer"), detail(error="no such customer"), True),
+        (detail(error="no such customer"), detail(error="no connection"), False),
+        (detail(), detail(), False),
+        (detail(RunState.CANCELED), detail(status=400), False),
+    ],
+)
+def test_how_two_refusals_are_compared(first: RunDetail, again: RunDetail, alike: bool) -> None:
+    assert replay.refused_alike(first, again) is alike
+
+
+@pytest.mark.parametrize("ingress", [False, True])
+def test_the_platforms_words_do_not_get_into_errors_and_the_record(
+    kiosk: Kiosk, undone: Plan, monkeypatch: pytest.MonkeyPatch, ingress: bool
+) -> None:
+    if ingress:
+        behind_an_ingress(kiosk)
+
+    def failing(*_: Any) -> dict[str, Any]:
+        raise ValueError("Key (email)=(ada@example.org) already exists")
+
+    monkeypatch.setitem(kiosk.fake._runs.handlers, "Intake", failing)  # type: ignore[arg-type]
+    with pytest.raises(StepFailed, match=r"run \d+ ended as error; see the run in the platform") as stopped:
+        kiosk.run(undone)
+    assert "ada@" not in str(stopped.value)
+    assert "ada@" not in str([e.body for e in kiosk.open().ledger.entries()])
+
+
+def test_a_canary_that_fails_is_named_without_the_platforms_words(
+    kiosk: Kiosk, undone: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = kiosk.intake
+
+    def failing(content: Mapping[str, Any], event: Mapping[str, Any], run: str) -> dict[str, Any]:
+        if event["body"].get("order") == "canary":
+            raise ValueError("Key (email)=(ada@example.org) already exists")
+        return real(content, event, run)
+
+    monkeypatch.setitem(kiosk.fake._runs.handlers, "Intake", failing)  # type: ignore[arg-type]
+    with pytest.raises(VerificationFailed, match=r"canary of intake: run \d+ ended as error; see the run") as stopped:
+        kiosk.run(undone)
+    assert "ada@" not in str(stopped.value)
 
 
 def test_a_platform_that_refuses_us_stops_the_replay_with_the_fence_up(kiosk: Kiosk, undone: Plan) -> None:
