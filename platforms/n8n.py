@@ -26,7 +26,7 @@ from typing import Any
 
 import httpx
 
-from platforms import n8n_data, n8n_entry, n8n_outline
+from platforms import canonical, n8n_data, n8n_entry, n8n_outline, n8n_secrets
 from platforms.base import (
     Capabilities,
     Credential,
@@ -43,9 +43,10 @@ from platforms.base import (
     Version,
     WorkflowInfo,
 )
-from platforms.canonical import content_hash, settings_hash
+from platforms.canonical import settings_hash
 from platforms.n8n_client import Conflict, N8nClient, Unknown, server_time
 from platforms.n8n_credentials import CredentialBook
+from platforms.n8n_secrets import content_hash
 from platforms.n8n_versions import Identity, VersionBook
 from platforms.n8n_webhooks import webhook_addresses
 
@@ -131,16 +132,20 @@ class N8n:
         return [n8n_data.version_of(workflow, content) for content in self._book.contents(workflow_id)]
 
     def save(self, workflow_id: str, definition: Definition) -> Version:
-        current = n8n_data.version_of(self._workflow(workflow_id))
-        if (current.hash, current.settings_hash) == (content_hash(definition), settings_hash(definition)):
+        present = self._workflow(workflow_id)
+        current = n8n_data.version_of(present)
+        wanted = n8n_secrets.restored(definition, self._contents(present))
+        # Secrets count here: what the caller typed in must be written even if nothing else changed.
+        equal = canonical.content_hash(present) == canonical.content_hash(wanted)
+        if equal and current.settings_hash == settings_hash(wanted):
             return current
-        body = n8n_data.writable(definition, present=current.definition["settings"])
+        body = n8n_data.writable(wanted, present=current.definition["settings"])
         path, params = f"/workflows/{workflow_id}", {"publishIfActive": "false"}
         saved = self._client.call(f"save of workflow {workflow_id}", "PUT", path, params=params, body=body)
         return n8n_data.version_of(saved)
 
     def create(self, definition: Definition, *, workflow_id: str | None = None) -> Version:  # noqa: ARG002 - n8n gives ids
-        body = n8n_data.writable(definition)
+        body = n8n_data.writable(n8n_secrets.restored(definition, (), gone=True))
         made = self._client.call(f"workflow {definition['name']}", "POST", "/workflows", body=body)
         return n8n_data.version_of(made)
 
@@ -148,7 +153,7 @@ class N8n:
         return content_hash(definition), settings_hash(definition)
 
     def outline(self, definition: Definition) -> Outline:
-        return n8n_outline.outline(definition)
+        return n8n_outline.outline(n8n_secrets.without(definition))
 
     def credentials(self, workflow_id: str) -> list[Credential]:
         workflow = self._workflow(workflow_id)
@@ -294,6 +299,13 @@ class N8n:
     def _workflow(self, workflow_id: str) -> dict[str, Any]:
         return self._client.get(f"workflow {workflow_id}", f"/workflows/{workflow_id}")
 
+    def _contents(self, workflow: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+        """What n8n has of a workflow, secrets and all: saved, live, then its history, newest first."""
+        yield workflow
+        if workflow.get("activeVersionId"):
+            yield workflow["activeVersion"]
+        yield from self._book.contents(str(workflow["id"]))
+
     def _queries(self, wanted: frozenset[RunState], since: datetime | None) -> list[dict[str, str]]:
         """n8n's plain list leaves running ones out, so each state in flight is asked for, in an order in which a run
         that moves on meanwhile is met later at the latest."""
@@ -317,8 +329,10 @@ class N8n:
         return sorted(sound, key=lambda w: (not w["active"], w["createdAt"], w["id"]))
 
     def _make_copy(self, version: Version) -> dict[str, Any]:
-        body = n8n_data.writable(n8n_entry.private_copy(version, secrets.token_hex(20)))
-        owner = [s for s in self._workflow(version.workflow_id).get("shared") or () if s["role"] == "workflow:owner"]
+        source = self._workflow(version.workflow_id)
+        copy = n8n_entry.private_copy(version, secrets.token_hex(20))
+        body = n8n_data.writable(n8n_secrets.restored(copy, self._contents(source)))
+        owner = [s for s in source.get("shared") or () if s["role"] == "workflow:owner"]
         if owner:
             # Credentials are shared by project: elsewhere the copy might not be allowed to use them.
             body["projectId"] = owner[0]["projectId"]

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from platforms.base import Definition, Run, RunDetail, RunState, Version, WorkflowInfo
-from platforms.canonical import NODE_FIELDS, SETTING_DEFAULTS, content_hash, settings_hash
+from platforms.canonical import NODE_FIELDS, SETTING_DEFAULTS, settings_hash
 from platforms.n8n_entry import KEY_HEADER, is_entry
+from platforms.n8n_secrets import content_hash, without
 from platforms.n8n_versions import Identity
 
 WRITABLE_SETTINGS = (*SETTING_DEFAULTS, "timeSavedMode", "timeSavedPerExecution", "availableInMCP")
@@ -25,14 +26,17 @@ def instant(text: str | None) -> datetime | None:
 
 
 def definition_of(workflow: Mapping[str, Any], content: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The definition in ``content`` (a history version), with what n8n keeps on the workflow: name and settings."""
+    """The definition in ``content`` (a history version), with what n8n keeps on the workflow: name and settings.
+    Without secrets."""
     source = workflow if content is None else content
-    return {
-        "name": workflow["name"],
-        "nodes": source["nodes"],
-        "connections": source["connections"],
-        "settings": workflow.get("settings") or {},
-    }
+    return without(
+        {
+            "name": workflow["name"],
+            "nodes": source["nodes"],
+            "connections": source["connections"],
+            "settings": workflow.get("settings") or {},
+        }
+    )
 
 
 def version_of(workflow: Mapping[str, Any], content: Mapping[str, Any] | None = None) -> Version:

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from platforms.canonical import canonical_connections, canonical_node, canonical_nodes, content_hash, digest
+from platforms.canonical import canonical_connections, canonical_node, canonical_nodes, digest
 from platforms.n8n_client import N8nClient, Unknown
+from platforms.n8n_secrets import content_hash
 
 MOST_VERSIONS = 200
 """Newest versions that are compared with a run."""
