@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import html
+import json
+import re
 from collections.abc import Iterable
 from typing import Final
+from urllib.parse import unquote
 
 from ingress.model import Event
 
@@ -60,11 +64,62 @@ def target(base: str, path: str, query: str) -> str:
     return base.rstrip("/") + path + (f"?{query}" if query else "")
 
 
-def says_paused(status: int, body: bytes) -> bool:
-    """Whether the answer is a platform's own word for *nobody takes this call*: the event started no run. A workflow
-    that answers 404 by itself does not write like that."""
-    text = body[:2000].decode("utf-8", errors="replace")
-    if status == 404:
-        # n8n says that the webhook is not registered; Express, on which Node-RED stands, that it cannot POST there.
-        return "is not registered" in text or "Cannot " in text
-    return status == 403 and '"FORBIDDEN"' in text
+def path_of(raw: bytes) -> str:
+    """The path of a request as it was sent, from its path and query."""
+    return raw.decode("ascii").partition("?")[0]
+
+
+def says_paused(status: int, body: bytes, *, method: str, path: str) -> bool:
+    """Whether the answer is surely a platform's own word for *nobody takes this call*: the event started no run.
+    ``path`` is the one that was called at the platform, percent-encoded, without a query. A workflow's own refusal
+    names no method and path in the platform's very form."""
+    if status != 404:
+        return False
+    return _says_n8n(body, method, path) or _says_express(body, method, path)
+
+
+def may_say_paused(status: int, body: bytes, *, method: str, path: str) -> bool:
+    """Whether the answer is what a paused platform says, and just as well what a workflow may say that ran: only the
+    platform can tell."""
+    if status == 403:
+        # An inactive flow of Directus; a flow that hands on the error of its last operation can say the same.
+        return FLOW.search(path) is not None and _json(body) == DIRECTUS
+    # The path is another workflow's with another method. Whom a workflow calls may be refused the same way.
+    said = _said_by_n8n(body) if status == 404 else ""
+    return re.fullmatch(rf"This webhook is not registered for {re.escape(method)} requests\. .+\?", said) is not None
+
+
+FLOW: Final = re.compile(r"/flows/trigger/[0-9a-fA-F-]{36}$")
+DIRECTUS: Final = {
+    "errors": [{"message": "You don't have permission to access this.", "extensions": {"code": "FORBIDDEN"}}]
+}
+EXPRESS: Final = re.compile(
+    r'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>Error</title>\n</head>\n<body>\n'
+    r"<pre>([^<\n]*)</pre>\n</body>\n</html>\n?"
+)
+"""The page of Express, on which Node-RED stands."""
+
+
+def _says_n8n(body: bytes, method: str, path: str) -> bool:
+    named = re.fullmatch(r'The requested webhook "(\S+) (.+)" is not registered\.', _said_by_n8n(body), re.DOTALL)
+    # n8n names the path below its own prefix, which may be any.
+    return named is not None and named[1] == method and unquote(path).rstrip("/").endswith("/" + named[2].rstrip("/"))
+
+
+def _said_by_n8n(body: bytes) -> str:
+    found = _json(body)
+    if not isinstance(found, dict) or found.get("code") != 404 or not found.keys() <= {"code", "message", "hint"}:
+        return ""
+    return str(found.get("message", ""))
+
+
+def _says_express(body: bytes, method: str, path: str) -> bool:
+    page = EXPRESS.fullmatch(body.decode("utf-8", errors="replace"))
+    return page is not None and html.unescape(page[1]) == f"Cannot {method} {path}"
+
+
+def _json(body: bytes) -> object:
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None

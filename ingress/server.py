@@ -180,7 +180,8 @@ class Ingress:
         if answer.status_code in (403, 404):
             body = b"".join([part async for part in answer.aiter_raw()])
             await answer.aclose()
-            if wire.says_paused(answer.status_code, body):
+            path = wire.path_of(answer.request.url.raw_path)
+            if wire.says_paused(answer.status_code, body, method=event.method, path=path):
                 said = f"the platform says {answer.status_code}: paused"
                 found = await run_in_threadpool(self.queue.not_taken, event.id, answer.status_code, said)
                 if found.state is not State.PASSED:

@@ -18,7 +18,7 @@ from starlette.responses import Response
 
 from ingress.model import State
 from ingress.queue import Queue
-from tests.ingress.upstream import ROUTES, WORLD, Site, Upstream, site
+from tests.ingress.upstream import ROUTES, WORLD, Site, Upstream, not_registered, site
 
 
 @pytest.fixture
@@ -135,16 +135,22 @@ def test_an_event_that_reaches_a_platform_already_paused_is_kept(shop: Site) -> 
         slow = pool.submit(shop.post, event="2", body={"wait": 1})
         until(lambda: len(shop.upstream.got) == 1)
         shop.queue.hold("intake", "replay")
-        shop.upstream.answers.append(Response(b'{"message": "x is not registered."}', status_code=404))
+        shop.upstream.answers.append(not_registered("POST", "/webhook/orders"))
         shop.upstream.go.set()
         assert slow.result().status_code == 202
     assert [e.key for e in shop.queue.held()] == ["2"]
 
 
-def test_a_workflows_own_404_is_its_answer(shop: Site) -> None:
-    shop.upstream.answers.append(Response(b"no such customer", status_code=404))
-    assert shop.post().text == "no such customer"
-    assert shop.queue.events()[0].state is State.PASSED
+@pytest.mark.parametrize("own", [b"no such customer", b'{"error":"Cannot find order 7"}'])
+def test_a_workflows_own_404_is_its_answer_paused_or_not(shop: Site, own: bytes) -> None:
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(shop.post, body={"wait": 1})
+        until(lambda: shop.upstream.got)
+        shop.queue.hold("intake", "replay")
+        shop.upstream.answers.append(Response(own, status_code=404))
+        shop.upstream.go.set()
+        assert (slow.result().status_code, slow.result().content) == (404, own)
+    assert [(e.state, e.status) for e in shop.queue.events()] == [(State.PASSED, 404)]
 
 
 def test_an_event_that_the_pause_dropped_is_kept_in_its_place_and_its_sender_told(shop: Site) -> None:

@@ -33,6 +33,12 @@ ROUTES = (
 )
 
 
+def not_registered(method: str, path: str) -> Response:
+    """What n8n says of a webhook whose workflow is paused."""
+    message = f'The requested webhook "{method} {path.removeprefix("/webhook/")}" is not registered.'
+    return JSONResponse({"code": 404, "message": message, "hint": "The workflow must be active."}, status_code=404)
+
+
 @dataclass
 class Upstream:
     """``got`` are the requests so far; ``answers`` tells the next ones, by default 200 with an echo. A request whose
@@ -53,7 +59,7 @@ class Upstream:
             "body": body,
         }
         if request.url.path in self.paused:
-            return JSONResponse({"code": 404, "message": "The requested webhook is not registered."}, status_code=404)
+            return not_registered(request.method, request.url.path)
         self.got.append(seen)
         while b'"wait"' in body and not self.go.is_set():
             await asyncio.sleep(0.02)

@@ -34,7 +34,10 @@ def with_ingress(kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queu
         try:
             run = await run_in_threadpool(kiosk.call, request.path_params["workflow"], event)
         except EntryClosed:
-            return JSONResponse({"message": "The requested webhook is not registered."}, status_code=404)
+            named = f"{request.method} {request.url.path}"
+            return JSONResponse(
+                {"code": 404, "message": f'The requested webhook "{named}" is not registered.'}, status_code=404
+            )
         return JSONResponse({}, status_code=200 if run.state is RunState.SUCCESS else 500)
 
     queue = Queue(kiosk.home.parent / "events.sqlite", app="kiosk")
