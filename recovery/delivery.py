@@ -1,9 +1,9 @@
 """The one place that sends an event a second time: replay, release of kept events, retrigger.
 
-Where the platform can be asked which events ran, a lost answer is looked up. Elsewhere the record holds
-``event.begun`` before the event is sent, and a lost answer, or a kill in between, makes it *unknown*: listed for a
-person, and never sent again. A person who finds that an unknown event did not run says so (``event.settled``), and only
-then it may be sent once more.
+The record holds ``event.begun`` before the event is sent. After a lost answer, or a kill in between, the platform is
+asked where it can be. What does not show ran surely not only where runs show from their start on and are kept; anywhere
+else such an event is *unknown*: listed for a person, and never sent again. A person who finds that an unknown event did
+not run says so (``event.settled``), and only then it may be sent once more.
 """
 
 from __future__ import annotations
@@ -53,15 +53,16 @@ class Delivered:
     why: str = ""
 
 
-Send = Callable[[], Delivered]
-"""Sends once and tells how it ended. Raises ``NotSent``, or ``Retryable`` when the answer is lost."""
+Send = Callable[[], Delivered | Run]
+"""Sends once and tells how it ended; the end of a run in flight is waited for here. Raises ``NotSent`` or
+``Permanent`` when the event surely did not run, ``Retryable`` when the answer is lost."""
 TakeBack = Callable[[Delivered], None]
 LookUp = Callable[[], Sequence[Run]]
 """The runs of the event so far, oldest first."""
 
 
 class Past(StrEnum):
-    """What the record says of an event that was sent where nobody can be asked."""
+    """What the record says of an event."""
 
     NEVER = "never"
     BEGUN = "begun"
@@ -89,6 +90,16 @@ def _after(entry: Entry) -> Past:
     return {"done": Past.DONE, "failed": Past.FAILED}.get(str(entry.body.get("outcome")), Past.NEVER)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    workflow: str
+    key: str
+    look_up: LookUp | None
+    known: frozenset[str]
+    end_s: float | None
+    take_back: TakeBack
+
+
 class Courier:
     """Delivers events of one app, in the name of an incident and a recovery where there is one. Reads the record
     once: one courier at a time, under the app's lease."""
@@ -101,6 +112,11 @@ class Courier:
         self._past = past(recorded)
         begun = [e.body for e in recorded if e.kind == kinds.EVENT_BEGUN]
         self._attempts = Counter((str(b["workflow"]), str(b["event"])) for b in begun)
+        self._cleared = {
+            (str(e.body["workflow"]), str(e.body["event"]))
+            for e in recorded
+            if e.kind == kinds.EVENT_SETTLED and not e.body.get("done")
+        }
 
     def past(self, workflow: str, key: str) -> Past:
         return self._past.get((workflow, key), Past.NEVER)
@@ -114,6 +130,10 @@ class Courier:
         """Whether the record says anything of the event."""
         return (workflow, key) in self._past
 
+    def cleared(self, workflow: str, key: str) -> bool:
+        """Whether a person found that the event did not run: it may be sent, whatever is known of its like."""
+        return (workflow, key) in self._cleared and self.past(workflow, key) is Past.NEVER
+
     def deliver(
         self,
         *,
@@ -121,82 +141,83 @@ class Courier:
         key: str,
         send: Send,
         look_up: LookUp | None,
+        kept: bool = True,
         sent_before: bool = True,
         known: frozenset[str] = frozenset(),
+        end_s: float | None = None,
         repeats_taken_back: bool = False,
         take_back: TakeBack = lambda _: None,
     ) -> Delivered:
         """Send the event unless it ran already; never twice. ``key`` names it over all attempts. ``look_up`` is None
-        where the platform cannot be asked. ``sent_before`` False spares the look before the first attempt; runs in
-        ``known`` do not count. With ``repeats_taken_back`` a lost answer without a run is ``MISSED``, not unknown.
-        ``take_back`` undoes what a failed run did before it is on record that it failed.
-        Raises ``NotSent`` when the platform cannot be reached, and what ``send`` raises as ``Permanent``."""
-        if self.past(workflow, key) is Past.DONE:
-            return Delivered(outcome=Outcome.DONE, there=True)
-        if look_up is None:
-            return self._at_most_once(workflow, key, send, take_back)
-        found = self._looked_up(workflow, key, send, look_up, sent_before, known, repeats_taken_back)
-        if found.outcome is Outcome.FAILED:
-            take_back(found)
-        return found
+        where the platform cannot be asked; ``kept`` False where it may have forgotten a run that ended.
+        ``sent_before`` False spares the look before the first attempt; runs in ``known`` do not count. A run gets
+        ``end_s`` (``END_S``) to end. With ``repeats_taken_back`` an event that can be looked up is sent again when
+        nothing shows, and a lost answer without a run is ``MISSED``, not unknown. ``take_back`` undoes what a failed
+        run did before it is on record that it failed. Raises ``NotSent`` when the platform cannot be reached, what
+        ``send`` raises as ``Permanent``, and what waiting for the end raises: the event stays begun then."""
+        sending = _Sending(workflow, key, look_up, known, end_s, take_back)
+        stands = self.past(workflow, key)
+        if stands is Past.DONE:
+            there = self._found(sending, within_s=0.0)
+            done = there is not None and there.outcome is Outcome.DONE
+            return replace(there, there=True) if there and done else Delivered(outcome=Outcome.DONE, there=True)
+        again = repeats_taken_back and look_up is not None
+        if sent_before or stands is not Past.NEVER:
+            if (found := self._found(sending, within_s=0.0 if again else LOOKUP_S)) is not None:
+                return replace(self._over(sending, found, noted=stands is not Past.NEVER), there=True)
+            if stands is Past.UNKNOWN:
+                return Delivered(outcome=Outcome.UNKNOWN, there=True, why="listed as unknown before")
+            shows = look_up is not None and kept and self._ctx.platform.capabilities.shows_in_flight
+            if stands is Past.BEGUN and not (shows or again):
+                # It may be under way, or over and forgotten: that nothing shows proves nothing.
+                return self._unknown(workflow, key, "the process ended before the answer came")
+        if not again:
+            self._attempts[workflow, key] += 1
+            self._note(kinds.EVENT_BEGUN, workflow, key, Past.BEGUN, attempt=self._attempts[workflow, key])
+        return self._once(sending, send, again=again)
 
     def give_up(self, workflow: str, key: str, why: str) -> Delivered:
         """List an event as unknown without sending it."""
         return self._unknown(workflow, key, why)
 
-    def _at_most_once(self, workflow: str, key: str, send: Send, take_back: TakeBack) -> Delivered:
-        """Where nobody can be asked: intent first, and an intent without an end is never sent again."""
-        stands = self.past(workflow, key)
-        if stands is Past.UNKNOWN:
-            return Delivered(outcome=Outcome.UNKNOWN, there=True, why="listed as unknown before")
-        if stands is Past.BEGUN:
-            return self._unknown(workflow, key, "the process ended before the answer came")
-        self._attempts[workflow, key] += 1
-        self._note(kinds.EVENT_BEGUN, workflow, key, Past.BEGUN, attempt=self._attempts[workflow, key])
+    def _once(self, sending: _Sending, send: Send, *, again: bool) -> Delivered:
+        """Sent and waited for. Only what sending itself raises can mean that nothing was sent."""
+        workflow, key = sending.workflow, sending.key
         try:
-            ended = self._sent(send)
+            sent = self._sent(send)
         except (NotSent, Permanent) as refused:
-            self._note(kinds.EVENT_ENDED, workflow, key, Past.NEVER, outcome="not-sent", why=one_line(refused))
+            if not again:
+                self._note(kinds.EVENT_ENDED, workflow, key, Past.NEVER, outcome="not-sent", why=one_line(refused))
             raise
         except Retryable as lost:
-            return self._unknown(workflow, key, one_line(lost))
-        if ended.outcome is Outcome.FAILED:
-            take_back(ended)
-        self._ended(workflow, key, ended)
-        return ended
-
-    def _looked_up(
-        self,
-        workflow: str,
-        key: str,
-        send: Send,
-        look_up: LookUp,
-        sent_before: bool,
-        known: frozenset[str],
-        taken_back: bool,
-    ) -> Delivered:
-        """Where the platform can be asked: before an event is sent that may have been, and after a lost answer."""
-        stands = self.past(workflow, key)
-        if sent_before or stands is not Past.NEVER:
-            found = self._found(look_up, known, within_s=0.0 if taken_back else LOOKUP_S)
-            if found is not None:
-                if stands is not Past.NEVER:
-                    self._ended(workflow, key, found)
-                return replace(found, there=True)
-            if stands is Past.UNKNOWN:
-                return Delivered(outcome=Outcome.UNKNOWN, there=True, why="listed as unknown before")
+            return self._lost(sending, lost, again=again)
         try:
-            return self._sent(send)
-        except NotSent:
-            raise
+            how = sent if isinstance(sent, Delivered) else of_run(ended(self._ctx, sent, sending.end_s))
+        except Permanent as error:
+            if sending.look_up is not None:
+                raise
+            return self._lost(sending, error, again=again)
         except Retryable as lost:
-            if (found := self._found(look_up, known, within_s=LOOKUP_S)) is not None:
-                return found
-            if taken_back:
-                return Delivered(outcome=Outcome.MISSED, why=one_line(lost))
-            return self._unknown(workflow, key, f"{one_line(lost)}; the platform shows no run of it")
+            return self._lost(sending, lost, again=again)
+        return self._over(sending, how, noted=not again)
 
-    def _sent(self, send: Send) -> Delivered:
+    def _lost(self, sending: _Sending, lost: Exception, *, again: bool) -> Delivered:
+        """The event was sent, or may have been, and its end is not known."""
+        if (found := self._found(sending, within_s=LOOKUP_S)) is not None:
+            return self._over(sending, found, noted=not again)
+        if again:
+            return Delivered(outcome=Outcome.MISSED, why=one_line(lost))
+        asked = "" if sending.look_up is None else "; the platform shows no run of it"
+        return self._unknown(sending.workflow, sending.key, one_line(lost) + asked)
+
+    def _over(self, sending: _Sending, how: Delivered, *, noted: bool) -> Delivered:
+        if how.outcome is Outcome.FAILED:
+            sending.take_back(how)
+        if noted:
+            self._ended(sending.workflow, sending.key, how)
+        return how
+
+    def _sent(self, send: Send) -> Delivered | Run:
         """Sent, as soon as the platform takes it."""
         for attempt in range(ATTEMPTS - 1):
             try:
@@ -205,14 +226,17 @@ class Courier:
                 time.sleep(WAIT_S * 2**attempt)
         return send()
 
-    def _found(self, look_up: LookUp, known: frozenset[str], *, within_s: float) -> Delivered | None:
-        """The event's run once it shows and has ended; a good one if there are several."""
+    def _found(self, sending: _Sending, *, within_s: float) -> Delivered | None:
+        """The event's run once it shows and has ended; a good one if there are several. None where nobody can be
+        asked."""
+        if sending.look_up is None:
+            return None
         deadline = time.monotonic() + within_s
-        while not (runs := [r for r in look_up() if r.id not in known]):
+        while not (runs := [r for r in sending.look_up() if r.id not in sending.known]):
             if time.monotonic() >= deadline:
                 return None
             time.sleep(POLL_S)
-        ends = [of_run(ended(self._ctx, r)) for r in runs]
+        ends = [of_run(ended(self._ctx, r, sending.end_s)) for r in runs]
         return next((e for e in reversed(ends) if e.outcome is Outcome.DONE), ends[-1])
 
     def _ended(self, workflow: str, key: str, how: Delivered) -> None:
@@ -232,17 +256,19 @@ class Courier:
         self._past[workflow, key] = stands
 
 
-def ended(ctx: AppContext, run: Run) -> Run:
-    """The run once it ended; one that does not end is stopped where the platform can."""
-    deadline = time.monotonic() + END_S
+def ended(ctx: AppContext, run: Run, end_s: float | None = None) -> Run:
+    """The run once it ended; one that has not after ``end_s`` (``END_S``) is stopped where the platform can. Raises
+    ``StepFailed`` where it cannot."""
+    patience = END_S if end_s is None else end_s
+    deadline = time.monotonic() + patience
     while run.state.in_flight:
         if time.monotonic() > deadline:
             if not ctx.platform.capabilities.stops_runs:
                 raise StepFailed(
-                    f"run {run.id}: it has not ended after {END_S:.0f} s; wait for it, then run this again"
+                    f"run {run.id}: it has not ended after {patience:.0f} s; wait for it, then run this again"
                 )
             ctx.platform.stop(run.id)
-            deadline += END_S
+            deadline += patience
         time.sleep(POLL_S)
         run = ctx.platform.run_detail(run.id).run
     return run
@@ -266,8 +292,8 @@ def retrigger(
         since = old.started_at or old.stopped_at
         return [r for r in ctx.platform.runs(old.workflow_id, since=since) if r.retry_of == run_id]
 
-    def send() -> Delivered:
-        return of_run(ended(ctx, ctx.platform.retrigger(run_id)))
+    def send() -> Run:
+        return ctx.platform.retrigger(run_id)
 
     courier = Courier(ctx, incident=incident, recovery=recovery)
     return courier.deliver(workflow=workflow, key=f"retry:{run_id}", send=send, look_up=look_up)

@@ -25,7 +25,7 @@ from ingress.model import Event, Hold, Route, State
 from ingress.queue import Queue
 from ledger import kinds
 from platforms.base import EntryKind, NotSent, Retryable, Run
-from recovery import events
+from recovery import events, replayed
 from recovery.context import AppContext
 from recovery.delivery import Courier, Delivered, Outcome
 from recovery.errors import one_line
@@ -41,6 +41,8 @@ PAGE = 50
 AT_ONCE = 8
 BREATH_S = 0.02
 COUNTING = threading.Lock()
+FORGETS = ("saveDataSuccessExecution", "saveDataErrorExecution")
+"""Settings of a workflow, as n8n names them, that make the platform forget its runs once they ended."""
 
 STATE_OF = {Outcome.DONE: State.SENT, Outcome.FAILED: State.FAILED, Outcome.UNKNOWN: State.UNKNOWN}
 
@@ -141,8 +143,8 @@ class Going:
 @dataclass(kw_only=True)
 class Release:
     """Letting the held events of workflows go, once they are active again. ``handled`` are ``(workflow, event key)``
-    that the recovery replayed; ``dropped`` says whether an event that the pause dropped may be sent again: its run
-    was undone, or wrote nothing. Continues where a killed one stopped."""
+    that recoveries replayed, ``unsure`` those that they may have replayed; ``dropped`` says whether an event that the
+    pause dropped may be sent again: its run was undone, or wrote nothing. Continues where a killed one stopped."""
 
     ctx: AppContext
     queue: Queue
@@ -151,9 +153,11 @@ class Release:
     recovery: str | None
     say: Say
     handled: Collection[tuple[str, str]] = ()
+    unsure: Collection[tuple[str, str]] = ()
     dropped: Callable[[Event], bool] = lambda _: False
     transport: httpx.BaseTransport | None = None
     _next_at: dict[str, float] = field(default_factory=dict)
+    _keeping: dict[str, bool] = field(default_factory=dict)
 
     def run(self) -> Released:
         """Send until nothing waits. Raises ``NotSent`` when a workflow does not take its events: they stay held, and
@@ -192,9 +196,7 @@ class Release:
             self.queue.finish(event.id, State.REPEATED, why=why)
             done.count(event, State.REPEATED)
             return
-        settled = self._courier.knows(event.workflow, name(event))
-        if event.retry_of is not None and event.state is State.HELD and not settled and not self.dropped(event):
-            why = "the pause dropped it while it ran, and nothing says how far it had come"
+        if (why := self._doubtful(event)) is not None:
             self._courier.give_up(event.workflow, name(event), why)
             self.queue.begin(event.id)
             self.queue.finish(event.id, State.UNKNOWN, why=why)
@@ -203,6 +205,9 @@ class Release:
         self._wait_for_turn(event.workflow, hold)
         sent_before = event.state is State.SENDING
         begun = self.queue.begin(event.id)
+        # Held events go to the workflow's own entry, so the platform's list of runs tells what became of them. What it
+        # tells of private copies (`reads_back_events`) is another question; and without a list of its own, what stands
+        # in for its runs is our own queue, which knows no more than we do.
         readable = self.ctx.platform.capabilities.executions
         try:
             ended = self._courier.deliver(
@@ -210,6 +215,7 @@ class Release:
                 key=name(event),
                 send=partial(self._send, begun),
                 look_up=partial(self._look_up, begun) if readable else None,
+                kept=self._keeps_runs(event.workflow),
                 sent_before=sent_before,
             )
         except NotSent as error:
@@ -226,10 +232,31 @@ class Release:
         if event.key is None or event.state is State.SENDING:
             return None
         if (event.workflow, event.key) in self.handled:
-            return "the recovery replayed this event"
+            return "a recovery replayed this event"
         if (other := self.queue.handled(event.workflow, event.key)) is not None:
             return f"event {other.id} was the same and was handled"
         return None
+
+    def _doubtful(self, event: Event) -> str | None:
+        """Why a held event may have run already, so that a person must look before it is sent."""
+        if event.state is not State.HELD or self._courier.cleared(event.workflow, name(event)):
+            return None
+        known = self._courier.knows(event.workflow, name(event))
+        if event.retry_of is not None and not known and not self.dropped(event):
+            return "the pause dropped it while it ran, and nothing says how far it had come"
+        if event.key is not None and self.queue.unsure(event.workflow, event.key):
+            return "another event of the same key is unknown"
+        if event.key is not None and (event.workflow, event.key) in self.unsure:
+            return "a recovery sent this event again, and nobody knows whether it ran"
+        return None
+
+    def _keeps_runs(self, workflow: str) -> bool:
+        """Whether the platform keeps the workflow's runs once they ended, as far as its live definition says."""
+        if workflow not in self._keeping:
+            live = self.ctx.platform.live_version(self._infos[workflow].id)
+            settings = self.ctx.platform.outline(live.definition).settings if live is not None else {}
+            self._keeping[workflow] = not any(settings.get(name) == "none" for name in FORGETS)
+        return self._keeping[workflow]
 
     def _wait_for_turn(self, workflow: str, hold: Hold | None) -> None:
         now = time.monotonic()
@@ -254,7 +281,11 @@ class Release:
             raise NotSent(f"event {event.id}: the platform cannot be reached; it stays held, run this again") from error
         except httpx.HTTPError as error:
             raise Retryable(f"the answer was lost ({type(error).__name__})") from error
-        if wire.says_paused(answer.status_code, answer.content):
+        called = {"method": event.method, "path": wire.path_of(request.url.raw_path)}
+        unclear = wire.may_say_paused(answer.status_code, answer.content, **called)
+        if unclear and (not self._paused(event) or self._look_up(event)):
+            raise Retryable(f"answered {answer.status_code}, which the workflow itself may have said")
+        if unclear or wire.says_paused(answer.status_code, answer.content, **called):
             raise NotSent(
                 f"event {event.id}: {event.workflow} is paused in the platform; it stays held until it is resumed"
             )
@@ -263,6 +294,9 @@ class Release:
         good = answer.status_code < 400
         why = "" if good else f"answered {answer.status_code}"
         return Delivered(outcome=Outcome.DONE if good else Outcome.FAILED, status=answer.status_code, why=why)
+
+    def _paused(self, event: Event) -> bool:
+        return self.ctx.platform.ingress_paused(self._infos[event.workflow].id)
 
     def _look_up(self, event: Event) -> list[Run]:
         """The runs of the event: they show its id in a header, or have its key."""
@@ -292,10 +326,10 @@ def release(
     incident: str | None,
     say: Say,
     recovery: str | None = None,
-    handled: Collection[tuple[str, str]] = (),
     dropped: Callable[[Event], bool] = lambda _: False,
 ) -> Released:
-    """Let the held events of active workflows go; see :class:`Release`. Those of workflows that stay paused stay held.
+    """Let the held events of active workflows go; see :class:`Release`. Those of workflows that stay paused stay held,
+    and what recoveries of their incidents replayed is not sent again. ``incident`` is the one in whose name they go.
     Recorded."""
     if ctx.events is None:
         return Released()
@@ -303,6 +337,7 @@ def release(
     free = tuple(w for w in workflows if w in infos and infos[w].active)
     if not free:
         return Released()
+    before = replayed.read(ctx, replayed.incidents(ctx.events, free, incident))
     going = Release(
         ctx=ctx,
         queue=ctx.events,
@@ -310,7 +345,8 @@ def release(
         incident=incident,
         recovery=recovery,
         say=say,
-        handled=handled,
+        handled=before.handled,
+        unsure=before.unsure,
         dropped=dropped,
     )
     done = going.run()

@@ -6,17 +6,12 @@ it is. An answer that was lost and cannot be looked up makes it unknown: it is n
 
 from __future__ import annotations
 
-import time
-from typing import Final
-
 from catalog.models import Compensation
 from platforms.base import Run, Version
 from recovery.context import AppContext
-from recovery.delivery import Courier, Delivered, Outcome, of_run
+from recovery.delivery import Courier, Delivered, Outcome
 from recovery.errors import StepFailed, one_line
 from recovery.inverses.attempt import Attempt, Given, Result
-
-POLL_S: Final = 0.1
 
 
 def attempt(
@@ -34,33 +29,27 @@ def attempt(
     entry = ctx.platform.open_private_entry(version)
     event = {"body": dict(given), "headers": {}, "query": {}}
 
-    def send() -> Delivered:
-        run = ctx.platform.send(entry, event, idempotency_key=key)
-        return of_run(ended(ctx, run, inverse.timeout_s))
+    def send() -> Run:
+        return ctx.platform.send(entry, event, idempotency_key=key)
 
     def look_up() -> list[Run]:
         return ctx.platform.sent(entry).get(key, [])
 
+    # The runs of a private copy are told by `sent`, and whether surely is what this capability says; copies are made so
+    # that the platform keeps their runs.
     reads_back = ctx.platform.capabilities.reads_back_events
     try:
         delivered = courier.deliver(
-            workflow=str(inverse.workflow), key=key, send=send, look_up=look_up if reads_back else None, known=known
+            workflow=str(inverse.workflow),
+            key=key,
+            send=send,
+            look_up=look_up if reads_back else None,
+            known=known,
+            end_s=inverse.timeout_s,
         )
-    except StepFailed as error:
-        return Attempt(result=Result.AGAIN, why=one_line(error), sure=True)
+    except StepFailed as error:  # it goes on, and cannot be stopped
+        return Attempt(result=Result.LOST, why=one_line(error))
     return verdict(delivered)
-
-
-def ended(ctx: AppContext, run: Run, timeout_s: float) -> Run:
-    """The run once it ended; one that takes longer is stopped."""
-    deadline = time.monotonic() + timeout_s
-    while run.state.in_flight:
-        if time.monotonic() > deadline:
-            ctx.platform.stop(run.id)
-            deadline += timeout_s
-        time.sleep(POLL_S)
-        run = ctx.platform.run_detail(run.id).run
-    return run
 
 
 def verdict(delivered: Delivered) -> Attempt:

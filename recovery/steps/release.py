@@ -13,7 +13,7 @@ from recovery.plan import Plan, Step
 
 
 def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  # noqa: ARG001 - one signature for all acts
-    """Release what was held for the workflows that were active before. What the plan replayed is not sent again. What
+    """Release what was held for the workflows that were active before. What was replayed is not sent again. What
     the pause had dropped when the plan was made may be sent: whatever it had written by then was undone."""
     made_at = datetime.fromisoformat(plan.made_at)
 
@@ -28,7 +28,6 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
         plan.active_before,
         incident=plan.incident_id,
         recovery=plan.recovery_id,
-        handled={(e.workflow, e.key) for e in plan.events},
         dropped=dropped,
         say=say,
     )
