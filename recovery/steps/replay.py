@@ -16,11 +16,11 @@ from typing import Any
 import psycopg
 
 from platforms.base import Permanent, PrivateEntry, Run, RunDetail, RunState
-from recovery import taking_back
+from recovery import replayed, taking_back
 from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.definitions import known_good
-from recovery.delivery import Courier, Delivered, Outcome, ended, of_run
+from recovery.delivery import Courier, Delivered, Outcome, ended
 from recovery.errors import StepFailed
 from recovery.plan import Event, Plan, Step
 from recovery.selection import undo_spec
@@ -118,7 +118,7 @@ def undo_repeats(
 
 
 def event_key(plan: Plan, event: Event) -> str:
-    return f"{plan.incident_id}:{event.workflow}:{event.key}"
+    return replayed.event_key(plan.incident_id, event.workflow, event.key)
 
 
 def send_once(
@@ -151,8 +151,8 @@ def send_once(
     run: Run | None = None
     known = frozenset(r.id for r in earlier)
 
-    def send() -> Delivered:
-        return of_run(ended(ctx, ctx.platform.send(entry, payload, idempotency_key=key)))
+    def send() -> Run:
+        return ctx.platform.send(entry, payload, idempotency_key=key)
 
     def look_up() -> list[Run]:
         return ctx.platform.sent(entry).get(key, [])
@@ -162,6 +162,9 @@ def send_once(
             mine = writes_since(ctx, connection, event.workflow, failed.run, before)
             revert(ctx, connection, plan, event.workflow, failed.run, mine)
 
+    # Events go to a private copy, whose runs `sent` tells, also where the platform lists no others: what counts is
+    # whether it tells them surely, not whether it lists runs (`executions`).
+    reads_back = ctx.platform.capabilities.reads_back_events
     for _ in range(ATTEMPTS):
         before = position.current(connection)
         connection.rollback()
@@ -169,7 +172,7 @@ def send_once(
             workflow=event.workflow,
             key=key,
             send=send,
-            look_up=look_up if ctx.platform.capabilities.reads_back_events else None,
+            look_up=look_up if reads_back else None,
             sent_before=False,
             known=known,
             repeats_taken_back=True,
