@@ -56,6 +56,15 @@ def test_a_replay_ends_when_everything_in_it_has_and_not_when_it_was_answered(
     scene.platform.close_private_entry(entry)
 
 
+def test_a_replay_tells_what_it_answered(scene: Scene, bench: NodeRedBench) -> None:
+    """By it a refusal is known as that of the first run, of which the ingress knows the status only."""
+    entry = opened(scene, dict(bench.definition(fresh(), "v1")))
+    runs = [scene.platform.send(entry, {"body": b, "headers": {}}, idempotency_key="k") for b in ({}, {"fail": "v1"})]
+    told = [(r.state, scene.platform.run_detail(r.id).status) for r in runs]
+    assert told == [(RunState.SUCCESS, 200), (RunState.ERROR, 500)]
+    scene.platform.close_private_entry(entry)
+
+
 def test_a_replay_longer_than_the_patience_comes_back_in_flight(scene: Scene, bench: NodeRedBench) -> None:
     hasty = NodeRed(bench.url, bench.token, send_timeout_s=0.5)
     entry = opened(scene, dict(bench.definition(fresh(), "v1", wait_s=30)))
@@ -187,7 +196,7 @@ def test_without_the_store_and_behind_cors_it_says_what_it_cannot_tell(tmp_path:
         platform.deactivate(made.workflow_id)
         eventually(lambda: platform.ingress_paused(made.workflow_id))
         entry = platform.open_private_entry(made)
-        event = {"body": {}, "headers": {}}
+        event: dict[str, Any] = {"body": {}, "headers": {}}
         assert platform.send(entry, event, idempotency_key="k").state is RunState.SUCCESS
         assert platform.sent(entry) == {}, "it would not be known after a restart, so nobody may rely on it"
         platform.close()
