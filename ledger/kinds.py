@@ -99,7 +99,7 @@ BODY_FIELDS: Final[dict[str, str]] = {
     INCIDENT_UNDIAGNOSED: "why",
     INCIDENT_CLOSED: "resolution (resolved | false-alarm | handed-over), by, reason",
     CONTAIN_STARTED: "workflows [key], active_before [key]",
-    CONTAIN_LIVE_BEFORE: "versions {workflow: hash}",
+    CONTAIN_LIVE_BEFORE: "versions {workflow: hash}, sources? {workflow: history | override} (not read when paused)",
     CONTAIN_PROVEN: "workflows [key], seconds, stopped_runs [run id], roles? [role], proof? [sentence], "
     "because? {workflow: why it is paused too}, cut_runs? [run id] (canceled when we looked), "
     "dropped_runs? [run id] (by the pause itself), limits? [sentence] (what the platform cannot do)",

@@ -18,6 +18,7 @@ from typing import Any
 
 import psycopg
 
+from ledger import kinds
 from platforms.base import PlatformError
 from platforms.limits import limits
 from recovery import dependents, history
@@ -36,6 +37,7 @@ from recovery.quieting import (
     proof,
     settle,
 )
+from recovery.seen import Look
 from snapshots import fence, position
 from snapshots.errors import SnapshotError
 
@@ -173,13 +175,14 @@ def pause(ctx: AppContext, keys: Iterable[str], incident: str, say: Say) -> dict
         body = {"workflows": list(closure), "active_before": sorted({*active, *before["active_before"]})}
         ctx.ledger.append("contain.started", app=ctx.app.key, incident=incident, body=body)
     say(f"pausing {', '.join(closure)}")
+    was_active = [k for k in closure if k in (recorded(ctx, incident) or before)["active_before"]]
     if ctx.events is not None:
         from recovery import held
 
         # Before the first event is turned away. What was switched off already goes on answering as it did.
-        active = (recorded(ctx, incident) or before)["active_before"]
-        held.hold(ctx, [k for k in closure if k in active], incident)
+        held.hold(ctx, was_active, incident)
     failures: list[PlatformError] = []
+    unread: set[str] = set()
     there = [k for k in closure if k in infos]
     with ThreadPoolExecutor(max_workers=max(1, len(closure))) as pool:
         unknown = [k for k in there if infos[k].active and k not in known]
@@ -190,8 +193,18 @@ def pause(ctx: AppContext, keys: Iterable[str], incident: str, say: Say) -> dict
                     versions[key] = version.hash
             except PlatformError as error:  # the pause comes first, whatever cannot be read
                 failures.append(error)
-        if versions:
-            read = {"versions": versions}
+                unread.add(key)
+        # An earlier pause switched off what it could not read: the platform will not tell any more. What could not be
+        # read just now may still be told by a pause that finds it active.
+        owed = [k for k in was_active if k not in known and k not in versions and k not in unread]
+        remembered = {k: v for k in owed if (v := last_live(ctx, k, incident)) is not None}
+        for key in owed:
+            told = f"by our own history it was {remembered[key][:12]}" if key in remembered else "nor does our history"
+            say(f"{key}: the platform does not tell which version was live; {told}")
+        if versions or remembered:
+            read: dict[str, Any] = {"versions": versions | remembered}
+            if others := {*remembered, *(k for k in deleted if k in versions)}:
+                read["sources"] = dict.fromkeys(sorted(others), "history")
             ctx.ledger.append("contain.live-before", app=ctx.app.key, incident=incident, body=read)
         for done in [pool.submit(ctx.platform.deactivate, infos[k].id) for k in there]:
             try:
@@ -217,12 +230,46 @@ def is_proven(ctx: AppContext, incident: str) -> bool:
 
 
 def live_before(ctx: AppContext, incident: str) -> dict[str, str]:
-    """Live version by workflow when it was first paused."""
+    """Live version by workflow when it was first paused, as it was read then. Where it was not read: what a person
+    published since, else what our own history had seen live, or an override named."""
     found: dict[str, str] = {}
-    for entry in ctx.ledger.entries(incident=incident, kinds=["contain.live-before"]):
+    read: set[str] = set()
+    for entry in ctx.ledger.entries(incident=incident, kinds=[kinds.CONTAIN_LIVE_BEFORE]):
         for key, version in entry.body["versions"].items():
+            if key not in found and key not in entry.body.get("sources", {}):
+                read.add(key)
             found.setdefault(key, version)
+    started = ctx.ledger.entries(incident=incident, kinds=[kinds.CONTAIN_STARTED])
+    if started and (open_ := set(started[-1].body["active_before"]) - read):
+        published = [kinds.WORKFLOW_PUBLISHED]
+        for entry in ctx.ledger.entries(app=ctx.app.key, kinds=published, after_seq=started[0].seq):
+            if entry.incident is None and entry.body["workflow"] in open_:
+                found[entry.body["workflow"]] = str(entry.body["version"])
     return found
+
+
+def last_live(ctx: AppContext, workflow: str, incident: str) -> str | None:
+    """The version that our own history saw live last before the incident paused the workflow. What was seen since may
+    be anything: somebody may have saved a draft meanwhile."""
+    started = ctx.ledger.entries(incident=incident, kinds=[kinds.CONTAIN_STARTED])
+    paused_at = next((e.at for e in started if workflow in e.body["workflows"]), None)
+    for item in reversed(ctx.book.record().items):
+        if item.workflow != workflow or (paused_at is not None and item.at >= paused_at):
+            continue
+        live = item.version if isinstance(item, Look) else None if item.passed else item.live
+        if live is not None:
+            return live
+    return None
+
+
+def not_on_record(ctx: AppContext, workflow: str, incident: str) -> str:
+    """What keeps a workflow from being brought back whose version nobody knows: a sentence without its next step."""
+    info = ctx.infos(partly=True).get(workflow)
+    saved = "" if info is None else f" ({ctx.platform.draft_version(info.id).hash[:12]})"
+    return (
+        f"workflow {workflow}: which version was live before incident {incident} is neither on record nor in our own "
+        f"history, and what is saved{saved} may be another"
+    )
 
 
 class Revived(PauseNotProven):

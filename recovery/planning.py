@@ -16,7 +16,7 @@ from checks.model import BadRun, Diagnosis
 from platforms.base import Run, RunState
 from platforms.limits import limits
 from recovery import closure, definitions, earlier, events, facts, outline
-from recovery.containment import Say, in_flight, is_proven, live_before, quiet, recorded
+from recovery.containment import Say, in_flight, is_proven, live_before, not_on_record, quiet, recorded
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused
 from recovery.good_point import chosen as good_point_of
@@ -104,8 +104,12 @@ def make_plan(
     canaries = [w.key for w in ctx.app.workflows if w.canary and w.key in contained["workflows"]]
     good = {diagnosis.workflow: good_version}
     through = facts.through(ctx, compensations, {*replayed, *canaries} if selected is not None else set())
-    for workflow in sorted({*replayed, *canaries, *through} - {diagnosis.workflow}):
-        good[workflow] = live.get(workflow) or ctx.platform.draft_version(ctx.infos()[workflow].id).hash
+    used = {*replayed, *canaries, *through} - {diagnosis.workflow}
+    active_before = {*contained["active_before"]}
+    resumed = active_before if mode is Mode.BOTH else set()
+    refuse_unknown(ctx, incident, ((used & active_before) | resumed) - {diagnosis.workflow, *live})
+    for workflow in sorted(used):
+        good[workflow] = live.get(workflow) or in_use(ctx, workflow)
     for workflow, version in good.items():
         definitions.find(ctx, workflow, version, good_point)
     return Plan(
@@ -192,6 +196,22 @@ def refuse_unproven(ctx: AppContext, incident: str, contained: list[str]) -> Non
     infos = ctx.infos()
     if alive := in_flight(ctx, [infos[k].id for k in contained]):
         raise Refused(f"incident {incident}: run {alive[0].id} of a paused workflow is {alive[0].state}; {again}")
+
+
+def refuse_unknown(ctx: AppContext, incident: str, workflows: set[str]) -> None:
+    """What is saved of a workflow that was active may be somebody's draft: nothing is sent through it, or resumed."""
+    for workflow in sorted(workflows):
+        raise Refused(
+            f"{not_on_record(ctx, workflow, incident)}; save the right one with `reinstate workflow publish {workflow} "
+            "VERSION --inactive`, or, if it is saved, make it live by hand and contain again"
+        )
+
+
+def in_use(ctx: AppContext, workflow: str) -> str:
+    """What a workflow runs that the incident did not switch off; of an inactive one what it would run."""
+    info = ctx.infos()[workflow]
+    live = ctx.platform.live_version(info.id) if info.active else None
+    return (live or ctx.platform.draft_version(info.id)).hash
 
 
 def refuse_stale(incident: str, diagnosis: Diagnosis, runs: list[Run]) -> None:

@@ -3,6 +3,7 @@ back live, and the detectors are watched before the next stage. A relapse contai
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,16 +12,19 @@ from typing import NoReturn
 from checks import confirm, detectors
 from checks.model import Finding
 from incidents import record
+from ledger import kinds
 from platforms.base import Version
 from recovery import definitions, dependents, earlier, history, outline, publishing, verification, windows
-from recovery.containment import Say, contain, live_before, lower_fence, recorded
+from recovery.containment import Say, contain, live_before, lower_fence, not_on_record, recorded
 from recovery.context import AppContext
-from recovery.errors import NothingToRecover, Relapse, StepFailed
+from recovery.errors import NothingToRecover, Refused, Relapse, StepFailed
 from recovery.plan import Plan
 from snapshots.model import Position
 
 LIVE_S = 15.0
 POLL_S = 0.1
+NAMED = re.compile(r"\b[0-9a-f]{8,64}\b")
+"""A version in the reason of an override: the beginning of its hash."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +36,11 @@ class Resumption:
     contained: tuple[str, ...]
     active_before: tuple[str, ...]
     wanted: dict[str, str]
+
+    @property
+    def unknown(self) -> list[str]:
+        """What was active, nobody knows with which version."""
+        return [w for w in self.active_before if w not in self.wanted]
 
 
 def of_plan(ctx: AppContext, plan: Plan) -> Resumption:
@@ -79,6 +88,12 @@ def resume(ctx: AppContext, incident: str, *, by: str, override: str | None, say
         record.close(ctx.ledger, incident, by=by, reason=override, false_alarm=True)
         return ()
     what = of_incident(ctx, incident)
+    if what.unknown:
+        contain(ctx, what.contained, incident=incident, say=say)  # what it can still find out goes on record
+        what = of_incident(ctx, incident)
+        if what.unknown:
+            name_unknown(ctx, what, by=by, override=override)
+            what = of_incident(ctx, incident)
     problems = objections(ctx, what)
     if not problems or override is not None:
         if windows.open_for_all(ctx, incident):
@@ -104,6 +119,29 @@ def resume(ctx: AppContext, incident: str, *, by: str, override: str | None, say
         held.release(ctx, back, incident=incident, say=say)
     record.close(ctx.ledger, incident, by=by, reason=override or "verified, then resumed")
     return tuple(back)
+
+
+def name_unknown(ctx: AppContext, what: Resumption, *, by: str, override: str | None) -> None:
+    """Put on record the versions that the override names for workflows of which nobody knows what was live. What is
+    saved may be somebody's draft: it does not go live unnamed. Raises :class:`Refused`."""
+    chosen: dict[str, str] = {}
+    infos = ctx.infos(partly=True)
+    for workflow in what.unknown:
+        held = {s.version for s in history.listing(ctx, workflow) if s.version}
+        if (info := infos.get(workflow)) is not None:
+            held |= {v.hash for v in (ctx.platform.draft_version(info.id), *ctx.platform.versions(info.id))}
+        named = {v for v in held for text in NAMED.findall((override or "").lower()) if v.startswith(text)}
+        if len(named) != 1:
+            raise Refused(
+                f"{not_on_record(ctx, workflow, what.incident)}; save the right one with `reinstate workflow publish "
+                f'{workflow} VERSION --inactive`, or name it: `reinstate resume --override "{workflow} ran VERSION"`'
+            )
+        chosen[workflow] = named.pop()
+    named_so = ", ".join(f"{workflow} with version {version[:12]}" for workflow, version in chosen.items())
+    said = {"what": f"resume {named_so}", "by": by, "reason": override}
+    ctx.ledger.append(kinds.OVERRIDE, app=ctx.app.key, incident=what.incident, body=said)
+    body = {"versions": chosen, "sources": dict.fromkeys(chosen, "override")}
+    ctx.ledger.append(kinds.CONTAIN_LIVE_BEFORE, app=ctx.app.key, incident=what.incident, body=body)
 
 
 def objections(ctx: AppContext, what: Resumption) -> list[str]:
@@ -136,9 +174,9 @@ def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: fl
         wanted = as_now(ctx, what, workflow)
         ctx.platform.activate(platform_id, version)
         live = wait_live(ctx, platform_id, wanted)
-        if live is None or wanted not in (None, live.hash):
+        if live is None or live.hash != wanted:
             found = "nothing" if live is None else f"version {live.hash[:12]}"
-            why = f"{workflow} runs {found} instead of version {str(wanted)[:12]}"
+            why = f"{workflow} runs {found} instead of version {wanted[:12]}"
             relapse(ctx, what, why, say, damage=False)
         say(f"{workflow} is active again, running version {live.hash[:12]} (read back live)")
     watch(ctx, what, since, watch_s, say)
@@ -150,20 +188,24 @@ def target(ctx: AppContext, what: Resumption, workflow: str, say: Say) -> tuple[
 
     The saved content may be newer than the wanted version: it must not go live by our hand. Where the platform has no
     name for the wanted version, or no longer has the workflow, our own history saves it again."""
+    if workflow not in what.wanted:
+        raise StepFailed(
+            f"{not_on_record(ctx, workflow, what.incident)}; save the right one with `reinstate workflow publish "
+            f"{workflow} VERSION --inactive`, then go on"
+        )
     wanted = as_now(ctx, what, workflow)
     info = ctx.infos(partly=True).get(workflow)
     if info is not None:
-        if wanted is None or ctx.platform.draft_version(info.id).hash == wanted:
+        if ctx.platform.draft_version(info.id).hash == wanted:
             return info.id, None
         for version in ctx.platform.versions(info.id):
             if version.hash == wanted and version.platform_version is not None:
                 return info.id, version.platform_version
-    before = what.wanted.get(workflow)
-    kept = history.load(ctx, before, workflow=workflow) if before is not None else None
+    kept = history.load(ctx, what.wanted[workflow], workflow=workflow)
     if kept is None:
         where = "no longer in the platform" if info is None else "neither saved nor in the platform's history"
         raise StepFailed(
-            f"workflow {workflow}: version {str(wanted)[:12]} is {where}, our own history does not hold it, and what "
+            f"workflow {workflow}: version {wanted[:12]} is {where}, our own history does not hold it, and what "
             "is saved may not go live by itself; save that version again, then resume"
         )
     done = publishing.publish(
@@ -181,18 +223,17 @@ def target(ctx: AppContext, what: Resumption, workflow: str, say: Say) -> tuple[
     return done.platform_id, None
 
 
-def as_now(ctx: AppContext, what: Resumption, workflow: str) -> str | None:
+def as_now(ctx: AppContext, what: Resumption, workflow: str) -> str:
     """The wanted version's hash as it reads back now: another one where a call had to follow a workflow to a new id."""
-    wanted = what.wanted.get(workflow)
-    return None if wanted is None else definitions.expected(ctx, workflow, wanted)
+    return definitions.expected(ctx, workflow, what.wanted[workflow])
 
 
-def wait_live(ctx: AppContext, platform_id: str, wanted: str | None) -> Version | None:
+def wait_live(ctx: AppContext, platform_id: str, wanted: str) -> Version | None:
     """The live version once it is the wanted one, or whatever it is when time is up."""
     deadline = time.monotonic() + LIVE_S
     while True:
         live = ctx.platform.live_version(platform_id)
-        if (live is not None and wanted in (None, live.hash)) or time.monotonic() > deadline:
+        if (live is not None and live.hash == wanted) or time.monotonic() > deadline:
             return live
         time.sleep(POLL_S)
 

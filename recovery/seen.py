@@ -91,7 +91,8 @@ class Record:
         for entry in entries:
             said = entry.body
             if entry.kind == kinds.CONTAIN_LIVE_BEFORE:
-                versions = said.get("versions", {})
+                # What names another source was not read from the platform: it confirms nothing.
+                versions = {w: v for w, v in said.get("versions", {}).items() if w not in said.get("sources", {})}
                 self.items += [Look(at=entry.at, workflow=str(w), version=str(v)) for w, v in versions.items()]
             elif entry.kind == kinds.WORKFLOW_PUBLISHED:
                 self._published(str(said["workflow"]), str(said["version"]), said.get("by"), said.get("reason"))
