@@ -18,7 +18,13 @@ from typing import Any, Protocol
 Definition = Mapping[str, Any]
 """A workflow's content as the adapter exchanges it: ``name``, ``settings`` and whatever else belongs to it.
 JSON-serialisable. It never holds a secret: where a platform shows one, the adapter takes it out, and on saving keeps
-the one that the platform has."""
+the one that the platform has. A write that lacks one is refused or leaves it empty, as the adapter says."""
+
+
+EVENT_HEADER = "x-reinstate-event"
+"""Says with a replayed event which it is: the idempotency key."""
+RUN_HEADER = "x-reinstate-run"
+"""Says which run an event starts, where the platform has no runs of its own: workflows tag their writes with it."""
 
 
 class PlatformError(Exception):

@@ -6,12 +6,21 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from platforms.base import Credential, CredentialState, Definition, Run, RunDetail, RunState, Version, WorkflowInfo
+from platforms.base import (
+    EVENT_HEADER,
+    Credential,
+    CredentialState,
+    Definition,
+    Run,
+    RunDetail,
+    RunState,
+    Version,
+    WorkflowInfo,
+)
 from platforms.directus_canonical import LOGGING, hashes
 from platforms.directus_secrets import MASK, masked, secrets_of
 
 TRIGGER = "$trigger"
-KEY_HEADER = "x-reinstate-event"
 WHOLE_FLOW: Mapping[str, Any] = {"fields": "*,operations.*", "deep[operations][_limit]": -1}
 """Without the limit Directus gives the first hundred operations only."""
 OPERATION_FIELDS = ("id", "key", "name", "type", "options", "resolve", "reject", "position_x", "position_y")
@@ -211,7 +220,7 @@ def key_of(revision: Mapping[str, Any]) -> str | None:
     """The idempotency key that a replayed event carried."""
     seen = ((revision.get("data") or {}).get("data") or {}).get(TRIGGER)
     headers = seen.get("headers") if isinstance(seen, Mapping) else None
-    return headers.get(KEY_HEADER) if isinstance(headers, Mapping) else None
+    return headers.get(EVENT_HEADER) if isinstance(headers, Mapping) else None
 
 
 def logs_runs(definition: Definition) -> bool:

@@ -11,9 +11,9 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from platforms.base import Version
+from platforms.base import EVENT_HEADER, Version
 from platforms.directus_canonical import LOGGING
-from platforms.directus_data import KEY_HEADER, PUBLIC, SYSTEM
+from platforms.directus_data import PUBLIC, SYSTEM
 from platforms.directus_writing import renamed
 
 COPY = "reinstate replay: "
@@ -79,8 +79,8 @@ def payload(event: Mapping[str, Any], key: str) -> dict[str, Any]:
         seen = {"headers": {}, "query": {}, **seen}
     headers = seen.get("headers")
     given = headers if isinstance(headers, Mapping) else {}
-    kept = {name: value for name, value in given.items() if name.lower() != KEY_HEADER}
-    return {"event": {**seen, "headers": {**kept, KEY_HEADER: key}}}
+    kept = {name: value for name, value in given.items() if name.lower() != EVENT_HEADER}
+    return {"event": {**seen, "headers": {**kept, EVENT_HEADER: key}}}
 
 
 def is_public(event: Mapping[str, Any]) -> bool:

@@ -30,6 +30,7 @@ from typing import Any
 
 from platforms import n8n_outline
 from platforms.base import (
+    EVENT_HEADER,
     Capabilities,
     Credential,
     CredentialState,
@@ -50,8 +51,6 @@ from platforms.fake_model import EVERYTHING, FLOW_ENGINE, FORGETFUL, EntryClosed
 from platforms.fake_runs import FakeRuns, Handler
 
 __all__ = ["EVERYTHING", "FLOW_ENGINE", "FORGETFUL", "EntryClosed", "FakePlatform", "Suspend"]
-
-KEY_HEADER = "x-reinstate-event"
 
 
 class FakePlatform:
@@ -317,7 +316,7 @@ class FakePlatform:
             if entry.workflow_id not in self._workflows:
                 raise Permanent(f"event {idempotency_key}: the private entry is closed; open it again")
             version = self._workflows[entry.workflow_id].versions[-1]
-            headers = {**(event.get("headers") or {}), KEY_HEADER: idempotency_key}
+            headers = {**(event.get("headers") or {}), EVENT_HEADER: idempotency_key}
             replayed = {**event, "headers": headers}
             run_id = self._runs.begin(entry.workflow_id, version, replayed)
         run = self._told(self._runs.perform(run_id, version.definition, replayed))
@@ -328,7 +327,7 @@ class FakePlatform:
         with self._lock:
             for detail in self._runs.by_id.values() if self._can.reads_back_events else ():
                 if detail.run.workflow_id == entry.workflow_id and detail.event is not None:
-                    by_key.setdefault(detail.event["headers"][KEY_HEADER], []).append(
+                    by_key.setdefault(detail.event["headers"][EVENT_HEADER], []).append(
                         replace(self._told(detail.run), version_hash=entry.version_hash)
                     )
         return by_key

@@ -28,6 +28,7 @@ import httpx
 
 from platforms import canonical, n8n_data, n8n_entry, n8n_outline, n8n_secrets
 from platforms.base import (
+    EVENT_HEADER,
     Capabilities,
     Credential,
     Definition,
@@ -260,7 +261,7 @@ class N8n:
         what = f"replay of event {idempotency_key}"
         before = self._before(entry, idempotency_key)
         path = n8n_entry.entry_path(entry.address, event.get("trigger"))
-        headers = {n8n_entry.KEY_HEADER: idempotency_key}
+        headers = {EVENT_HEADER: idempotency_key}
         deadline = time.monotonic() + self._send_timeout_s
         try:
             answer = self._client.post_webhook(path, n8n_entry.payload(event), headers, timeout_s=self._send_timeout_s)

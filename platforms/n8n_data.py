@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from platforms.base import Definition, Run, RunDetail, RunState, Version, WorkflowInfo
+from platforms.base import EVENT_HEADER, Definition, Run, RunDetail, RunState, Version, WorkflowInfo
 from platforms.canonical import NODE_FIELDS, SETTING_DEFAULTS, settings_hash
-from platforms.n8n_entry import KEY_HEADER, is_entry
+from platforms.n8n_entry import is_entry
 from platforms.n8n_secrets import content_hash, without
 from platforms.n8n_versions import Identity
 
@@ -124,7 +124,7 @@ def event_of(data: Mapping[str, Any], nodes: Mapping[str, Any]) -> dict[str, Any
 def key_of(event: Mapping[str, Any] | None) -> str | None:
     """The idempotency key a replayed event carries."""
     headers = (event or {}).get("headers") or {}
-    return headers.get(KEY_HEADER) if isinstance(headers, Mapping) else None
+    return headers.get(EVENT_HEADER) if isinstance(headers, Mapping) else None
 
 
 def writable(definition: Definition, *, present: Iterable[str] = ()) -> dict[str, Any]:
@@ -146,8 +146,8 @@ def writable(definition: Definition, *, present: Iterable[str] = ()) -> dict[str
 def _replayed(entry_event: Mapping[str, Any]) -> dict[str, Any]:
     """The original event out of what the private entry received, with the key among its headers."""
     original = dict((entry_event.get("body") or {}).get("event") or {})
-    key = (entry_event.get("headers") or {}).get(KEY_HEADER)
-    return {**original, "headers": {**(original.get("headers") or {}), KEY_HEADER: key}}
+    key = (entry_event.get("headers") or {}).get(EVENT_HEADER)
+    return {**original, "headers": {**(original.get("headers") or {}), EVENT_HEADER: key}}
 
 
 def _items(tries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]] | None:

@@ -12,10 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from platforms.base import Definition, Version
+from platforms.base import EVENT_HEADER, Definition, Version
 
 ENTRY_NODE = "reinstate entry"
-KEY_HEADER = "x-reinstate-event"
 PREFIX = "reinstate replay: "
 MAX_NAME = 128
 RESPOND = "n8n-nodes-base.respondToWebhook"
@@ -81,7 +80,7 @@ def payload(event: Mapping[str, Any]) -> dict[str, Any]:
     headers = emitted.get("headers")
     if isinstance(headers, Mapping):
         # The key of an earlier replay of the same event is not part of it.
-        emitted["headers"] = {name: value for name, value in headers.items() if name.lower() != KEY_HEADER}
+        emitted["headers"] = {name: value for name, value in headers.items() if name.lower() != EVENT_HEADER}
     return {"event": emitted}
 
 

@@ -27,6 +27,7 @@ import httpx
 
 from platforms import node_red_canonical, node_red_credentials, node_red_data, node_red_entry, node_red_outline
 from platforms.base import (
+    RUN_HEADER,
     Capabilities,
     Credential,
     Definition,
@@ -241,7 +242,7 @@ class NodeRed:
             raise NotSent(f"{what}: {self._client.base} is unreachable; nothing was sent") from problem
         except httpx.HTTPError:
             answer = None
-        if answer is not None and node_red_entry.RUN_HEADER not in answer.headers:
+        if answer is not None and RUN_HEADER not in answer.headers:
             raise self._not_taken(what, entry, answer)
         patience = deadline if answer is not None else time.monotonic() + 5
         while True:

@@ -14,7 +14,8 @@ from platforms.base import Credential, CredentialState
 from platforms.node_red_client import Flows
 from platforms.node_red_data import SUBFLOW, definition_of, is_flow_node
 from platforms.node_red_entry import CORE, LISTENERS, QUIET
-from platforms.node_red_secrets import SECRET_NAME, held
+from platforms.node_red_secrets import held
+from platforms.secretish import SECRET_NAME
 
 NODE_ID = re.compile(r"[0-9a-f]{16}$|[0-9a-f]{6,8}\.[0-9a-f]{4,8}$")
 """How Node-RED makes ids: a property of this form that names no node is a config node that is gone."""

@@ -18,15 +18,22 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from platforms.base import Definition, Permanent, Run, RunDetail, RunState, Version
+from platforms.base import (
+    EVENT_HEADER,
+    RUN_HEADER,
+    Definition,
+    Permanent,
+    Run,
+    RunDetail,
+    RunState,
+    Version,
+)
 from platforms.node_red_client import Flows
 from platforms.node_red_data import PREFIX, is_flow_node, replaced
 from platforms.node_red_outline import labels
 from platforms.node_red_secrets import put_back, taken_out
 
 DESK = "reinstate desk"
-KEY_HEADER = "x-reinstate-event"
-RUN_HEADER = "x-reinstate-run"
 REFUSED_HEADER = "x-reinstate-refused"
 STORE = "reinstate"
 """Name of the context store in settings.js that keeps what was sent beyond a restart of Node-RED."""
@@ -171,7 +178,7 @@ def payload(event: Mapping[str, Any], key: str, run_id: str) -> dict[str, Any]:
             "query": {},
             "params": {},
             **emitted,
-            "headers": {**kept, KEY_HEADER: key, RUN_HEADER: run_id},
+            "headers": {**kept, EVENT_HEADER: key, RUN_HEADER: run_id},
         }
     return {"id": run_id.rpartition("-")[2], "key": key, "trigger": event.get("trigger"), "event": emitted}
 
@@ -194,7 +201,7 @@ def run_of(kept: Mapping[str, Any], entry_id: str) -> Run:
 
 def detail_of(kept: Mapping[str, Any], entry_id: str) -> RunDetail:
     event = dict(kept.get("event") or {})
-    headers = {**(event.get("headers") or {}), KEY_HEADER: kept["key"]}
+    headers = {**(event.get("headers") or {}), EVENT_HEADER: kept["key"]}
     return RunDetail(
         run=run_of(kept, entry_id),
         event={**event, "headers": headers, "trigger": kept.get("trigger")},

@@ -10,18 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from platforms.secretish import SECRET_NAME, USERINFO
+
 KEPT = "(kept by Node-RED)"
 """Stands in a definition for a secret: on writing, the one that Node-RED has stays."""
 
-SECRET_NAME = re.compile(
-    r"(?i)(pass(word|wd|phrase)?|pwd|secret|token|(api|access|private|auth|account)[-_ ]?key|authorization|cookie)s?$"
-)
 PAIRS = (("name", "value"), ("keyType", "valueValue"), ("keyValue", "valueValue"), ("h", "v"))
 """Lists of name and value: environment variables, headers of requests."""
 REFERENCE_TYPES = ("env", "flow", "global", "msg", "jsonata", "cred", "re", "bool", "num", "date")
 """Types of a field whose text is no secret but says where it comes from."""
 PLACEHOLDER = re.compile(r"\$[{(][^})]*[})]$")
-USERINFO = re.compile(r"(?P<before>\w://[^/\s:@]*:)(?P<secret>[^/\s@]+)(?=@)")
 
 
 def taken_out(value: Any) -> Any:

@@ -130,3 +130,35 @@ def test_the_real_address_of_a_paused_workflow_starts_nothing_while_its_copy_is_
     assert httpx.post(f"{n8n_scene.bench.url}/webhook/{name}", json={}).status_code == 404
     assert n8n_scene.platform.sent(entry) == {}
     n8n_scene.platform.close_private_entry(entry)
+
+
+def test_a_secret_typed_into_a_node_stays_in_n8n_and_is_used(n8n_scene: Any) -> None:
+    """Saved, gone back to, and replayed through a private copy, without Reinstate ever holding it."""
+    platform, hush = n8n_scene.platform, f"hush-{time.time_ns()}"
+    token = {"id": "1", "name": "token", "value": hush, "type": "string"}
+    given = node("Given", "set", 3.4, {"assignments": {"assignments": [token]}, "options": {}})
+    path = f"hush-{time.time_ns()}"
+    hook = node("Hook", "webhook", 2, {"path": path, "httpMethod": "POST", "responseMode": "lastNode"}, webhookId=path)
+    echo = node("Echo", "code", 2, {"jsCode": "return [{json: {seen: $json.token}}];"})
+    whole = workflow(hook, given, echo)
+    workflow_id = n8n_scene.bench.create(whole)
+    good = platform.draft_version(workflow_id)
+    assert hush not in str(good.definition)
+    assert (good.hash, good.settings_hash) == platform.hashes(whole)
+    platform.save(workflow_id, {**whole, "nodes": [hook, echo], "connections": chain("Hook", "Echo")})
+    assert platform.save(workflow_id, good.definition).hash == good.hash
+    platform.activate(workflow_id)
+    entry = platform.open_private_entry(good)
+    assert platform.open_private_entry(good) == entry
+    run = platform.send(entry, {"body": {"n": 1}}, idempotency_key="k")
+    assert platform.run_detail(run.id).outputs["Echo"] == [{"seen": hush}]
+    platform.close_private_entry(entry)
+    n8n_scene.bench.paths[workflow_id] = path
+    deadline = time.monotonic() + 15
+    while not n8n_scene.bench.call(workflow_id, {"n": 2}):  # going live takes n8n a moment
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    while not (own := platform.runs(workflow_id)) or own[0].version_hash is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert [r.version_hash for r in own] == [good.hash]
