@@ -20,10 +20,12 @@ from hypothesis import strategies as st
 
 from ingress.model import State
 from ledger import kinds
-from platforms.base import NotSent, Permanent, Platform, Retryable, Run, RunState
+from platforms.base import NotSent, Permanent, Platform, Retryable, Run, RunDetail, RunState
+from platforms.fake import FLOW_ENGINE, FORGETFUL
 from platforms.wrapper import Wrapper
 from recovery import delivery, events_kept, held
-from recovery.delivery import Courier, Delivered, Outcome, of_run
+from recovery.delivery import Courier, Delivered, Outcome, Past, of_run
+from recovery.errors import StepFailed
 from tests.conftest import AppDb
 from tests.recovery.event_desk import Desk, Killed
 
@@ -334,3 +336,148 @@ def test_an_unknown_event_whose_run_shows_after_all_is_known(desk_of: MakeDesk) 
     found = Courier(ctx).deliver(workflow="intake", key="k", send=lost, look_up=lambda: [run])
     assert found == replace(of_run(run), there=True)
     assert delivery.unknown(ctx) == []
+
+
+KEPT_NOT = {"name": "Intake", "nodes": [], "connections": {}, "settings": {"saveDataSuccessExecution": "none"}}
+
+
+@pytest.mark.parametrize("lists", [True, False], ids=["lists-what-ended", "lists-nothing"])
+def test_killed_while_a_slow_run_is_in_flight_it_is_not_sent_again(desk_of: MakeDesk, lists: bool) -> None:
+    desk, free = desk_of(lists), threading.Event()
+    desk.fake._can = FORGETFUL if lists else FLOW_ENGINE
+    desk.queue.hold("intake", "replay")
+    desk.hold("a")
+    answer = desk.wire
+
+    def dying(request: httpx.Request) -> httpx.Response:
+        def work() -> None:
+            free.wait(5)
+            answer(request)
+
+        desk.late.append(threading.Thread(target=work))
+        desk.late[-1].start()
+        raise Killed
+
+    desk.wire = dying  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        desk.release("intake")
+    desk.wire = answer  # type: ignore[method-assign]
+    assert len(desk.release("intake").unknown) == 1
+    free.set()
+    assert desk.effects() == Counter("a")
+    desk.release("intake")
+    assert (desk.effects(), desk.states()) == (Counter("a"), {"a": State.UNKNOWN})
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_what_a_workflow_does_not_keep_cannot_be_looked_up(desk_of: MakeDesk, keeps: bool) -> None:
+    desk = desk_of(True)
+    if not keeps:
+        desk.fake.save(desk.ids["intake"], KEPT_NOT)
+        desk.fake.activate(desk.ids["intake"])
+    desk.queue.hold("intake", "replay")
+    desk.hold("a")
+    desk.strikes = ["killed after"]
+    with pytest.raises(Killed):
+        desk.release("intake")
+    if not keeps:
+        desk.fake._runs.by_id.clear()
+    desk.release("intake")
+    assert (desk.effects(), desk.states()) == (Counter("a"), {"a": State.SENT if keeps else State.UNKNOWN})
+
+
+@pytest.mark.parametrize("error", [Permanent("it is gone"), NotSent("refused"), Retryable("time-out")], ids=str)
+def test_what_goes_wrong_while_waiting_does_not_mean_that_nothing_was_sent(
+    desk_of: MakeDesk, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, sent = desk_of(False), []
+
+    def send() -> Run:
+        sent.append(run := Run(id="7", workflow_id="w", state=RunState.RUNNING, started_at=None, stopped_at=None))
+        return run
+
+    def fails(_: str) -> Any:
+        raise error
+
+    monkeypatch.setattr(desk.base, "run_detail", fails)
+    for _ in range(2):
+        done = Courier(desk.open()).deliver(workflow="intake", key="k", send=send, look_up=None)
+        assert done.outcome is Outcome.UNKNOWN
+    assert len(sent) == 1
+
+
+def test_a_run_that_neither_ends_nor_can_be_stopped_stays_begun(
+    desk_of: MakeDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, sent = desk_of(True), []
+    desk.fake._can = FORGETFUL
+    flying = Run(id="7", workflow_id="w", state=RunState.RUNNING, started_at=None, stopped_at=None)
+    monkeypatch.setattr(desk.base, "run_detail", lambda _: RunDetail(run=flying, event=None, outputs={}))
+
+    def send() -> Run:
+        sent.append("k")
+        return flying
+
+    courier = Courier(desk.open())
+    with pytest.raises(StepFailed, match=r"run 7: it has not ended after 0 s"):
+        courier.deliver(workflow="intake", key="k", send=send, look_up=lambda: [], end_s=0.02)
+    assert Courier(desk.open()).past("intake", "k") is Past.BEGUN
+    assert courier.deliver(workflow="intake", key="k", send=send, look_up=lambda: []).outcome is Outcome.UNKNOWN
+    assert sent == ["k"]
+
+
+@pytest.mark.parametrize("reads_back", [True, False])
+def test_what_was_refused_before_it_ran_is_sent_again(desk_of: MakeDesk, reads_back: bool) -> None:
+    def refused() -> Run:
+        raise Permanent("the entry is closed")
+
+    def sent() -> Delivered:
+        return Delivered(outcome=Outcome.DONE)
+
+    ctx = desk_of(reads_back).open()
+    look_up: delivery.LookUp | None = (lambda: []) if reads_back else None
+    with pytest.raises(Permanent):
+        Courier(ctx).deliver(workflow="intake", key="k", send=refused, look_up=look_up)
+    done = Courier(ctx).deliver(workflow="intake", key="k", send=sent, look_up=look_up)
+    assert (done.outcome, done.there) == (Outcome.DONE, False)
+
+
+def two_copies(desk: Desk) -> list[str]:
+    """Two calls of one event, both kept because the workflow was paused when they came to it; the first one's answer
+    was lost. Their ids: what a person must look at."""
+    desk.hold("a", "a")
+    passing = desk.queue.events()
+    desk.queue.hold("intake", "replay")
+    for event in passing:
+        desk.queue.not_taken(event.id, None, "refused")
+    desk.strikes = ["timeout"]
+    unknown = desk.release("intake").unknown
+    assert (unknown, desk.order) == ([e.id for e in passing], [])
+    return unknown
+
+
+@pytest.mark.parametrize("ran", [True, False])
+def test_another_copy_of_an_unknown_event_is_unknown_until_a_person_looked(desk_of: MakeDesk, ran: bool) -> None:
+    desk = desk_of(False)
+    first, second = two_copies(desk)
+    events_kept.settle(desk.open(), first, done=ran, by="ada", reason="looked")
+    events_kept.settle(desk.open(), second, done=False, by="ada", reason="looked")
+    for _ in range(2):
+        desk.release("intake")
+    assert desk.order == ([] if ran else ["a"])
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_persons_word_on_one_copy_counts(desk_of: MakeDesk, which: int) -> None:
+    desk = desk_of(False)
+    events_kept.settle(desk.open(), two_copies(desk)[which], done=False, by="ada", reason="looked")
+    desk.release("intake")
+    assert desk.order == ["a"]
+
+
+def test_what_a_replay_may_have_done_is_listed_not_sent(desk_of: MakeDesk) -> None:
+    desk = desk_of(False)
+    desk.queue.hold("intake", "replay")
+    desk.hold("a", "b")
+    assert len(desk.release("intake", unsure={("intake", "a")}).unknown) == 1
+    assert desk.order == ["b"]

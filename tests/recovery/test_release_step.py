@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -19,7 +20,7 @@ from ingress.queue import Queue
 from ledger import kinds
 from platforms.base import RunState
 from platforms.fake import EntryClosed
-from recovery import held
+from recovery import events_kept, held, resuming
 from tests.recovery.kiosk import Kiosk, expected, order
 
 pytestmark = pytest.mark.postgres
@@ -49,19 +50,24 @@ def with_ingress(kiosk: Kiosk, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queu
     queue.close()
 
 
+def keep(queue: Queue, event: Mapping[str, Any]) -> None:
+    """An order comes during the pause."""
+    queue.record(
+        workflow="intake",
+        key=str(event["body"]["event"]),
+        method="POST",
+        path="/intake",
+        query="",
+        headers=[("content-type", "application/json")],
+        body=json.dumps(event["body"]).encode(),
+    )
+
+
 def test_held_events_are_released_after_the_resume_once_each(kiosk: Kiosk, wrecked: str, with_ingress: Queue) -> None:
     queue = with_ingress
     held.hold(kiosk.open(), ["intake", "payment"], wrecked)
     for event in (order("2", damages="h1"), order("9", sku="jam"), order("9", sku="jam"), order("10", sku="jam")):
-        queue.record(
-            workflow="intake",
-            key=str(event["body"]["event"]),
-            method="POST",
-            path="/intake",
-            query="",
-            headers=[("content-type", "application/json")],
-            body=json.dumps(event["body"]).encode(),
-        )
+        keep(queue, event)
     assert kiosk.recover(wrecked)["unknown"] == []
     rows = kiosk.rows()
     assert {r[0] for r in rows["orders"]} == {r[0] for r in expected()["orders"]} | {"o-9", "o-10"}
@@ -70,3 +76,30 @@ def test_held_events_are_released_after_the_resume_once_each(kiosk: Kiosk, wreck
     assert queue.holds() == {}
     (entry,) = kiosk.open().ledger.entries(kinds=[kinds.EVENTS_RELEASED])
     assert (entry.body["sent"], entry.body["repeated"], entry.body["by_workflow"]) == (2, 1, {"intake": 2})
+
+
+@pytest.mark.parametrize("by", ["the second recovery", "a person who resumes", "a person who releases"])
+def test_what_an_earlier_recovery_replayed_is_not_sent_by_whoever_releases(
+    kiosk: Kiosk, wrecked: str, with_ingress: Queue, by: str
+) -> None:
+    queue = with_ingress
+    held.hold(kiosk.open(), ["intake", "payment"], wrecked)
+    for event in (order("2", damages="h1"), order("9", sku="jam")):
+        keep(queue, event)
+    kiosk.recover(wrecked, mode="data")
+    if by == "the second recovery":
+        assert kiosk.recover(wrecked)["unknown"] == []
+    else:
+        kiosk.recover(wrecked, mode="logic")
+        with pytest.MonkeyPatch.context() as patch:
+            if by == "a person who releases":
+                patch.setattr(held, "release", lambda *_, **__: held.Released())
+            resuming.resume(kiosk.open(), wrecked, by="ada", override="looked", say=lambda _: None)
+        if by == "a person who releases":
+            events_kept.release(kiosk.open(), [], say=lambda _: None)
+    assert {e.key: e.state for e in queue.events()} == {"2": State.REPEATED, "9": State.SENT}
+    assert [r[0] for r in kiosk.rows()["orders"]].count("o-2") == 1
+    runs = [kiosk.fake.run_detail(r.id).event for r in kiosk.fake.runs(kiosk.ids["intake"])]
+    assert sum(r is not None and r["body"]["event"] == "2" for r in runs) == 1, (
+        "the first time, through the bad version"
+    )
