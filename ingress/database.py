@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import sqlalchemy as sa
-from sqlalchemy.engine import URL, Connection, Dialect, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Dialect, Engine, RowMapping, make_url
 
 from ingress.errors import QueueUnreachable
+from ingress.model import Event, Hold, State
 
 BUSY_S: Final = 30.0
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -194,3 +196,18 @@ def _private_file(path: Path) -> None:
             path.chmod(0o600)
     except OSError as error:
         raise QueueUnreachable(f"event queue {path}: {error.strerror}; check the path and its permissions") from error
+
+
+def hold_of(row: RowMapping) -> Hold:
+    """A held workflow from its row."""
+    return Hold(**{name: row[name] for name in ("workflow", "policy", "per_s", "incident", "since")})
+
+
+FIELDS: Final = tuple(name for name in Event.__dataclass_fields__ if name not in ("headers", "state"))
+
+
+def event_of(row: RowMapping) -> Event:
+    """An event from its row."""
+    pairs = [*json.loads(row["headers"]), *json.loads(row["credentials"] or "[]")]
+    headers = cast("tuple[tuple[str, str], ...]", tuple((name, value) for name, value in pairs))
+    return Event(**{name: row[name] for name in FIELDS}, headers=headers, state=State(row["state"]))

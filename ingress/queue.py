@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from os import PathLike
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, RowMapping
 
-from ingress.database import Database, event, hold, route
+from ingress.database import Database, event, event_of, hold, hold_of, route
 from ingress.errors import UnknownEvent, WrongState
 from ingress.model import OPEN, REACHED, WAITING, Event, Hold, Policy, Route, State
 
@@ -71,11 +71,20 @@ class Queue:
                 found = conn.execute(
                     self._events()
                     .where(event.c.workflow == workflow, event.c.key == key)
-                    .where(event.c.state.in_([*WAITING, State.UNKNOWN, State.DISCARDED, State.SENT]))
-                    .where(event.c.received_at >= held.since)
+                    .where(
+                        # A copy of what the pause dropped is older than the hold, and an unknown one may be.
+                        sa.or_(
+                            event.c.state.in_([*WAITING, State.UNKNOWN]),
+                            sa.and_(
+                                event.c.state.in_([State.DISCARDED, State.SENT]),
+                                sa.or_(event.c.received_at >= held.since, event.c.answered_at >= held.since),
+                            ),
+                        )
+                    )
+                    .order_by(event.c.seq)
                 ).mappings()
                 if (first := found.first()) is not None:
-                    return _event(first)
+                    return event_of(first)
             now = datetime.now(UTC)
             values = {
                 "workflow": workflow,
@@ -112,15 +121,16 @@ class Queue:
                 self._change(conn, event_id, state=State.CUT, why=why, answered_at=datetime.now(UTC))
             return self._one(conn, event_id)
 
-    def not_taken(self, event_id: str, status: int | None, why: str) -> Event:
+    def not_taken(self, event_id: str, status: int | None, why: str, *, keep: bool = True) -> Event:
         """The platform surely did not take the event: unreachable (``status`` is None), or it says that the workflow
-        is paused. It is kept if the workflow is held by now; else the sender is told what the platform said."""
+        is paused. It is kept if the workflow is held by now, unless the sender was told already (``keep`` False); else
+        the sender is told what the platform said."""
         with self._db.writing() as conn:
             found = self._one(conn, event_id)
             if found.state is not State.PASSING:
                 return found
             self._db.lock(conn, self._app, found.workflow, shared=True)
-            held = self._hold(conn, found.workflow)
+            held = self._hold(conn, found.workflow) if keep else None
             if held is not None:
                 state = KEPT_AS[held.policy]
                 self._change(conn, event_id, state=state, forwarded_at=None, incident=held.incident, why=why)
@@ -149,7 +159,7 @@ class Queue:
                     values["incident"] = held.incident if held else None
                     return self._insert(conn, values, credentials)
             copy = conn.execute(self._events().where(event.c.retry_of == event_id)).mappings().first()
-            return _event(copy) if copy is not None else self._one(conn, event_id)
+            return event_of(copy) if copy is not None else self._one(conn, event_id)
 
     def take_over(self) -> list[str]:
         """Called at a start: what earlier processes passed on and had no answer to is ``cut``. Returns the ids."""
@@ -164,6 +174,15 @@ class Queue:
                 why = "the ingress stopped before the answer came"
                 self._change(conn, event_id, state=State.CUT, why=why, answered_at=datetime.now(UTC))
             return ids
+
+    def give_up(self, before: datetime, beside: Collection[str]) -> list[str]:
+        """What this process passed on before that time and has no hand on any more, ``beside`` those named, is
+        ``cut``: how it ended could not be noted. Returns the ids."""
+        query = self._events().where(event.c.state == State.PASSING, event.c.owner == self._owner)
+        lost = [e.id for e in self._list(query.where(event.c.received_at < before)) if e.id not in beside]
+        for event_id in lost:
+            self.unanswered(event_id, "the answer could not be noted")
+        return lost
 
     # Holding and releasing
 
@@ -192,7 +211,7 @@ class Queue:
         """The held workflows."""
         with self._db.reading() as conn:
             rows = conn.execute(sa.select(hold).where(hold.c.app == self._app)).mappings()
-            return {h.workflow: h for h in map(_hold_of, rows)}
+            return {h.workflow: h for h in map(hold_of, rows)}
 
     def held(self, *workflows: str, limit: int | None = None) -> list[Event]:
         """The events of these workflows (of all) that wait, in the order in which they are sent."""
@@ -339,7 +358,7 @@ class Queue:
 
     def _list(self, query: sa.Select[Any]) -> list[Event]:
         with self._db.reading() as conn:
-            return [_event(row) for row in conn.execute(query).mappings()]
+            return [event_of(row) for row in conn.execute(query).mappings()]
 
     def _row(self, conn: Connection, event_id: str) -> RowMapping:
         row = conn.execute(self._events().where(event.c.id == event_id)).mappings().first()
@@ -348,12 +367,12 @@ class Queue:
         return row
 
     def _one(self, conn: Connection, event_id: str) -> Event:
-        return _event(self._row(conn, event_id))
+        return event_of(self._row(conn, event_id))
 
     def _hold(self, conn: Connection, workflow: str) -> Hold | None:
         row = conn.execute(sa.select(hold).where(hold.c.app == self._app, hold.c.workflow == workflow)).mappings()
         found = row.first()
-        return _hold_of(found) if found is not None else None
+        return hold_of(found) if found is not None else None
 
     def _insert(self, conn: Connection, values: dict[str, Any], credentials: Sequence[Sequence[str]]) -> Event:
         event_id = uuid.uuid4().hex
@@ -375,16 +394,3 @@ class Queue:
         if "state" in values and values["state"] not in OPEN:
             values["credentials"] = None
         conn.execute(sa.update(event).where(event.c.app == self._app, event.c.id == event_id).values(**values))
-
-
-def _hold_of(row: RowMapping) -> Hold:
-    return Hold(**{name: row[name] for name in ("workflow", "policy", "per_s", "incident", "since")})
-
-
-FIELDS: Final = tuple(name for name in Event.__dataclass_fields__ if name not in ("headers", "state"))
-
-
-def _event(row: RowMapping) -> Event:
-    pairs = [*json.loads(row["headers"]), *json.loads(row["credentials"] or "[]")]
-    headers = cast("tuple[tuple[str, str], ...]", tuple((name, value) for name, value in pairs))
-    return Event(**{name: row[name] for name in FIELDS}, headers=headers, state=State(row["state"]))

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any, Final, TypeVar
 
 import httpx
@@ -36,6 +37,10 @@ LOOK_S: Final = 0.3
 """How often it is asked whether a pause dropped an event that waits for its answer."""
 PRUNE_S: Final = 3600.0
 RETRY_AFTER_S: Final = 30
+NOTE_AGAIN_S = (0.2, 1.0, 5.0, 15.0, 30.0, 60.0)
+"""Pauses before it is tried again to note how an event ended."""
+SWEEP_S = 60.0
+"""How often, and how old, events are looked for whose end could not be noted at all."""
 
 KeyOf = Callable[[Mapping[str, Any], str], str | None]
 
@@ -52,6 +57,8 @@ class Ingress:
     answer_s: float = 300.0
     keep_days: int = 14
     _client: httpx.AsyncClient = field(init=False)
+    _flying: set[str] = field(default_factory=set)
+    _late: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _routes: tuple[Route, ...] = ()
     _routes_at: float = float("-inf")
 
@@ -70,11 +77,12 @@ class Ingress:
         # Proxies of the environment are for the way out, not for the platform beside us.
         async with httpx.AsyncClient(timeout=timeout, limits=limits, follow_redirects=False, trust_env=False) as client:
             self._client = client
-            pruning = asyncio.create_task(self._prune())
+            beside = [asyncio.create_task(self._prune()), asyncio.create_task(self._sweep())]
             yield
-            pruning.cancel()
-            with suppress(asyncio.CancelledError):
-                await pruning
+            beside += self._late.values()
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
 
     async def health(self, _: Request) -> Response:
         """What waits and what is held; 503 when the queue cannot be reached."""
@@ -110,12 +118,16 @@ class Ingress:
                 headers=headers,
                 body=body,
             )
-            if event.state is not State.PASSING:
-                return _kept(event)
-            return await self._forward(event)
         except IngressError:
             # Nothing may pass that is not written down: the sender tries again.
             return _told(503, "the event could not be written down; send it again", retry=True)
+        if event.state is not State.PASSING:
+            return _kept(event)
+        self._flying.add(event.id)
+        try:
+            return await self._forward(event)
+        finally:
+            self._flying.discard(event.id)
 
     def _key(self, route: Route, query: str, headers: list[tuple[str, str]], body: bytes) -> str | None:
         if route.event_key is None:
@@ -144,53 +156,81 @@ class Ingress:
             headers=wire.outgoing(event),
             content=event.body,
         )
+        handed_on = False
         asked = asyncio.create_task(self._client.send(outgoing, stream=True))
         try:
             while not (await asyncio.wait({asked}, timeout=LOOK_S))[0]:
-                seen = await run_in_threadpool(self.queue.event, event.id)
-                if seen.state is State.DROPPED:
-                    asked.cancel()
-                    return await run_in_threadpool(self._dropped, seen)
-            answer = asked.result()
+                # It is on its way: what the queue cannot tell now changes nothing, the platform's answer counts.
+                with suppress(IngressError):
+                    if (told := await run_in_threadpool(self._dropped, event.id)) is not None:
+                        return told
+            made = await self._answer(event, asked.result())
+            handed_on = True
+            return made
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout):
             why = "the platform cannot be reached"
-            found = await run_in_threadpool(self.queue.not_taken, event.id, None, why)
-            return _kept(found) if found.state is not State.TURNED_AWAY else _told(502, why, retry=True)
+            found = await self._note(event, self.queue.not_taken, None, why, keep=False)
+            if found is None or found.state is State.TURNED_AWAY:
+                return _told(502, why, retry=True)
+            return _kept(found)
         except httpx.ReadTimeout:
             why = f"the platform did not answer within {self.answer_s:.0f} s"
-            await run_in_threadpool(self.queue.unanswered, event.id, why)
+            await self._note(event, self.queue.unanswered, why)
             return _told(504, why)
         except httpx.HTTPError:
             why = "the platform cut the connection before it answered"
-            await run_in_threadpool(self.queue.unanswered, event.id, why)
+            await self._note(event, self.queue.unanswered, why)
             return _told(502, why)
-        except asyncio.CancelledError:
-            asked.cancel()
-            raise
-        return await self._answer(event, answer)
+        finally:
+            if not handed_on:
+                await _abandon(asked)
 
-    def _dropped(self, event: Event) -> Response:
-        kept = self.queue.drop(event.id, "")
-        hold = self.queue.holds().get(event.workflow)
+    def _dropped(self, event_id: str) -> Response | None:
+        """What the sender hears of an event that the pause dropped; ``None`` when it did not."""
+        if self.queue.event(event_id).state is not State.DROPPED:
+            return None
+        kept = self.queue.drop(event_id, "")
+        hold = self.queue.holds().get(kept.workflow)
         if kept.state is State.DROPPED and (hold is None or hold.policy != "discard"):
-            return _told(503, "paused before it was done; send it again later", retry=True, event=event.id)
+            return _told(503, "paused before it was done; send it again later", retry=True, event=event_id)
         return _kept(kept)
 
     async def _answer(self, event: Event, answer: httpx.Response) -> Response:
-        if answer.status_code in (403, 404):
-            body = b"".join([part async for part in answer.aiter_raw()])
-            await answer.aclose()
-            path = wire.path_of(answer.request.url.raw_path)
-            if wire.says_paused(answer.status_code, body, method=event.method, path=path):
-                said = f"the platform says {answer.status_code}: paused"
-                found = await run_in_threadpool(self.queue.not_taken, event.id, answer.status_code, said)
-                if found.state is not State.PASSED:
-                    return _kept(found)
-            else:
-                await run_in_threadpool(self.queue.answered, event.id, answer.status_code)
-            return _unchanged(answer, body)
-        await run_in_threadpool(self.queue.answered, event.id, answer.status_code)
-        return _unchanged(answer, None)
+        status = answer.status_code
+        if status not in (403, 404):
+            await self._note(event, self.queue.answered, status)
+            return _unchanged(answer, None)
+        body = b"".join([part async for part in answer.aiter_raw()])
+        path = wire.path_of(answer.request.url.raw_path)
+        if wire.says_paused(status, body, method=event.method, path=path):
+            why = f"the platform says {status}: paused"
+            found = await self._note(event, self.queue.not_taken, status, why, keep=False)
+            if found is not None and found.state is not State.PASSED:
+                return _kept(found)
+        else:
+            await self._note(event, self.queue.answered, status)
+        await answer.aclose()
+        return _unchanged(answer, body)
+
+    async def _note(self, event: Event, note: Callable[..., Event], *what: Any, **late: Any) -> Event | None:
+        """Write down how an event ended; returns how it stands then. ``None`` when that cannot be done now: the sender
+        hears what the platform said, so it must not be kept as well, and with ``late`` it is tried again beside."""
+        try:
+            return await run_in_threadpool(note, event.id, *what)
+        except IngressError:
+            again = partial(note, event.id, *what, **late)
+            self._late[event.id] = asyncio.create_task(self._note_late(event.id, again))
+            return None
+
+    async def _note_late(self, event_id: str, note: Callable[[], Event]) -> None:
+        try:
+            for pause_s in NOTE_AGAIN_S:
+                await asyncio.sleep(pause_s)
+                with suppress(IngressError):
+                    await run_in_threadpool(note)
+                    return
+        finally:
+            del self._late[event_id]
 
     async def _pass_through(self, request: Request, path: str, query: str, body: bytes) -> Response:
         headers = [(n.encode("latin-1"), v.encode("latin-1")) for n, v in wire.received(request.headers.raw)]
@@ -206,6 +246,14 @@ class Ingress:
             self._routes = await run_in_threadpool(self.queue.routes)
             self._routes_at = time.monotonic()
         return self._routes
+
+    async def _sweep(self) -> None:
+        """What this process passed on, and has no hand on any more, does not stay on its way for ever."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            before, beside = datetime.now(UTC) - timedelta(seconds=SWEEP_S), {*self._flying, *self._late}
+            with suppress(IngressError):
+                await run_in_threadpool(self.queue.give_up, before, beside)
 
     async def _prune(self) -> None:
         while True:
@@ -225,6 +273,13 @@ def _unchanged(answer: httpx.Response, body: bytes | None) -> Response:
         made = Response(body, status_code=answer.status_code)
     made.raw_headers = headers
     return made
+
+
+async def _abandon(asked: asyncio.Task[httpx.Response]) -> None:
+    """Nobody wants the answer: nothing of it stays open."""
+    asked.cancel()
+    with suppress(asyncio.CancelledError, httpx.HTTPError):
+        await (await asked).aclose()
 
 
 async def _raw(answer: httpx.Response) -> AsyncIterator[bytes]:

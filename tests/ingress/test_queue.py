@@ -102,6 +102,39 @@ def test_the_same_key_at_once_is_one_event(opened: Open) -> None:
     assert [e.seq for e in queue.held()] == sorted(e.seq for e in queue.held())
 
 
+def test_a_retry_of_what_waits_or_is_unknown_is_no_new_event_however_old_the_first_is(opened: Open) -> None:
+    queue = opened()
+    flying = take(queue, "dropped")
+    queue.hold("intake", "replay")
+    copy = queue.drop(flying.id, "the pause dropped it")
+    assert copy.received_at < queue.holds()["intake"].since
+    assert take(queue, "dropped").id == copy.id
+    kept = take(queue, "u")
+    queue.begin(kept.id)
+    assert not queue.unsure("intake", "u")
+    queue.finish(kept.id, State.UNKNOWN, why="time-out")
+    assert queue.unsure("intake", "u")
+    assert not queue.unsure("payment", "u")
+    queue.begin(copy.id)
+    queue.finish(copy.id, State.SENT, status=200)
+    assert take(queue, "dropped").id == copy.id, "sent while this hold lasts"
+    assert queue.release("intake")
+    queue.hold("intake", "replay")
+    assert take(queue, "u").id == kept.id, "unknown since an earlier pause"
+    assert take(queue, "dropped").id != copy.id, "what was sent after an earlier pause is decided by its key"
+    queue.settle(kept.id, State.DONE)
+    assert not queue.unsure("intake", "u")
+
+
+def test_a_process_gives_up_only_what_it_has_no_hand_on(opened: Open) -> None:
+    mine, other = opened(owner="mine"), opened(owner="other")
+    lost, flying, foreign = take(mine), take(mine), take(other)
+    assert mine.give_up(lost.received_at, {flying.id}) == [], "too young"
+    assert mine.give_up(datetime.now(UTC) + timedelta(seconds=1), {flying.id}) == [lost.id]
+    states = {e.id: e.state for e in mine.events()}
+    assert states == {lost.id: State.CUT, flying.id: State.PASSING, foreign.id: State.PASSING}
+
+
 def test_what_proves_the_sender_is_kept_as_long_as_it_is_needed(opened: Open) -> None:
     queue = opened()
     passed = take(queue)
