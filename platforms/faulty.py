@@ -15,7 +15,6 @@ from enum import StrEnum
 from typing import TypeVar
 
 from platforms.base import (
-    Credential,
     Definition,
     Health,
     Permanent,
@@ -181,9 +180,6 @@ class Faulty(Wrapper):
 
     def create(self, definition: Definition, *, workflow_id: str | None = None) -> Version:
         return self._version(super().create(definition, workflow_id=workflow_id))
-
-    def credentials(self, workflow_id: str) -> list[Credential]:
-        return [replace(c, changed_at=self._later(c.changed_at)) for c in super().credentials(workflow_id)]
 
     def retrigger(self, run_id: str) -> Run:
         return self._run(super().retrigger(run_id))

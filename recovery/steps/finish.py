@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from ledger import kinds
+from platforms.base import Permanent, Version
 from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.definitions import known_good
@@ -34,6 +36,11 @@ def close_private(ctx: AppContext, plan: Plan) -> None:
     for workflow in sorted({w for step in plan.steps for w in step.params.get("private", ())}):
         good = known_good(ctx, plan, workflow)
         earlier = {str(e.body["previous_id"]) for e in made_again if e.body["workflow"] == workflow}
-        for platform_id in sorted({good.workflow_id, *earlier}):
-            entry = ctx.platform.open_private_entry(replace(good, workflow_id=platform_id))
-            ctx.platform.close_private_entry(entry)
+        for platform_id in sorted(earlier - {good.workflow_id}):
+            with suppress(Permanent):  # no copy of it is left, and a new one cannot be made
+                close(ctx, replace(good, workflow_id=platform_id))
+        close(ctx, good)
+
+
+def close(ctx: AppContext, version: Version) -> None:
+    ctx.platform.close_private_entry(ctx.platform.open_private_entry(version))
