@@ -84,6 +84,11 @@ def test_what_a_workflow_may_say_too_is_never_sure(status: int, body: bytes, pat
     assert not says_paused(status, body, method="POST", path=path)
 
 
+def test_marks_in_a_path_are_read_from_the_page_of_express() -> None:
+    body = express("Cannot PUT /red/o%7Br%7Dd&#39;&amp;x")
+    assert says_paused(404, body, method="PUT", path="/red/o%7Br%7Dd'&x")
+
+
 def test_the_path_is_the_one_that_was_sent() -> None:
     assert path_of(b"/a%20b/c?d=/e") == "/a%20b/c"
     assert path_of(b"/") == "/"
