@@ -302,6 +302,7 @@ class FakePlatform:
             source = (version.workflow_id, version.hash)
             open_id = next((w.id for w in self._workflows.values() if w.entry_of == source), None)
             if open_id is None:
+                self._workflow(version.workflow_id)
                 open_id = self.add(version.definition)
                 self._workflows[open_id].entry_of = source
             return PrivateEntry(
