@@ -32,8 +32,11 @@ Put = Callable[[str, str], str]
 
 
 def without(definition: Definition) -> dict[str, Any]:
-    """The definition with :data:`KEPT` in the place of each secret. Applied again it changes nothing."""
-    return {**definition, "nodes": [_node(node, _masked) for node in definition["nodes"]]}
+    """The definition with :data:`KEPT` in the place of each secret. Applied again it changes nothing. What has no nodes
+    stays as it is."""
+    if not isinstance(definition.get("nodes"), list):
+        return dict(definition)
+    return {**definition, "nodes": [_node(n, _masked) if isinstance(n, Mapping) else n for n in definition["nodes"]]}
 
 
 def content_hash(definition: Definition) -> str:

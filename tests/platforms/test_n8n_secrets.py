@@ -240,3 +240,8 @@ def test_a_copy_of_a_version_with_its_own_secret_needs_nothing_from_n8n() -> Non
     n8n, client = adapter({**whole, "nodes": []})
     n8n.open_private_entry(Version(workflow_id="w", hash=content_hash(whole), definition=whole))
     assert HUSH in json.dumps(client.copies)
+
+
+def test_what_is_no_definition_stays_as_it_is() -> None:
+    for strange in ({}, {"name": "x"}, {"nodes": None}, {"name": "x", "nodes": [{"type": "of-a-stranger"}]}):
+        assert without(strange) == strange
