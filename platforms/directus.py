@@ -50,9 +50,10 @@ from platforms.base import (
     Version,
     WorkflowInfo,
 )
-from platforms.directus_client import DirectusClient, Unknown, code_of, server_time
+from platforms.directus_client import DirectusClient, Unknown, code_of
 from platforms.directus_runs import RunBook, read_flow
 from platforms.directus_secrets import known_in, secrets_of
+from platforms.http import server_time
 
 FORBIDDEN = "FORBIDDEN"
 WRITE_TIMEOUT_S = 120.0
@@ -170,7 +171,7 @@ class Directus:
         try:
             answer = self._client.trigger(workflow_id, method)
         except httpx.HTTPError as problem:
-            raise Retryable(f"{what}: Directus did not answer ({type(problem).__name__}); ask again") from problem
+            raise self._client.unreachable(what, problem) from problem
         if answer.status_code >= 500:
             raise Retryable(f"{what}: Directus answered {answer.status_code}; ask again")
         return answer.status_code == 403 and code_of(answer) == FORBIDDEN

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx
 
 from platforms.base import Permanent, Retryable
+from platforms.http import HttpClient, shortened
 
 PAGE = 200
 IDS_AT_ONCE = 50
@@ -24,29 +23,14 @@ class Full(Permanent):
     """The licence allows no more active flows."""
 
 
-class DirectusClient:
-    """The REST API of one Directus. Safe to share between threads."""
+class DirectusClient(HttpClient):
+    """The REST API of one Directus."""
+
+    KIND = "directus"
+    PRODUCT = "Directus"
 
     def __init__(self, url: str, token: str, *, timeout_s: float = 15.0) -> None:
-        try:
-            self.base = httpx.URL(url.rstrip("/"))
-            headers = httpx.Headers({"Authorization": f"Bearer {token}"})
-        except (httpx.InvalidURL, UnicodeEncodeError) as problem:
-            raise Permanent("directus: the URL or the token is malformed; check the catalogue's platform") from problem
-        if self.base.scheme not in ("http", "https") or not self.base.host:
-            raise Permanent(f"directus: {url} is no http(s) address; check the catalogue's platform")
-        if not token.isprintable() or not token:
-            raise Permanent("directus: the token is empty or malformed; check the secret it is read from")
-        # Proxies of the environment must not stand between Reinstate and its platform.
-        self._api = httpx.Client(base_url=self.base, headers=headers, timeout=timeout_s, trust_env=False)
-        self._web = httpx.Client(base_url=self.base, timeout=timeout_s, trust_env=False)
-
-    def __repr__(self) -> str:
-        return f"DirectusClient({self.base})"
-
-    def close(self) -> None:
-        self._api.close()
-        self._web.close()
+        super().__init__(url, token, {"Authorization": f"Bearer {token}"}, timeout_s=timeout_s)
 
     def call(
         self,
@@ -62,33 +46,10 @@ class DirectusClient:
         response = self.respond(what, method, path, params=params, body=body, timeout_s=timeout_s)
         if response.status_code == httpx.codes.NO_CONTENT:
             return None
-        try:
-            answer = response.json()
-        except ValueError as problem:
-            raise Retryable(f"{what}: Directus' answer was cut off or is no JSON; trying again may help") from problem
+        answer = self.decoded(what, response)
         if not isinstance(answer, dict) or "data" not in answer:
-            raise Permanent(f"{what}: {self.base} does not answer like Directus; check the URL")
+            raise self.stranger(what)
         return answer["data"]
-
-    def respond(
-        self,
-        what: str,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        body: Any = None,
-        timeout_s: float | None = None,
-    ) -> httpx.Response:
-        """One API call, answered with success; else the error of :func:`refused`."""
-        patience = httpx.USE_CLIENT_DEFAULT if timeout_s is None else timeout_s
-        try:
-            response = self._api.request(method, path, params=dict(params or {}), json=body, timeout=patience)
-        except httpx.HTTPError as problem:
-            raise unreachable(what, self.base, problem) from problem
-        if response.status_code >= 300:
-            raise refused(what, self.base, response)
-        return response
 
     def pages(self, what: str, path: str, params: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         """All items of a list by rising id, read in pages that new items cannot shift."""
@@ -126,42 +87,28 @@ class DirectusClient:
         path = f"/flows/trigger/{flow}"
         return client.request(method, path, json=body, headers=dict(headers or {}), timeout=patience)
 
-
-def unreachable(what: str, base: httpx.URL, problem: httpx.HTTPError) -> Retryable:
-    kind = "timed out" if isinstance(problem, httpx.TimeoutException) else type(problem).__name__
-    return Retryable(f"{what}: Directus at {base} is unreachable ({kind}); check that it runs")
-
-
-def refused(what: str, base: httpx.URL, response: httpx.Response) -> Permanent | Retryable:
-    """The error for an HTTP status of 300 and more."""
-    status, (code, cause) = response.status_code, _cause(response)
-    if status == 401:
-        return Permanent(f"{what}: Directus at {base} refused the token ({status}); make a new static token")
-    if code == "LIMIT_EXCEEDED":
-        return Full(
-            f"{what}: the licence of Directus at {base} allows no more ({cause}); switch a flow off or extend it"
-        )
-    if status in (408, 425, 429) or status >= 500:
-        return Retryable(f"{what}: Directus answered {status} ({cause}); trying again may help")
-    if status in (403, 404):
-        return Unknown(
-            f"{what}: Directus at {base} does not know it or hides it from this token ({status}); check the id, and "
-            "that the token's policy has admin access"
-        )
-    return Permanent(f"{what}: Directus refused ({status}, {cause}); correct what it names, then try again")
+    def refused(self, what: str, response: httpx.Response) -> Permanent | Retryable:
+        status, (code, cause) = response.status_code, _cause(response)
+        if status == 401:
+            return Permanent(f"{what}: Directus at {self.base} refused the token ({status}); make a new static token")
+        if code == "LIMIT_EXCEEDED":
+            return Full(
+                f"{what}: the licence of Directus at {self.base} allows no more ({cause}); switch a flow off or "
+                "extend it"
+            )
+        if status in (408, 425, 429) or status >= 500:
+            return Retryable(f"{what}: Directus answered {status} ({cause}); trying again may help")
+        if status in (403, 404):
+            return Unknown(
+                f"{what}: Directus at {self.base} does not know it or hides it from this token ({status}); check the "
+                "id, and that the token's policy has admin access"
+            )
+        return Permanent(f"{what}: Directus refused ({status}, {cause}); correct what it names, then try again")
 
 
 def code_of(response: httpx.Response) -> str:
     """Directus' word for an error, such as ``FORBIDDEN``; empty when there is none."""
     return _cause(response)[0]
-
-
-def server_time(response: httpx.Response) -> datetime:
-    """The HTTP ``Date`` of an answer, in whole seconds; our own clock when a proxy removed it."""
-    try:
-        return parsedate_to_datetime(response.headers["date"]).astimezone(UTC)
-    except (KeyError, ValueError, TypeError):
-        return datetime.now(UTC)
 
 
 def _cause(response: httpx.Response) -> tuple[str, str]:
@@ -170,4 +117,4 @@ def _cause(response: httpx.Response) -> tuple[str, str]:
         code, text = str((error.get("extensions") or {}).get("code", "")), str(error.get("message", ""))
     except (ValueError, AttributeError, KeyError, IndexError, TypeError):
         code, text = "", response.text
-    return code, " ".join(text.split())[:160] or response.reason_phrase
+    return code, shortened(text, response)

@@ -45,7 +45,8 @@ from platforms.base import (
     WorkflowInfo,
 )
 from platforms.canonical import settings_hash
-from platforms.n8n_client import Conflict, N8nClient, Unknown, server_time
+from platforms.http import server_time
+from platforms.n8n_client import Conflict, N8nClient, Unknown
 from platforms.n8n_credentials import CredentialBook
 from platforms.n8n_secrets import content_hash
 from platforms.n8n_versions import Identity, VersionBook

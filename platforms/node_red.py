@@ -44,7 +44,8 @@ from platforms.base import (
     Version,
     WorkflowInfo,
 )
-from platforms.node_red_client import Deployed, Flows, NodeRedClient, Stale, Unknown, server_time
+from platforms.http import server_time
+from platforms.node_red_client import Deployed, Flows, NodeRedClient, Stale, Unknown
 
 POLL_S = 0.03
 DEPLOYS = 12

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
 from platforms.base import Permanent, Retryable
+from platforms.http import HttpClient, message_of
 
 Flows = list[dict[str, Any]]
 """All that Node-RED runs, as it tells it: tabs, nodes, subflows, groups and config nodes, secrets included."""
@@ -33,36 +32,22 @@ class Deployed:
     rev: str
 
 
-class NodeRedClient:
-    """The admin API and the HTTP nodes of one Node-RED. Safe to share between threads."""
+class NodeRedClient(HttpClient):
+    """The admin API and the HTTP nodes of one Node-RED."""
+
+    KIND = "node-red"
+    PRODUCT = "Node-RED"
 
     def __init__(self, url: str, token: str, *, timeout_s: float = 15.0) -> None:
-        try:
-            self.base = httpx.URL(url.rstrip("/"))
-            headers = httpx.Headers({"Authorization": f"Bearer {token}", "Accept": "application/json"})
-        except (httpx.InvalidURL, UnicodeEncodeError) as problem:
-            raise Permanent("node-red: the URL or the token is malformed; check the catalogue's platform") from problem
-        if self.base.scheme not in ("http", "https") or not self.base.host:
-            raise Permanent(f"node-red: {url} is no http(s) address; check the catalogue's platform")
-        if not token.isprintable() or not token:
-            raise Permanent("node-red: the token is empty or malformed; check the secret it is read from")
-        # Proxies of the environment must not stand between Reinstate and its platform.
-        self._api = httpx.Client(base_url=self.base, headers=headers, timeout=timeout_s, trust_env=False)
-        self._web = httpx.Client(base_url=self.base, timeout=timeout_s, trust_env=False)
+        headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
+        super().__init__(url, token, headers, timeout_s=timeout_s)
         self._report: dict[str, Any] | None = None
-
-    def __repr__(self) -> str:
-        return f"NodeRedClient({self.base})"
-
-    def close(self) -> None:
-        self._api.close()
-        self._web.close()
 
     def flows(self, what: str) -> Deployed:
         """All flows with their revision; ``what`` names in errors what they are read for."""
         answer = self.call(what, "GET", "/flows", headers={"Node-RED-API-Version": "v2"})
         if not isinstance(answer, dict) or not isinstance(answer.get("flows"), list):
-            raise Permanent(f"{what}: {self.base} does not answer like Node-RED; check the URL")
+            raise self.stranger(what)
         return Deployed(flows=answer["flows"], rev=str(answer.get("rev")))
 
     def deploy(self, what: str, wanted: Deployed) -> None:
@@ -76,7 +61,7 @@ class NodeRedClient:
         answer = self.call(what, "GET", "/diagnostics")
         runtime = answer.get("runtime") if isinstance(answer, dict) else None
         if not isinstance(runtime, dict):
-            raise Permanent(f"{what}: {self.base} does not answer like Node-RED; check the URL")
+            raise self.stranger(what)
         self._report = runtime
         return runtime
 
@@ -100,23 +85,7 @@ class NodeRedClient:
         self, what: str, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: Any = None
     ) -> Any:
         """One call of the admin API; the JSON of its answer."""
-        response = self.respond(what, method, path, headers=headers, body=body)
-        try:
-            return response.json()
-        except ValueError as problem:
-            raise Retryable(f"{what}: Node-RED's answer was cut off or is no JSON; trying again may help") from problem
-
-    def respond(
-        self, what: str, method: str, path: str, *, headers: Mapping[str, str] | None = None, body: Any = None
-    ) -> httpx.Response:
-        """One call of the admin API, answered with success; else the error of :func:`refused`."""
-        try:
-            response = self._api.request(method, path, headers=dict(headers or {}), json=body)
-        except httpx.HTTPError as problem:
-            raise unreachable(what, self.base, problem) from problem
-        if response.status_code >= 300:
-            raise refused(what, self.base, response)
-        return response
+        return self.decoded(what, self.respond(what, method, path, headers=headers, body=body))
 
     def web(
         self,
@@ -140,9 +109,9 @@ class NodeRedClient:
         try:
             response = self.web("OPTIONS", path)
         except httpx.HTTPError as problem:
-            raise unreachable(what, self.base, problem) from problem
+            raise self.unreachable(what, problem) from problem
         if response.status_code >= 500:
-            raise refused(what, self.base, response)
+            raise self.refused(what, response)
         if "access-control-allow-methods" in response.headers:
             return None
         return {method.strip().upper() for method in response.headers.get("allow", "").split(",") if method.strip()}
@@ -156,46 +125,22 @@ class NodeRedClient:
         try:
             response = self.web("GET", path, params=query)
         except httpx.HTTPError as problem:
-            raise unreachable(what, self.base, problem) from problem
+            raise self.unreachable(what, problem) from problem
         if response.status_code >= 300:
-            raise refused(what, self.base, response)
-        try:
-            found = response.json()
-        except ValueError as problem:
-            raise Retryable(f"{what}: Node-RED's answer was cut off or is no JSON; trying again may help") from problem
+            raise self.refused(what, response)
+        found = self.decoded(what, response)
         return found if isinstance(found, list) else []
 
-
-def unreachable(what: str, base: httpx.URL, problem: httpx.HTTPError) -> Retryable:
-    kind = "timed out" if isinstance(problem, httpx.TimeoutException) else type(problem).__name__
-    return Retryable(f"{what}: Node-RED at {base} is unreachable ({kind}); check that it runs")
-
-
-def refused(what: str, base: httpx.URL, response: httpx.Response) -> Permanent | Retryable:
-    """The error for an HTTP status of 300 and more."""
-    status, cause = response.status_code, _cause(response)
-    if status in (401, 403):
-        return Permanent(f"{what}: Node-RED at {base} refused the token ({status}); correct adminAuth or the secret")
-    if status == 409:
-        return Stale(f"{what}: somebody deployed meanwhile (409); it is read again and tried once more")
-    if status in (408, 425, 429) or status >= 500:
-        return Retryable(f"{what}: Node-RED answered {status} ({cause}); trying again may help")
-    if status == 404:
-        return Unknown(f"{what}: Node-RED at {base} does not know it (404); check the id and the address")
-    return Permanent(f"{what}: Node-RED refused ({status}, {cause}); correct what it names, then try again")
-
-
-def server_time(response: httpx.Response) -> datetime:
-    """The HTTP ``Date`` of an answer, in whole seconds; our own clock when a proxy removed it."""
-    try:
-        return parsedate_to_datetime(response.headers["date"]).astimezone(UTC)
-    except (KeyError, ValueError, TypeError):
-        return datetime.now(UTC)
-
-
-def _cause(response: httpx.Response) -> str:
-    try:
-        text = str(response.json().get("message", ""))
-    except (ValueError, AttributeError):
-        text = response.text
-    return " ".join(text.split())[:160] or response.reason_phrase
+    def refused(self, what: str, response: httpx.Response) -> Permanent | Retryable:
+        status, cause = response.status_code, message_of(response)
+        if status in (401, 403):
+            return Permanent(
+                f"{what}: Node-RED at {self.base} refused the token ({status}); correct adminAuth or the secret"
+            )
+        if status == 409:
+            return Stale(f"{what}: somebody deployed meanwhile (409); it is read again and tried once more")
+        if status in (408, 425, 429) or status >= 500:
+            return Retryable(f"{what}: Node-RED answered {status} ({cause}); trying again may help")
+        if status == 404:
+            return Unknown(f"{what}: Node-RED at {self.base} does not know it (404); check the id and the address")
+        return Permanent(f"{what}: Node-RED refused ({status}, {cause}); correct what it names, then try again")

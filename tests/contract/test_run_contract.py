@@ -27,7 +27,8 @@ def tells_nothing(scene: Scene, workflow_id: str) -> None:
 
 
 def test_a_run_is_told_with_its_times_and_its_end(scene: Scene) -> None:
-    made = scene.workflow(wait_s=scene.short_s)
+    # Several questions are asked while it runs: time enough for them on a busy machine.
+    made = scene.workflow(wait_s=4 * scene.short_s)
     if not scene.can.executions:
         return tells_nothing(scene, made.id)
     run = scene.run(made.id, {"n": 1}, ended=False)

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from platforms.base import Access, EntryKind, Permanent, Retryable, TableUse
-from platforms.directus_client import DirectusClient, Full, Unknown, code_of, refused
+from platforms.directus_client import DirectusClient, Full, Unknown, code_of
 from platforms.directus_outline import outline
 from platforms.registry import open_platform
 from tests.platforms.directus_flows import FLOW, definition, operation
@@ -79,7 +79,7 @@ def answer(status: int, code: str = "", message: str = "no") -> httpx.Response:
     ],
 )
 def test_refusals_are_of_two_types(response: httpx.Response, kind: type[Exception]) -> None:
-    problem = refused("workflow x", httpx.URL("http://cms.example"), response)
+    problem = DirectusClient("http://cms.example", "t").refused("workflow x", response)
     assert type(problem) is kind
     assert str(problem).startswith("workflow x: ")
     assert "\n" not in str(problem)
