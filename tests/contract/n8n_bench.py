@@ -122,7 +122,7 @@ class N8nBench(N8nForm):
         newest = self.api.get("/executions", params=params).json()["data"]
         outputs = [run["data"]["resultData"]["runData"].get(ECHO) for run in reversed(newest)]
         items = [output[0]["data"]["main"][0][0]["json"] for output in outputs if output]
-        return [item["tag"] for item in items if item["body"].get("mark") == mark]
+        return [item["tag"] for item in items if (item.get("body") or {}).get("mark") == mark]
 
     def another_process(self) -> Platform:
         return N8n(self.url, self.api_key)
