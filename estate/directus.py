@@ -1,12 +1,9 @@
 """A headless Directus 12 on the embedded PostgreSQL; its administrator and static token are made on the first start."""
 
-import os
-import signal
 import subprocess
 from pathlib import Path
 
 import httpx
-import psutil
 import psycopg
 from psycopg import sql
 
@@ -14,6 +11,7 @@ from estate import node, ports, process, secrets, web
 from estate.errors import StartFailed, tail
 from estate.files import Memory, write_private
 from estate.postgres import Cluster
+from estate.server import Server
 
 HOST = Path(__file__).with_name("directus_host")
 DATABASE = ROLE = "directus"
@@ -24,34 +22,23 @@ ADMIN_EMAIL = "owner@example.com"
 TOKEN = "DIRECTUS_TOKEN"  # noqa: S105 - the name of the secret
 START_TIMEOUT_S = 180.0
 BOOTSTRAP_TIMEOUT_S = 300.0
-STOP_SIGNALS = ((signal.SIGTERM, 20.0),)
 
 
-class Directus:
-    """The Directus of one estate; its files lie in ``folder``, its records in the cluster's database ``directus``."""
+class Directus(Server):
+    """The Directus of one estate; its files lie in ``folder``, its records in the cluster's database ``directus``.
+
+    Asked to end, it waits for the requests it is answering; what a flow does after its answer is cut off.
+    """
+
+    name = "directus"
 
     def __init__(self, folder: Path, *, cluster: Cluster, memory: Memory, secrets_file: Path, log: Path) -> None:
-        self.folder = folder
+        super().__init__(folder, memory=memory, secrets_file=secrets_file, log=log)
         self.cluster = cluster
-        self.memory = memory
-        self.secrets_file = secrets_file
-        self.log = log
-        self.pid_file = folder / "directus.pid"
-
-    @property
-    def url(self) -> str:
-        """Base address, without a slash at the end; empty before the first start."""
-        port = self.memory.port("directus")
-        return f"http://{ports.LOOPBACK}:{port}" if port else ""
-
-    def process(self) -> psutil.Process | None:
-        """The running Directus, or None."""
-        record = process.read_record(self.pid_file)
-        return record.process() if record else None
 
     def healthy(self) -> bool:
         """Whether it runs, has its database and takes the token."""
-        token = secrets.read(self.secrets_file).get(TOKEN, "")
+        token = self.secret(TOKEN)
         if self.process() is None or not token:
             return False
         with web.client(self.url, timeout_s=web.PROBE_TIMEOUT_S) as http:
@@ -66,13 +53,12 @@ class Directus:
         if self.healthy():
             return
         self.stop()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.make_folder()
         kept = secrets.ensure(
             self.secrets_file, "DIRECTUS_DB_PASSWORD", "DIRECTUS_SECRET", "DIRECTUS_ADMIN_PASSWORD", TOKEN
         )
         self._make_database(kept["DIRECTUS_DB_PASSWORD"])
-        port = ports.choose(self.memory.port("directus"))
-        self.memory.write("directus", {"port": str(port)})
+        port = self.choose_port()
         environment = self._environment(kept, port, cache)
         program = modules / "node_modules" / "directus" / "cli.js"
         made = self.folder / "tables-of"
@@ -99,25 +85,13 @@ class Directus:
                 "estate down and remove its home to start over"
             )
 
-    def stop(self) -> None:
-        """End Directus. It waits for requests it is answering; what a flow does after its answer is cut off."""
-        process.stop(self.pid_file, STOP_SIGNALS, name="directus")
-
     def _make_database(self, password: str) -> None:
-        """Its own role, which owns its own database and nothing else; other roles cannot enter that database."""
-        role, database = sql.Identifier(ROLE), sql.Identifier(DATABASE)
-        with psycopg.connect(self.cluster.dsn(), autocommit=True) as connection:
-            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
-                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
-            connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, sql.Literal(password)))
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
-                connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+        self.cluster.own_database(DATABASE, ROLE, password)
         with psycopg.connect(self.cluster.dsn(DATABASE), autocommit=True) as connection:
             # Directus does not start when a schema of its search path is missing.
             schema = sql.Identifier(APP_SCHEMA)
             connection.execute(sql.SQL("CREATE SCHEMA IF NOT EXISTS {}").format(schema))
-            connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, role))
+            connection.execute(sql.SQL("GRANT USAGE ON SCHEMA {} TO {}").format(schema, sql.Identifier(ROLE)))
 
     def _bootstrap(self, program: Path, environment: dict[str, str]) -> None:
         """Make Directus' own tables and its administrator, or bring the tables of an older release up to date."""
@@ -142,12 +116,7 @@ class Directus:
 
     def _environment(self, kept: dict[str, str], port: int, cache: Path) -> dict[str, str]:
         return {
-            "PATH": f"{node.binary().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "HOME": str(self.folder),
-            "LC_ALL": "C.UTF-8",
-            "TZ": "UTC",
-            "NODE_ENV": "production",
-            "NODE_COMPILE_CACHE": str(cache / "node-compile-cache"),
+            **node.environment(self.folder, cache),
             "HOST": ports.LOOPBACK,
             "PORT": str(port),
             "PUBLIC_URL": f"http://{ports.LOOPBACK}:{port}",

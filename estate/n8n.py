@@ -1,58 +1,40 @@
 """A headless n8n 2 on the embedded PostgreSQL, with its owner and an API key made on the first start."""
 
 import os
-import signal
 from pathlib import Path
 
 import httpx
-import psutil
-import psycopg
-from psycopg import sql
 
 from estate import node, ports, process, secrets, web
 from estate.errors import StartFailed, tail
 from estate.files import Memory
 from estate.postgres import Cluster
+from estate.server import Server
 
 DATABASE = ROLE = "n8n"
 OWNER_EMAIL = "owner@reinstate.invalid"
 BROWSER_ID = {"browser-id": "reinstate-estate"}
 """n8n ties a session to the browser's id: any constant will do."""
 START_TIMEOUT_S = 240.0
-STOP_SIGNALS = ((signal.SIGTERM, 40.0),)
-"""n8n itself waits up to 30 s for runs in flight before it leaves."""
 API_KEY = "N8N_API_KEY"
 UNUSED_MODULES = "instance-ai,agents,chat-hub,mcp,workflow-builder,mcp-registry,agent-evals"
 
 
-class N8n:
+class N8n(Server):
     """The n8n of one estate; its files lie in ``folder``, its records in the cluster's database ``n8n``."""
 
+    name = "n8n"
+    stop_after_s = 40.0
+    """n8n itself waits up to 30 s for runs in flight before it leaves."""
+
     def __init__(self, folder: Path, *, cluster: Cluster, memory: Memory, secrets_file: Path, log: Path) -> None:
-        self.folder = folder
+        super().__init__(folder, memory=memory, secrets_file=secrets_file, log=log)
         self.cluster = cluster
-        self.memory = memory
-        self.secrets_file = secrets_file
-        self.log = log
-        self.pid_file = folder / "n8n.pid"
-
-    @property
-    def url(self) -> str:
-        """Base address, without a slash at the end; empty before the first start."""
-        port = self.memory.port("n8n")
-        return f"http://{ports.LOOPBACK}:{port}" if port else ""
-
-    def process(self) -> psutil.Process | None:
-        """The running n8n, or None."""
-        record = process.read_record(self.pid_file)
-        return record.process() if record else None
 
     def healthy(self) -> bool:
         """Whether it runs, has its database and is set up."""
         return (
-            self.process() is not None
-            and API_KEY in secrets.read(self.secrets_file)
-            and web.healthy(f"{self.url}/healthz/readiness")
+            self.process() is not None and self.secret(API_KEY) != "" and web.healthy(f"{self.url}/healthz/readiness")
         )
 
     def start(self, modules: Path, cache: Path) -> None:
@@ -60,9 +42,9 @@ class N8n:
         if self.healthy():
             return
         self.stop()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.make_folder()
         kept = secrets.ensure(self.secrets_file, "N8N_DB_PASSWORD", "N8N_ENCRYPTION_KEY", "N8N_OWNER_PASSWORD")
-        self._make_database(kept["N8N_DB_PASSWORD"])
+        self.cluster.own_database(DATABASE, ROLE, kept["N8N_DB_PASSWORD"])
         port = ports.choose(self.memory.port("n8n"))
         broker_port = ports.choose(self.memory.port("n8n", "broker_port"))
         self.memory.write("n8n", {"port": str(port), "broker_port": str(broker_port)})
@@ -84,29 +66,9 @@ class N8n:
         )
         self._ensure_api_key(kept["N8N_OWNER_PASSWORD"])
 
-    def stop(self) -> None:
-        """Let runs in flight finish, then end n8n and what it started."""
-        process.stop(self.pid_file, STOP_SIGNALS, name="n8n")
-
-    def _make_database(self, password: str) -> None:
-        """Its own role, which owns its own database and nothing else; other roles cannot enter that database."""
-        role, database = sql.Identifier(ROLE), sql.Identifier(DATABASE)
-        with psycopg.connect(self.cluster.dsn(), autocommit=True) as connection:
-            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [ROLE]).fetchone():
-                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(role))
-            connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(role, sql.Literal(password)))
-            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [DATABASE]).fetchone():
-                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(database, role))
-            connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
-
     def _environment(self, kept: dict[str, str], port: int, broker_port: int, cache: Path) -> dict[str, str]:
         return {
-            "PATH": f"{node.binary().parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-            "HOME": str(self.folder),
-            "LC_ALL": "C.UTF-8",
-            "TZ": "UTC",
-            "NODE_ENV": "production",
-            "NODE_COMPILE_CACHE": str(cache / "node-compile-cache"),
+            **node.environment(self.folder, cache),
             "GENERIC_TIMEZONE": "UTC",
             "DB_TYPE": "postgresdb",
             "DB_POSTGRESDB_HOST": ports.LOOPBACK,
@@ -141,7 +103,7 @@ class N8n:
     def _ensure_api_key(self, password: str) -> None:
         """Keep an API key that works in the secrets file; the owner is set up when nobody was yet."""
         with web.client(self.url) as http:
-            key = secrets.read(self.secrets_file).get(API_KEY, "")
+            key = self.secret(API_KEY)
             if key and self._answer(http, "GET", "/api/v1/workflows?limit=1", key=key).is_success:
                 return
             owner = {"email": OWNER_EMAIL, "firstName": "Reinstate", "lastName": "Owner", "password": owned(password)}

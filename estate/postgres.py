@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import psutil
 import psycopg
+from psycopg import sql
 
 from estate import ports, process
 from estate.errors import StartFailed, tail
@@ -170,6 +171,17 @@ class Cluster:
             cause = " | ".join((answer.stderr or answer.stdout).strip().splitlines())[-300:]
             raise StartFailed(f"postgres: no data directory could be made in {self.folder}: {cause}")
         unfinished.rename(self.data)
+
+    def own_database(self, database: str, role: str, password: str) -> None:
+        """A role that owns that database and nothing else; other roles cannot enter it. Both are made if missing."""
+        owner, name = sql.Identifier(role), sql.Identifier(database)
+        with psycopg.connect(self.dsn(), autocommit=True) as connection:
+            if not connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [role]).fetchone():
+                connection.execute(sql.SQL("CREATE ROLE {} LOGIN").format(owner))
+            connection.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(owner, sql.Literal(password)))
+            if not connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", [database]).fetchone():
+                connection.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(name, owner))
+            connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(name))
 
     def _make_socket_dir(self, owner: tuple[int, int] | None) -> Path:
         base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()

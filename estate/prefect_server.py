@@ -2,47 +2,26 @@
 
 import os
 import secrets as random
-import signal
 import sys
-from pathlib import Path
-
-import psutil
 
 from estate import ports, process, secrets, web
-from estate.files import Memory
+from estate.server import Server
 
 START_TIMEOUT_S = 240.0
-STOP_SIGNALS = ((signal.SIGTERM, 20.0),)
 AUTH = "PREFECT_AUTH"
 """Name of the secret ``user:password``; clients take it as ``PREFECT_API_AUTH_STRING``."""
 USER = "operator"
 
 
-class PrefectServer:
+class PrefectServer(Server):
     """The Prefect server of one estate; everything of it lies in ``folder``."""
 
-    def __init__(self, folder: Path, *, memory: Memory, secrets_file: Path, log: Path) -> None:
-        self.folder = folder
-        self.memory = memory
-        self.secrets_file = secrets_file
-        self.log = log
-        self.pid_file = folder / "prefect.pid"
-
-    @property
-    def url(self) -> str:
-        """Address of its pages, without a slash at the end; empty before the first start."""
-        port = self.memory.port("prefect")
-        return f"http://{ports.LOOPBACK}:{port}" if port else ""
-
-    def process(self) -> psutil.Process | None:
-        """The running server, or None."""
-        record = process.read_record(self.pid_file)
-        return record.process() if record else None
+    name = "prefect"
 
     @property
     def auth(self) -> str:
         """``user:password`` of its pages and its API; empty before the first start."""
-        return secrets.read(self.secrets_file).get(AUTH, "")
+        return self.secret(AUTH)
 
     def healthy(self) -> bool:
         """Whether it runs, behind a password, and answers. A health question needs no password."""
@@ -53,11 +32,10 @@ class PrefectServer:
         if self.healthy():
             return
         self.stop()
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.make_folder()
         if not self.auth:
             secrets.write(self.secrets_file, {AUTH: f"{USER}:{random.token_urlsafe(18)}"})
-        port = ports.choose(self.memory.port("prefect"))
-        self.memory.write("prefect", {"port": str(port)})
+        port = self.choose_port()
         process.launch(
             [sys.executable, "-m", "prefect", "server", "start", "--host", ports.LOOPBACK, "--port", str(port)],
             pid_file=self.pid_file,
@@ -90,7 +68,3 @@ class PrefectServer:
             patience_s=START_TIMEOUT_S,
             log=self.log,
         )
-
-    def stop(self) -> None:
-        """End the server and what it started."""
-        process.stop(self.pid_file, STOP_SIGNALS, name="prefect")

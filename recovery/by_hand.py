@@ -10,7 +10,7 @@ from catalog.errors import CatalogError
 from incidents import record
 from ledger import kinds
 from recovery import compensated, delivery
-from recovery.compensated import Past
+from recovery.compensated import StepRecord
 from recovery.compensating import key
 from recovery.context import AppContext
 from recovery.errors import Refused
@@ -77,7 +77,7 @@ def why(one: Compensation | None) -> str:
     return (one.why if one else "") or ("it cannot be taken back" if irreversible else "")
 
 
-def status_of(past: Past | None, action: str) -> str:
+def status_of(past: StepRecord | None, action: str) -> str:
     if past is None:
         return {"manual": "manual", "settled": "done"}.get(action, "waiting")
     return "begun" if past.open else str(past.status)
@@ -125,7 +125,7 @@ def settle(
         settle_event(ctx, past, by=by, reason=reason)
 
 
-def settle_event(ctx: AppContext, past: Past | None, *, by: str, reason: str) -> None:
+def settle_event(ctx: AppContext, past: StepRecord | None, *, by: str, reason: str) -> None:
     """A workflow run that did the inverse, and is unknown, is no longer anybody's question."""
     for entry in delivery.unknown(ctx):
         if past is not None and entry.body.get("event") == past.key:

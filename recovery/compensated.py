@@ -17,7 +17,7 @@ TAKEN_BACK = frozenset({"done", "not-needed"})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Past:
+class StepRecord:
     """One step of one run. ``open``: an attempt was begun whose end is not on record. ``by``: the person who settled
     it. ``runs`` are runs of its inverse whose failure is on record."""
 
@@ -44,20 +44,20 @@ class Past:
         return f"{how} {f'by hand, as {self.by} recorded' if self.by else f'by {self.recovery}'}"
 
 
-def of(past: Mapping[Step, Past], one: Compensation) -> Past | None:
+def of(past: Mapping[Step, StepRecord], one: Compensation) -> StepRecord | None:
     """What is on record of one inverse; a person settles a step with all its items."""
     whole = past.get((one.workflow, one.run_id, one.step, None))
     return whole if whole is not None and whole.taken_back else past.get((one.workflow, one.run_id, one.step, one.item))
 
 
-def known(ctx: AppContext, *, recovery: str | None = None, incident: str | None = None) -> dict[Step, Past]:
+def known(ctx: AppContext, *, recovery: str | None = None, incident: str | None = None) -> dict[Step, StepRecord]:
     """Of all the app's incidents, or of one recovery or incident."""
     return fold(ctx.ledger.entries(app=ctx.app.key, recovery=recovery, incident=incident, kinds=KINDS))
 
 
-def fold(entries: Iterable[Entry]) -> dict[Step, Past]:
+def fold(entries: Iterable[Entry]) -> dict[Step, StepRecord]:
     """The same from entries in order. Pure."""
-    found: dict[Step, Past] = {}
+    found: dict[Step, StepRecord] = {}
     for entry in entries:
         body = entry.body
         item = body.get("item")
@@ -67,7 +67,7 @@ def fold(entries: Iterable[Entry]) -> dict[Step, Past]:
             str(body.get("step_name")),
             item if isinstance(item, int) else None,
         )
-        past = found.get(step) or Past(key=str(body.get("key")), recovery=entry.recovery, incident=entry.incident)
+        past = found.get(step) or StepRecord(key=str(body.get("key")), recovery=entry.recovery, incident=entry.incident)
         past = replace(past, key=str(body.get("key")), recovery=entry.recovery, incident=entry.incident)
         if entry.kind == kinds.COMPENSATION_BEGUN:
             found[step] = replace(past, attempts=past.attempts + 1, open=True)

@@ -19,7 +19,7 @@ from catalog.models import Compensation as Inverse
 from ledger import kinds
 from platforms.base import Version
 from recovery import compensating
-from recovery.compensated import Past
+from recovery.compensated import StepRecord
 from recovery.compensating import Facts, Scalar
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
@@ -56,7 +56,7 @@ class Outcome:
 
 
 def once(
-    ctx: AppContext, frame: Frame, one: Compensation, facts: Facts, past: Past | None, *, say: Say = quiet
+    ctx: AppContext, frame: Frame, one: Compensation, facts: Facts, past: StepRecord | None, *, say: Say = quiet
 ) -> Outcome:
     """Take one step of one run back, unless that is on record. ``past`` is what the ledger knows of it.
 
@@ -97,7 +97,7 @@ def ready(ctx: AppContext, one: Compensation, facts: Facts) -> tuple[str, Invers
 
 
 def attempt(
-    ctx: AppContext, frame: Frame, one: Compensation, inverse: Inverse, given: Given, past: Past | None
+    ctx: AppContext, frame: Frame, one: Compensation, inverse: Inverse, given: Given, past: StepRecord | None
 ) -> Attempt:
     match inverse.kind:
         case "sql":

@@ -43,12 +43,12 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
     }
 
 
-def settled(past: compensated.Past | None) -> bool:
+def settled(past: compensated.StepRecord | None) -> bool:
     return past is not None and past.taken_back
 
 
 def settle(
-    ctx: AppContext, frame: compensation.Frame, one: Compensation, past: compensated.Past | None, say: Say
+    ctx: AppContext, frame: compensation.Frame, one: Compensation, past: compensated.StepRecord | None, say: Say
 ) -> str:
     """One inverse, once. What this recovery left to a person stays so: what comes after it may be done already."""
     left = past is not None and past.recovery == frame.recovery and not past.open and not one.critical
