@@ -158,12 +158,16 @@ class Health:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PrivateEntry:
     """A private copy of a definition behind an address only Reinstate knows, used to replay events while the real
-    workflow stays paused. ``version_hash`` is that of the definition it was made from, its own trigger path apart."""
+    workflow stays paused. ``version_hash`` is that of the definition it was made from, its own trigger path apart.
+
+    A *callee* has no address: other copies call it, and ``called_as`` tells what they have to name, by what definitions
+    that call its source name."""
 
     workflow_id: str
     source_workflow_id: str
     version_hash: str
     address: str = field(repr=False)
+    called_as: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 class CredentialState(StrEnum):
@@ -357,6 +361,12 @@ class Platform(Protocol):
         """Publish a private copy of ``version`` and wait until it answers. Calling again for the same source and
         version returns the open one, also one that a killed process left. The copy's triggers are replaced: only
         :meth:`send` starts it."""
+        ...
+
+    def open_private_callee(self, version: Version) -> PrivateEntry:
+        """Publish a private copy of ``version`` that other private copies call while its source is paused: nothing else
+        starts it. Calling again for the same source and version returns the open one. Where the platform lists runs,
+        its runs are those of its ``workflow_id``. Raises ``Permanent`` when nothing in ``version`` can be called."""
         ...
 
     def send(self, entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:

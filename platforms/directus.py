@@ -200,12 +200,27 @@ class Directus:
     def open_private_entry(self, version: Version) -> PrivateEntry:
         if not version.definition.get("trigger"):
             raise Permanent(f"workflow {version.workflow_id}: it has no trigger, so there is no event to replay")
-        copy_id = self._open_copy(version)
+        copy_id = self._open_copy(version, directus_entry.copy_name(version), directus_entry.private_copy)
         return PrivateEntry(
             workflow_id=copy_id,
             source_workflow_id=version.workflow_id,
             version_hash=version.hash,
             address=self._open_entry(copy_id),
+        )
+
+    def open_private_callee(self, version: Version) -> PrivateEntry:
+        if version.definition.get("trigger") != "operation":
+            raise Permanent(
+                f"workflow {version.workflow_id}: other flows cannot start it; give it the trigger Another Flow"
+            )
+        name = directus_entry.copy_name(version, directus_entry.CALLEE)
+        copy_id = self._open_copy(version, name, directus_entry.private_callee)
+        return PrivateEntry(
+            workflow_id=copy_id,
+            source_workflow_id=version.workflow_id,
+            version_hash=version.hash,
+            address="",
+            called_as={version.workflow_id: copy_id},
         )
 
     def send(self, entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:
@@ -247,7 +262,8 @@ class Directus:
         return by_key
 
     def close_private_entry(self, entry: PrivateEntry) -> None:
-        self._remove(entry.address)
+        if entry.address:
+            self._remove(entry.address)
         self._remove(entry.workflow_id)
 
     # Parts
@@ -349,15 +365,14 @@ class Directus:
                 self._remove(str(flow["id"]))
         return sound[0] if sound else None
 
-    def _open_copy(self, version: Version) -> str:
-        name = directus_entry.copy_name(version)
-        found = self._sound(name, lambda copy_id: directus_entry.private_copy(version, copy_id))
+    def _open_copy(self, version: Version, name: str, built: Callable[[Version, str], dict[str, Any]]) -> str:
+        found = self._sound(name, lambda copy_id: built(version, copy_id))
         if found:
             return found
         copy_id = str(uuid.uuid4())
         known = self._secrets(version.definition, read_flow(self._client, version.workflow_id))
         renamed = {str(uuid.uuid5(uuid.UUID(copy_id), old)): places for old, places in known.items()}
-        self._make(copy_id, directus_entry.private_copy(version, copy_id), status="active", secrets=renamed)
+        self._make(copy_id, built(version, copy_id), status="active", secrets=renamed)
         return copy_id
 
     def _open_entry(self, copy_id: str) -> str:

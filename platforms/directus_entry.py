@@ -1,4 +1,5 @@
-"""The private copy of a flow that replays events: what is built, and how it is found again. Pure.
+"""Private copies of a flow: what is built, and how they are found again. Pure. One kind replays events, the other one
+is called by the first while the flow itself is paused.
 
 The copy is a flow that only another flow can start, and its ``$trigger`` is whatever that one hands over: so every
 trigger can be replayed, and expressions see the original event. The other one, the *entry*, is a webhook at an address
@@ -17,6 +18,7 @@ from platforms.directus_data import PUBLIC, SYSTEM
 from platforms.directus_writing import renamed
 
 COPY = "reinstate replay: "
+CALLEE = "reinstate call: "
 ENTRY = "reinstate entry: "
 MAX_NAME = 255
 BESIDE = ("trigger", "caller")
@@ -25,13 +27,13 @@ BESIDE = ("trigger", "caller")
 
 def is_private(flow: Mapping[str, Any]) -> bool:
     """Whether the flow is Reinstate's own."""
-    return str(flow.get("name", "")).startswith((COPY, ENTRY))
+    return str(flow.get("name", "")).startswith((COPY, CALLEE, ENTRY))
 
 
-def copy_name(version: Version) -> str:
+def copy_name(version: Version, prefix: str = COPY) -> str:
     """Unique per source flow and content; found again by it after a kill."""
     tail = f" [{version.workflow_id} {version.hash[:12]}]"
-    return f"{COPY}{version.definition['name']}"[: MAX_NAME - len(tail)] + tail
+    return f"{prefix}{version.definition['name']}"[: MAX_NAME - len(tail)] + tail
 
 
 def entry_name(copy_id: str) -> str:
@@ -48,6 +50,15 @@ def private_copy(version: Version, copy_id: str) -> dict[str, Any]:
         "trigger": "operation",
         "options": {"return": "$last"},
         "settings": {"accountability": LOGGING, "icon": "replay", "color": None, "description": None},
+    }
+
+
+def private_callee(version: Version, copy_id: str) -> dict[str, Any]:
+    """The definition of a copy that other copies call: it gives them back what the flow itself gives back."""
+    return {
+        **private_copy(version, copy_id),
+        "name": copy_name(version, CALLEE),
+        "options": version.definition["options"],
     }
 
 

@@ -35,6 +35,7 @@ from platforms.base import (
     Credential,
     CredentialState,
     Definition,
+    EntryKind,
     Health,
     Outline,
     Permanent,
@@ -295,21 +296,28 @@ class FakePlatform:
 
     def open_private_entry(self, version: Version) -> PrivateEntry:
         with self._lock:
-            if not self._can.replays_privately:
-                raise Permanent(
-                    f"workflow {version.workflow_id}: the platform has no private entries; replay by its own"
-                )
-            source = (version.workflow_id, version.hash)
-            open_id = next((w.id for w in self._workflows.values() if w.entry_of == source), None)
-            if open_id is None:
-                self._workflow(version.workflow_id)
-                open_id = self.add(version.definition)
-                self._workflows[open_id].entry_of = source
+            copy = self._copy(version, "entry")
+            self._refuse_paused_callees(copy, copy.newest())
             return PrivateEntry(
-                workflow_id=open_id,
+                workflow_id=copy.id,
                 source_workflow_id=version.workflow_id,
                 version_hash=version.hash,
-                address=f"fake:{open_id}",
+                address=f"fake:{copy.id}",
+            )
+
+    def open_private_callee(self, version: Version) -> PrivateEntry:
+        if all(entry.kind is not EntryKind.CALL for entry in self.outline(version.definition).entries):
+            raise Permanent(f"workflow {version.workflow_id}: nothing in it can be called; give it a trigger for calls")
+        with self._lock:
+            copy = self._copy(version, "callee")
+            if copy.live is None:
+                self._publish(copy, copy.newest(), after_s=0)
+            return PrivateEntry(
+                workflow_id=copy.id,
+                source_workflow_id=version.workflow_id,
+                version_hash=version.hash,
+                address="",
+                called_as={version.workflow_id: copy.id},
             )
 
     def send(self, entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:
@@ -351,15 +359,30 @@ class FakePlatform:
             raise Permanent(f"workflow {workflow_id}: the platform does not know it; check the id in the catalogue")
         return workflow
 
-    def _publish(self, workflow: Workflow, name: str) -> None:
+    def _copy(self, version: Version, purpose: str) -> Workflow:
+        """The open copy, or a new one."""
+        if not self._can.replays_privately:
+            raise Permanent(f"workflow {version.workflow_id}: the platform has no private entries; replay by its own")
+        source = (version.workflow_id, version.hash, purpose)
+        found = next((w for w in self._workflows.values() if w.entry_of == source), None)
+        if found is None:
+            self._workflow(version.workflow_id)
+            found = self._workflows[self.add(version.definition)]
+            found.entry_of = source
+        return found
+
+    def _publish(self, workflow: Workflow, name: str, *, after_s: float | None = None) -> None:
+        self._refuse_paused_callees(workflow, name)
+        workflow.live = workflow.version(name).platform_version
+        workflow.route(name, after_s=self._publish_delay_s if after_s is None else after_s)
+
+    def _refuse_paused_callees(self, workflow: Workflow, name: str) -> None:
         called = {call for node in self.outline(workflow.version(name).definition).nodes for call in node.calls}
         for other in (self._workflows[call] for call in sorted(called & self._workflows.keys()) if call != workflow.id):
             if self._can.draft_apart_from_live and other.live is None:
                 raise Permanent(
                     f"workflow {workflow.id}: it calls {other.id}, which is not active; activate that first"
                 )
-        workflow.live = workflow.version(name).platform_version
-        workflow.route(name, after_s=self._publish_delay_s)
 
     def _begin(self, workflow_id: str, event: Mapping[str, Any]) -> tuple[str, Definition]:
         with self._lock:

@@ -67,7 +67,7 @@ class Suspend(Exception):
 @dataclass(slots=True)
 class Workflow:
     """One workflow of the in-memory platform. ``routes`` are the versions that calls reach, each from its moment on
-    (``time.monotonic``), ``None`` for a pause; ``entry_of`` is the source of a private copy."""
+    (``time.monotonic``), ``None`` for a pause; ``entry_of`` is the source of a private copy, with what it is for."""
 
     id: str
     name: str
@@ -76,7 +76,7 @@ class Workflow:
     live: str | None = None
     routes: list[tuple[float, str | None]] = field(default_factory=list)
     updated_at: datetime | None = None
-    entry_of: tuple[str, str] | None = None
+    entry_of: tuple[str, str, str] | None = None
 
     def routed(self) -> str | None:
         """The version that a call reaches now."""

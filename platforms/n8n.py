@@ -118,7 +118,7 @@ class N8n:
 
     def workflows(self) -> list[WorkflowInfo]:
         listed = self._client.pages("workflows", "/workflows", params={"excludePinnedData": "true"})
-        return [n8n_data.info_of(w) for w in listed if not w["name"].startswith(n8n_entry.PREFIX)]
+        return [n8n_data.info_of(w) for w in listed if not n8n_entry.is_private(w["name"])]
 
     # Versions
 
@@ -237,9 +237,11 @@ class N8n:
     def open_private_entry(self, version: Version) -> PrivateEntry:
         if not n8n_entry.triggers_of(version.definition):
             raise Permanent(f"workflow {version.workflow_id}: it has no trigger, so there is no event to replay")
-        copy, *surplus = self._copies(version) or [self._make_copy(version)]
-        for other in surplus:
-            self._remove(str(other["id"]))
+        copy = self._copy(
+            version,
+            n8n_entry.copy_name(version),
+            lambda found: n8n_entry.private_copy(version, n8n_entry.token_of(found) or secrets.token_hex(20)),
+        )
         token = n8n_entry.token_of(copy) or ""
         entry = PrivateEntry(
             workflow_id=str(copy["id"]),
@@ -255,6 +257,23 @@ class N8n:
             f"private entry of workflow {version.workflow_id}: n8n did not open it in time; try again",
         )
         return entry
+
+    def open_private_callee(self, version: Version) -> PrivateEntry:
+        if not n8n_entry.can_be_called(version.definition):
+            raise Permanent(
+                f"workflow {version.workflow_id}: it has no trigger for calls of other workflows; add one in its editor"
+            )
+        wanted = n8n_entry.private_callee(version)
+        copy = self._copy(version, wanted["name"], lambda _: wanted)
+        if not copy["active"]:
+            self.activate(str(copy["id"]))
+        return PrivateEntry(
+            workflow_id=str(copy["id"]),
+            source_workflow_id=version.workflow_id,
+            version_hash=version.hash,
+            address="",
+            called_as={version.workflow_id: str(copy["id"])},
+        )
 
     def send(self, entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:
         if "items" in event and "body" not in event:
@@ -317,22 +336,29 @@ class N8n:
         after = {"startedAfter": (since - self._longest_run).isoformat()} if since else {}
         return [*queries, after]
 
-    def _copies(self, version: Version) -> list[dict[str, Any]]:
-        """Open entries of this source and content, the first to be used. Changed ones are removed."""
-        name = n8n_entry.copy_name(version)
+    def _copy(
+        self, version: Version, name: str, wanted: Callable[[Mapping[str, Any]], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """The open copy of this name, else a new one. ``wanted`` is what a found one has to be; asked with nothing,
+        what a new one is."""
+        copy, *surplus = self._copies(name, wanted) or [self._make_copy(version, wanted({"nodes": ()}))]
+        for other in surplus:
+            self._remove(str(other["id"]))
+        return copy
+
+    def _copies(self, name: str, wanted: Callable[[Mapping[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
+        """Open copies of this name, the first to be used. Changed ones are removed."""
         listed = self._client.pages("private entries", "/workflows", params={"name": name, "excludePinnedData": "true"})
         sound = []
         for copy in [w for w in listed if w["name"] == name]:
-            token = n8n_entry.token_of(copy)
-            if token and content_hash(copy) == content_hash(n8n_entry.private_copy(version, token)):
+            if content_hash(copy) == content_hash(wanted(copy)):
                 sound.append(copy)
             else:
                 self._remove(str(copy["id"]))
         return sorted(sound, key=lambda w: (not w["active"], w["createdAt"], w["id"]))
 
-    def _make_copy(self, version: Version) -> dict[str, Any]:
+    def _make_copy(self, version: Version, copy: Mapping[str, Any]) -> dict[str, Any]:
         source = self._workflow(version.workflow_id)
-        copy = n8n_entry.private_copy(version, secrets.token_hex(20))
         body = n8n_data.writable(n8n_secrets.restored(copy, self._contents(source)))
         owner = [s for s in source.get("shared") or () if s["role"] == "workflow:owner"]
         if owner:

@@ -1,8 +1,11 @@
-"""The private copy of a definition that replays events: what is built, and how it is found again. Pure.
+"""Private copies of a definition: what is built, and how they are found again. Pure. One kind replays events, the other
+one is called by the first while the workflow itself is paused.
 
 Each trigger node is replaced by a *Set* node of the same name that emits the original event exactly as it came in
 (headers, query, path parameters and all), fed by a webhook on an unguessable path. So expressions that read the
 trigger see the original event, schedules and other triggers can be replayed too, and the real address stays closed.
+
+In a copy that is called the triggers for calls stay, and all others go.
 """
 
 from __future__ import annotations
@@ -16,6 +19,8 @@ from platforms.base import EVENT_HEADER, Definition, Version
 
 ENTRY_NODE = "reinstate entry"
 PREFIX = "reinstate replay: "
+CALLEE_PREFIX = "reinstate call: "
+CALL_TRIGGER = "n8n-nodes-base.executeWorkflowTrigger"
 MAX_NAME = 128
 RESPOND = "n8n-nodes-base.respondToWebhook"
 MANUAL = ("n8n-nodes-base.manualTrigger",)
@@ -24,10 +29,15 @@ EVIDENCE = {"saveDataErrorExecution": "all", "saveDataSuccessExecution": "all"}
 TRIGGER_TYPE = re.compile(r"(?i)(trigger|webhook)$")
 
 
-def copy_name(version: Version) -> str:
+def copy_name(version: Version, prefix: str = PREFIX) -> str:
     """Unique per source workflow and content; found again by it after a kill."""
     tail = f" [{version.workflow_id} {version.hash[:12]}]"
-    return f"{PREFIX}{version.definition['name']}"[: MAX_NAME - len(tail)] + tail
+    return f"{prefix}{version.definition['name']}"[: MAX_NAME - len(tail)] + tail
+
+
+def is_private(name: str) -> bool:
+    """Whether a workflow of this name is Reinstate's own."""
+    return name.startswith((PREFIX, CALLEE_PREFIX))
 
 
 def is_trigger(node: Mapping[str, Any]) -> bool:
@@ -67,9 +77,32 @@ def private_copy(version: Version, token: str) -> dict[str, Any]:
             entry = ENTRY_NODE if path == token else f"{ENTRY_NODE} {name}"
             nodes.append(_entry(entry, path, mode))
             connections[entry] = {"main": [[{"node": name, "type": "main", "index": 0}]]}
-    settings = definition.get("settings") or {}
-    kept = {key: settings[key] for key in KEPT_SETTINGS if settings.get(key) not in (None, "DEFAULT")}
-    return {"name": copy_name(version), "nodes": nodes, "connections": connections, "settings": {**kept, **EVIDENCE}}
+    return {
+        "name": copy_name(version),
+        "nodes": nodes,
+        "connections": connections,
+        "settings": _settings(definition),
+    }
+
+
+def can_be_called(definition: Definition) -> bool:
+    return any(node["type"] == CALL_TRIGGER for node in triggers_of(definition))
+
+
+def private_callee(version: Version) -> dict[str, Any]:
+    """The definition of a copy that is called."""
+    definition = version.definition
+    left_out = {
+        str(node["name"])
+        for node in definition["nodes"]
+        if node["type"] != CALL_TRIGGER and (is_trigger(node) or node["type"] in MANUAL)
+    }
+    return {
+        "name": copy_name(version, CALLEE_PREFIX),
+        "nodes": [dict(node) for node in definition["nodes"] if node["name"] not in left_out],
+        "connections": {name: links for name, links in definition["connections"].items() if name not in left_out},
+        "settings": _settings(definition),
+    }
 
 
 def payload(event: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,6 +123,12 @@ def token_of(copy: Mapping[str, Any]) -> str | None:
         if node["name"] == ENTRY_NODE:
             return str(node["parameters"]["path"])
     return None
+
+
+def _settings(definition: Definition) -> dict[str, Any]:
+    settings = definition.get("settings") or {}
+    kept = {key: settings[key] for key in KEPT_SETTINGS if settings.get(key) not in (None, "DEFAULT")}
+    return {**kept, **EVIDENCE}
 
 
 def _responds(definition: Definition, trigger: str) -> bool:

@@ -231,6 +231,28 @@ class NodeRed:
             address=token,
         )
 
+    def open_private_callee(self, version: Version) -> PrivateEntry:
+        what = f"private copy of workflow {version.workflow_id}"
+        names = node_red_entry.called_as(version)
+        if not names:
+            raise Permanent(f"workflow {version.workflow_id}: no link leads into the tab; give it a link in node")
+        callee_id = node_red_entry.callee_id(version)
+        self._refuse_own_credentials(what, version)
+
+        def change(flows: Flows) -> Flows:
+            others = node_red_data.without_tab(flows, callee_id)
+            made = node_red_entry.private_callee(version, others)
+            return flows if node_red_entry.is_same(flows, callee_id, made) else [*others, *made]
+
+        self._change(what, change)
+        return PrivateEntry(
+            workflow_id=callee_id,
+            source_workflow_id=version.workflow_id,
+            version_hash=version.hash,
+            address="",
+            called_as=names,
+        )
+
     def send(self, entry: PrivateEntry, event: Mapping[str, Any], *, idempotency_key: str) -> Run:
         what = f"replay of event {idempotency_key}"
         name = f"{time.time_ns():016x}{secrets.token_hex(2)}"

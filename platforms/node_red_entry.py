@@ -1,9 +1,10 @@
-"""The private copy of a tab that replays events: what is built, and how it is found again. Pure.
+"""Private copies of a tab: what is built, and how they are found again. Pure. One kind replays events, the other one is
+called by the first while the tab itself is paused: that one has no desk, only its links.
 
-The copy is a tab of its own. What starts the original (HTTP nodes, timers, subscriptions) is left out; in its place
-stands a *desk*, a function node behind an unguessable address, which emits the original event to where the trigger
-was wired. Every output of the copied nodes is wired to the desk too, and so are completed messages and errors: by
-them the desk knows when a run has ended, and writes it down in a context store.
+The copy that replays is a tab of its own. What starts the original (HTTP nodes, timers, subscriptions) is left out; in
+its place stands a *desk*, a function node behind an unguessable address, which emits the original event to where the
+trigger was wired. Every output of the copied nodes is wired to the desk too, and so are completed messages and errors:
+by them the desk knows when a run has ended, and writes it down in a context store.
 
 Nodes of the copy have new ids; config nodes and subflows are the live ones where these are as the version wants them,
 else copies. Node-RED has credentials by node id and never gives them out, so a node that has its own cannot be copied.
@@ -82,6 +83,11 @@ def copy_id(version: Version) -> str:
     return _hex("entry", version.workflow_id, version.hash)
 
 
+def callee_id(version: Version) -> str:
+    """The same of a copy that is called."""
+    return _hex("callee", version.workflow_id, version.hash)
+
+
 def address(token: str) -> str:
     """The path of the private address."""
     return f"/reinstate-{token}"
@@ -135,12 +141,33 @@ def _starting(all_nodes: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]
 
 def private_copy(version: Version, flows: Flows, token: str, *, durable: bool) -> Flows:
     """The tab of the copy and everything on it, and copies of the shared nodes that are different live."""
-    definition = version.definition
-    entry_id = copy_id(version)
-    triggers = triggers_of(definition)
+    triggers = triggers_of(version.definition)
     if not triggers:
         raise Permanent(f"workflow {version.workflow_id}: nothing on the tab starts it, so there is no event to replay")
-    left_out = {str(node["id"]) for node in triggers}
+    entry_id = copy_id(version)
+    others, own, ids = _copied(version, flows, entry_id)
+    recorded = _recorded(entry_id, own, version=version, ids=ids, triggers=triggers, token=token, durable=durable)
+    return [*others, *recorded]
+
+
+def private_callee(version: Version, flows: Flows) -> Flows:
+    """The tab of a copy that is called: nothing but links leads into it."""
+    others, own, _ = _copied(version, flows, callee_id(version))
+    return [*others, *own]
+
+
+def called_as(version: Version) -> dict[str, str]:
+    """The ways into a copy that is called, by those into its source."""
+    nodes = version.definition["nodes"]
+    ways = [str(node["id"]) for node in nodes if node.get("type") == "link in" and not node.get("d")]
+    return {way: _hex(callee_id(version), way) for way in ways}
+
+
+def _copied(version: Version, flows: Flows, entry_id: str) -> tuple[Flows, Flows, dict[str, str]]:
+    """Shared nodes that are copied with the tab itself, the nodes on it but for its triggers, and everything's new
+    ids."""
+    definition = version.definition
+    left_out = {str(node["id"]) for node in triggers_of(definition)}
     by_id = {str(node["id"]): node for node in flows}
     ids = {str(node["id"]): _hex(entry_id, str(node["id"])) for node in definition["nodes"]}
     shared = _changed(definition, by_id)
@@ -162,8 +189,7 @@ def private_copy(version: Version, flows: Flows, token: str, *, durable: bool) -
         "info": f"Made by Reinstate to replay events of {version.workflow_id} through {version.hash}; it removes it.",
         "env": put_back(list(definition.get("env") or []), by_id.get(version.workflow_id, {}).get("env")),
     }
-    recorded = _recorded(entry_id, own, version=version, ids=ids, triggers=triggers, token=token, durable=durable)
-    return [*foreign, tab, *recorded]
+    return [*foreign, tab], own, ids
 
 
 def payload(event: Mapping[str, Any], key: str, run_id: str) -> dict[str, Any]:

@@ -103,6 +103,9 @@ class Wrapper:
     def open_private_entry(self, version: Version) -> PrivateEntry:
         return self._call("open_private_entry", lambda: self._platform.open_private_entry(version))
 
+    def open_private_callee(self, version: Version) -> PrivateEntry:
+        return self._call("open_private_callee", lambda: self._platform.open_private_callee(version))
+
     def send(self, entry: PrivateEntry, event: Mapping[str, object], *, idempotency_key: str) -> Run:
         return self._call("send", lambda: self._platform.send(entry, event, idempotency_key=idempotency_key))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -18,7 +18,7 @@ from catalog import secrets
 from catalog.models import Compensation as Inverse
 from ledger import kinds
 from platforms.base import Version
-from recovery import compensating
+from recovery import compensating, private
 from recovery.compensated import StepRecord
 from recovery.compensating import Facts, Scalar
 from recovery.containment import Say, quiet
@@ -37,12 +37,13 @@ Status = Literal["done", "not-needed", "failed", "unknown", "manual"]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """What an inverse belongs to: the recovery whose runs are undone (or an undo by a person, without an incident).
-    ``version_of`` gives the version of a workflow that is to do it."""
+    ``version_of`` gives the version of a workflow that is to do it, ``paused`` are workflows that it cannot call."""
 
     recovery: str
     incident: str | None
     plan_hash: str
     version_of: Callable[[str], Version]
+    paused: Collection[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -109,10 +110,10 @@ def attempt(
             resolve = partial(secrets.resolve, env_file=ctx.home / "secrets.env", app=ctx.app.key)
             return by_http.attempt(inverse, given, key=one.key, resolve=resolve)
         case "workflow":
-            version = frame.version_of(str(inverse.workflow))
+            copy = private.opened(ctx, str(inverse.workflow), frame.version_of, frame.paused)
             known = past.runs if past is not None and not past.open else frozenset[str]()
             courier = Courier(ctx, incident=frame.incident, recovery=frame.recovery)
-            return by_workflow.attempt(ctx, courier, version, inverse, given, key=one.key, known=known)
+            return by_workflow.attempt(ctx, courier, copy, inverse, given, key=one.key, known=known)
 
 
 def concluded(got: Attempt, *, doubt: bool) -> Outcome:

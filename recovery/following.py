@@ -43,11 +43,16 @@ def stale(ctx: AppContext, infos: Sequence[WorkflowInfo] | None = None) -> dict[
 
 def followed(ctx: AppContext, version: Version) -> Version:
     """``version`` with its calls as they must be now: itself, unless a workflow it names got a new id."""
-    ids = stale(ctx)
+    return pointed(ctx.platform, version, stale(ctx))
+
+
+def pointed(platform: Platform, version: Version, ids: Mapping[str, str]) -> Version:
+    """``version`` with each of ``ids`` (old to new) in its new form: itself, unless it names one. Raises what
+    :func:`repointed` raises."""
     if not names(version.definition, ids):
         return version
-    definition = repointed(ctx.platform, version.definition, ids)
-    content, settings = ctx.platform.hashes(definition)
+    definition = repointed(platform, version.definition, ids)
+    content, settings = platform.hashes(definition)
     return replace(version, definition=definition, hash=content, settings_hash=settings, platform_version=None)
 
 

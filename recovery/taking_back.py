@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from recovery import compensated, compensation, facts
+from recovery import compensated, compensation, facts, private
 from recovery.context import AppContext
 from recovery.definitions import known_good
 from recovery.errors import NotCompensated
@@ -21,6 +21,7 @@ def frame_of(ctx: AppContext, plan: Plan) -> compensation.Frame:
         incident=plan.incident_id,
         plan_hash=plan.hash,
         version_of=partial(known_good, ctx, plan),
+        paused=plan.contained,
     )
 
 
@@ -28,7 +29,8 @@ def frame_of(ctx: AppContext, plan: Plan) -> compensation.Frame:
 def let_in(ctx: AppContext, plan: Plan, found: Iterable[Compensation], but: Collection[str] = ()) -> Iterator[None]:
     """Contained workflows that do these inverses may write, for that alone. ``but`` may already."""
     through = {c.through for c in found if c.action == "do" and c.through is not None}
-    fenced = sorted((through & set(plan.contained)) - set(but))
+    reached = private.reach(ctx, through, partial(known_good, ctx, plan), plan.contained) if through else []
+    fenced = sorted((set(reached) & set(plan.contained)) - set(but))
     if not fenced:
         yield
         return

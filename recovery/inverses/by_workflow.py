@@ -7,33 +7,33 @@ it is. An answer that was lost and cannot be looked up makes it unknown: it is n
 from __future__ import annotations
 
 from catalog.models import Compensation
-from platforms.base import Run, Version
+from platforms.base import Run
 from recovery.context import AppContext
 from recovery.delivery import Courier, Delivered, Outcome
 from recovery.errors import StepFailed, one_line
 from recovery.inverses.attempt import Attempt, Given, Result
+from recovery.private import Private
 
 
 def attempt(
     ctx: AppContext,
     courier: Courier,
-    version: Version,
+    copy: Private,
     inverse: Compensation,
     given: Given,
     *,
     key: str,
     known: frozenset[str] = frozenset(),
 ) -> Attempt:
-    """Send once, unless it is there. ``known`` are failed runs that a person has seen since. Raises ``PlatformError``
-    when the platform cannot be asked at all."""
-    entry = ctx.platform.open_private_entry(version)
+    """Send once through the open ``copy``, unless it is there. ``known`` are failed runs that a person has seen since.
+    Raises ``PlatformError`` when the platform cannot be asked at all."""
     event = {"body": dict(given), "headers": {}, "query": {}}
 
     def send() -> Run:
-        return ctx.platform.send(entry, event, idempotency_key=key)
+        return ctx.platform.send(copy.entry, event, idempotency_key=key)
 
     def look_up() -> list[Run]:
-        return ctx.platform.sent(entry).get(key, [])
+        return ctx.platform.sent(copy.entry).get(key, [])
 
     # The runs of a private copy are told by `sent`, and whether surely is what this capability says; copies are made so
     # that the platform keeps their runs.

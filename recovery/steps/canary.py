@@ -12,13 +12,13 @@ from psycopg import sql
 
 from catalog.models import Canary, Workflow
 from platforms.base import Run, RunState
-from recovery import taking_back
+from recovery import private, taking_back
 from recovery.containment import Say
 from recovery.context import AppContext
-from recovery.definitions import known_good
 from recovery.delivery import ended
 from recovery.errors import VerificationFailed
 from recovery.plan import Plan, Step
+from recovery.private import Private
 from recovery.selection import undo_spec
 from recovery.windows import decode, encode, fence_lowered
 from snapshots import position
@@ -44,16 +44,16 @@ def fly(ctx: AppContext, plan: Plan, workflow: Workflow, canary: Canary) -> None
     """Send the canary, compare, undo what it wrote. An attempt that was killed is undone first."""
     folder = ctx.catalog_path if ctx.catalog_path.is_dir() else ctx.catalog_path.parent
     body = json.loads((folder / canary.event).read_text("utf-8"))
-    entry = ctx.platform.open_private_entry(known_good(ctx, plan, workflow.key))
+    copy = private.of_plan(ctx, plan, workflow.key)
     key = f"canary:{plan.recovery_id}:{workflow.key}"
     with ctx.connect("recoverer", "canary") as connection:
-        with fence_lowered(ctx, connection, plan, [workflow.key]):
+        with fence_lowered(ctx, connection, plan, copy.reach):
             since = started_at(ctx, connection, plan, workflow.key)
-            for run in ctx.platform.sent(entry).get(key, []):
-                clean_up(ctx, connection, plan, workflow, since, ended(ctx, run))
-                taking_back.of_own_run(ctx, plan, workflow.key, run.id)
+            for run in ctx.platform.sent(copy.entry).get(key, []):
+                clean_up(ctx, connection, plan, copy, since, ended(ctx, run))
             event = {"body": body, "headers": {}, "query": {}}
-            run = ended(ctx, ctx.platform.send(entry, event, idempotency_key=key))
+            run = ended(ctx, ctx.platform.send(copy.entry, event, idempotency_key=key))
+            private.children(ctx, copy, run)  # the fence stays down until they ended
         try:
             if run.state is not RunState.SUCCESS:
                 # The platform's own words may quote row values.
@@ -65,8 +65,7 @@ def fly(ctx: AppContext, plan: Plan, workflow: Workflow, canary: Canary) -> None
                 raise VerificationFailed(f"canary of {workflow.key}: {wrong}; the app stays paused")
         finally:
             connection.rollback()
-            clean_up(ctx, connection, plan, workflow, since, run)
-            taking_back.of_own_run(ctx, plan, workflow.key, run.id)
+            clean_up(ctx, connection, plan, copy, since, run)
 
 
 def started_at(ctx: AppContext, connection: psycopg.Connection, plan: Plan, workflow: str) -> Position:
@@ -97,15 +96,17 @@ def compare(connection: psycopg.Connection, expect: str, run: Run) -> str:
 
 
 def clean_up(
-    ctx: AppContext, connection: psycopg.Connection, plan: Plan, workflow: Workflow, since: Position, run: Run
+    ctx: AppContext, connection: psycopg.Connection, plan: Plan, copy: Private, since: Position, run: Run
 ) -> None:
-    xids = tuple(t.xid for t in journal.transactions(connection, since=since, actors=[workflow.role]))
+    """Undo all that was written as the workflows that the copy reaches, which are paused, and what was done outside."""
+    actors = sorted({ctx.app.workflow(key).role for key in copy.reach})
+    xids = tuple(t.xid for t in journal.transactions(connection, since=since, actors=actors))
     connection.rollback()
-    earlier = undo.applied_steps(connection, plan.recovery_id, prefix=f"canary:{workflow.key}:")
+    earlier = undo.applied_steps(connection, plan.recovery_id, prefix=f"canary:{copy.workflow}:")
     connection.rollback()
     spec = replace(
         undo_spec(ctx.tables, (), policy="refuse", caps=ctx.app.caps, cancelled=tuple(a.xid for a in earlier)),
-        runs=(RunRef(actor=workflow.role, run=run.id, xids=xids),),
+        runs=(RunRef(actor=ctx.app.workflow(copy.workflow).role, run=run.id, xids=xids),),
     )
     preview = undo.preview(connection, spec)
     if not preview.empty:
@@ -113,7 +114,9 @@ def clean_up(
             connection,
             spec,
             recovery_id=plan.recovery_id,
-            step=f"canary:{workflow.key}:{run.id}",
+            step=f"canary:{copy.workflow}:{run.id}",
             plan_hash=plan.hash,
             expected=preview.counts,
         )
+    for workflow, each in [*reversed(private.children(ctx, copy, run)), (copy.workflow, run)]:
+        taking_back.of_own_run(ctx, plan, workflow, each.id)

@@ -8,6 +8,7 @@ from typing import Any
 
 from ledger import kinds
 from platforms.base import Permanent, Version
+from recovery import private
 from recovery.containment import Say
 from recovery.context import AppContext
 from recovery.definitions import known_good
@@ -39,7 +40,7 @@ def close_private(ctx: AppContext, plan: Plan) -> None:
         for platform_id in sorted(earlier - {good.workflow_id}):
             with suppress(Permanent):  # no copy of it is left, and a new one cannot be made
                 close(ctx, replace(good, workflow_id=platform_id))
-        close(ctx, good)
+        private.closed(ctx, private.of_plan(ctx, plan, workflow))
 
 
 def close(ctx: AppContext, version: Version) -> None:

@@ -15,14 +15,14 @@ from typing import Any
 
 import psycopg
 
-from platforms.base import Permanent, PrivateEntry, Run, RunDetail, RunState
-from recovery import replayed, taking_back
+from platforms.base import Permanent, Run, RunDetail, RunState
+from recovery import private, replayed, taking_back
 from recovery.containment import Say
 from recovery.context import AppContext
-from recovery.definitions import known_good
 from recovery.delivery import Courier, Delivered, Outcome, ended
 from recovery.errors import StepFailed
 from recovery.plan import Event, Plan, Step
+from recovery.private import Private
 from recovery.selection import undo_spec
 from recovery.windows import fence_lowered
 from snapshots import position
@@ -50,17 +50,18 @@ class Done(StrEnum):
 
 def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  # noqa: ARG001 - one signature for all acts
     workflows = sorted({e.workflow for e in plan.events})
-    entries = {w: ctx.platform.open_private_entry(known_good(ctx, plan, w)) for w in workflows}
+    copies = {w: private.of_plan(ctx, plan, w) for w in workflows}
+    writing = sorted({key for copy in copies.values() for key in copy.reach})
     counts = dict.fromkeys(Done, 0)
     left_out: list[str] = []
     unknown: list[str] = []
     courier = Courier(ctx, incident=plan.incident_id, recovery=plan.recovery_id)
-    with ctx.connect("recoverer", "replay") as connection, fence_lowered(ctx, connection, plan, workflows) as begun:
-        sent = {w: ctx.platform.sent(entry) for w, entry in entries.items()}
+    with ctx.connect("recoverer", "replay") as connection, fence_lowered(ctx, connection, plan, writing) as begun:
+        sent = {w: ctx.platform.sent(copy.entry) for w, copy in copies.items()}
         for done, event in enumerate(sorted(plan.events, key=lambda e: e.order), start=1):
             key = event_key(plan, event)
             earlier = sent[event.workflow].get(key, [])
-            ended_as = send_once(ctx, connection, plan, event, entries[event.workflow], earlier, begun, courier)
+            ended_as = send_once(ctx, connection, plan, event, copies[event.workflow], earlier, begun, courier)
             counts[ended_as] += 1
             if ended_as is Done.UNKNOWN:
                 unknown.append(key)
@@ -68,7 +69,7 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
                 left_out.append(f"run {event.run_id} of {event.workflow}")
             if done % 25 == 0 or done == len(plan.events):
                 say(f"replayed {done} of {len(plan.events)} events")
-        twice = undo_repeats(ctx, connection, plan, entries, begun)
+        twice = undo_repeats(ctx, connection, plan, copies, begun)
     if left_out:
         say(f"{len(left_out)} events fail through the good version just as they did before; a person must look at them")
     if unknown:
@@ -88,30 +89,28 @@ def act(ctx: AppContext, plan: Plan, step: Step, say: Say) -> dict[str, Any]:  #
 
 
 def undo_repeats(
-    ctx: AppContext, connection: psycopg.Connection, plan: Plan, entries: Mapping[str, PrivateEntry], begun: Position
+    ctx: AppContext, connection: psycopg.Connection, plan: Plan, copies: Mapping[str, Private], begun: Position
 ) -> int:
     """A request whose answer was lost may still run after it was sent again: of each event one run stands, that on
     which others have built."""
     repeats = 0
     undone = {a.step for a in undo.applied_steps(connection, plan.recovery_id, prefix=UNDOING)}
     connection.rollback()
-    for workflow, entry in entries.items():
-        sent = ctx.platform.sent(entry)
+    for workflow, copy in copies.items():
+        sent = ctx.platform.sent(copy.entry)
         for event in (e for e in plan.events if e.workflow == workflow):
             runs = [ended(ctx, r) for r in sent.get(event_key(plan, event), [])]
             for run in (r for r in runs if UNDOING + r.id in undone):
                 # A process that died just after the undo had not come to what the run did outside its rows.
-                taking_back.of_own_run(ctx, plan, workflow, run.id, may_write=entries)
+                take_back_outside(ctx, plan, copy, run)
             standing = [r for r in runs if r.state is RunState.SUCCESS and UNDOING + r.id not in undone]
             while len(standing) > 1:
-                writes = {r.id: own_writes(ctx, connection, entry, workflow, r, begun) for r in standing}
+                writes = {r.id: own_writes(ctx, connection, copy, r, begun) for r in standing}
                 free = [
-                    r
-                    for r in standing
-                    if not undo.preview(connection, undoing(ctx, r, workflow, writes[r.id])).problems
+                    r for r in standing if not undo.preview(connection, undoing(ctx, copy, r, writes[r.id])).problems
                 ]
                 extra = (free or standing)[-1]
-                revert(ctx, connection, plan, workflow, extra, writes[extra.id])
+                revert(ctx, connection, plan, copy, extra, writes[extra.id])
                 standing.remove(extra)
                 repeats += 1
     return repeats
@@ -126,7 +125,7 @@ def send_once(
     connection: psycopg.Connection,
     plan: Plan,
     event: Event,
-    entry: PrivateEntry,
+    copy: Private,
     earlier: list[Run],
     begun: Position,
     courier: Courier,
@@ -137,8 +136,8 @@ def send_once(
     attempts = [ended(ctx, r) for r in earlier]
     for attempt in attempts:
         if attempt.state is not RunState.SUCCESS:
-            mine = own_writes(ctx, connection, entry, event.workflow, attempt, begun)
-            revert(ctx, connection, plan, event.workflow, attempt, mine)
+            mine = own_writes(ctx, connection, copy, attempt, begun)
+            revert(ctx, connection, plan, copy, attempt, mine)
     if any(a.state is RunState.SUCCESS for a in attempts):
         return Done.THERE
     original = ctx.platform.run_detail(event.run_id)
@@ -152,15 +151,15 @@ def send_once(
     known = frozenset(r.id for r in earlier)
 
     def send() -> Run:
-        return ctx.platform.send(entry, payload, idempotency_key=key)
+        return ctx.platform.send(copy.entry, payload, idempotency_key=key)
 
     def look_up() -> list[Run]:
-        return ctx.platform.sent(entry).get(key, [])
+        return ctx.platform.sent(copy.entry).get(key, [])
 
     def take_back(failed: Delivered) -> None:
         if failed.run is not None:
-            mine = writes_since(ctx, connection, event.workflow, failed.run, before)
-            revert(ctx, connection, plan, event.workflow, failed.run, mine)
+            mine = writes_since(ctx, connection, copy, failed.run, before)
+            revert(ctx, connection, plan, copy, failed.run, mine)
 
     # Events go to a private copy, whose runs `sent` tells, also where the platform lists no others: what counts is
     # whether it tells them surely, not whether it lists runs (`executions`).
@@ -179,6 +178,8 @@ def send_once(
             take_back=take_back,
         )
         if done.outcome is Outcome.DONE:
+            if done.run is not None:
+                private.children(ctx, copy, done.run)  # the next event waits for them
             return Done.THERE if done.there else Done.REPLAYED
         if done.outcome is Outcome.UNKNOWN:
             return Done.UNKNOWN
@@ -223,41 +224,53 @@ def failure(detail: RunDetail) -> str:
 
 
 def writes_since(
-    ctx: AppContext, connection: psycopg.Connection, workflow: str, run: Run, since: Position
+    ctx: AppContext, connection: psycopg.Connection, copy: Private, run: Run, since: Position
 ) -> tuple[int, ...]:
-    """Transactions of the workflow's role but those tagged by another run: while it is paused and events go one by
-    one, they are those of the last run."""
-    role = ctx.app.workflow(workflow).role
-    found = journal.transactions(connection, since=since, actors=[role])
+    """Transactions of the roles that the copy reaches but those tagged by another run: while they are paused and events
+    go one by one, they are those of the last run and of what it started."""
+    mine = family(ctx, copy, run)
+    found = journal.transactions(connection, since=since, actors=roles(ctx, copy))
     connection.rollback()
-    return tuple(t.xid for t in found if t.run in (None, run.id))
+    return tuple(t.xid for t in found if t.run is None or t.run in mine)
 
 
 def own_writes(
-    ctx: AppContext, connection: psycopg.Connection, entry: PrivateEntry, workflow: str, run: Run, begun: Position
+    ctx: AppContext, connection: psycopg.Connection, copy: Private, run: Run, begun: Position
 ) -> tuple[int, ...]:
-    """The transactions of one run of the copy among those of the others, by tag or by time. Raises
-    :class:`StepFailed` when that cannot be told."""
-    role = ctx.app.workflow(workflow).role
-    transactions = journal.transactions(connection, since=begun, actors=[role])
+    """The transactions of one run of the copy, and of what it started, among those of the others, by tag or by time.
+    Raises :class:`StepFailed` when that cannot be told."""
+    transactions = journal.transactions(connection, since=begun, actors=roles(ctx, copy))
     connection.rollback()
-    runs = [r for of_key in ctx.platform.sent(entry).values() for r in of_key]
-    role_of = {entry.workflow_id: role}
+    mine = family(ctx, copy, run)
+    runs = [r for of_key in ctx.platform.sent(copy.entry).values() for r in of_key]
+    role_of = {copy.entry.workflow_id: ctx.app.workflow(copy.workflow).role}
+    for key, callee in copy.callees:
+        runs += ctx.platform.runs(callee.workflow_id)
+        role_of[callee.workflow_id] = ctx.app.workflow(key).role
     offset = estimate_offset(tagged_pairs(transactions, runs, role_of))
     known = attribute(transactions, runs, role_of, offset_s=offset)
-    if unsure := [a for a in known if not a.attribution.certain and run.id in a.candidates]:
+    if unsure := [a for a in known if not a.attribution.certain and not mine.isdisjoint(a.candidates)]:
         raise StepFailed(
-            f"run {run.id} of {workflow}: it failed in an earlier replay, and transaction {unsure[0].tx.xid} may be "
-            f"its own ({unsure[0].evidence}); undo it by hand, or tag the workflow's writes with reinstate.run"
+            f"run {run.id} of {copy.workflow}: it failed in an earlier replay, and transaction {unsure[0].tx.xid} may "
+            f"be its own ({unsure[0].evidence}); undo it by hand, or tag the workflow's writes with reinstate.run"
         )
-    return tuple(a.tx.xid for a in known if a.run_id == run.id)
+    return tuple(a.tx.xid for a in known if a.run_id in mine)
+
+
+def family(ctx: AppContext, copy: Private, run: Run) -> frozenset[str]:
+    """The run and those that it started."""
+    return frozenset((run.id, *(child.id for _, child in private.children(ctx, copy, run))))
+
+
+def roles(ctx: AppContext, copy: Private) -> list[str]:
+    return sorted({ctx.app.workflow(key).role for key in copy.reach})
 
 
 def revert(
-    ctx: AppContext, connection: psycopg.Connection, plan: Plan, workflow: str, run: Run, xids: tuple[int, ...]
+    ctx: AppContext, connection: psycopg.Connection, plan: Plan, copy: Private, run: Run, xids: tuple[int, ...]
 ) -> None:
     """Undo what a replay run wrote, its tagged writes and the listed transactions, and what it did outside them."""
-    spec = undoing(ctx, run, workflow, xids)
+    spec = undoing(ctx, copy, run, xids)
     preview = undo.preview(connection, spec)
     if not preview.empty:
         undo.apply(
@@ -268,9 +281,18 @@ def revert(
             plan_hash=plan.hash,
             expected=preview.counts,
         )
-    taking_back.of_own_run(ctx, plan, workflow, run.id, may_write={e.workflow for e in plan.events})
+    take_back_outside(ctx, plan, copy, run)
 
 
-def undoing(ctx: AppContext, run: Run, workflow: str, xids: tuple[int, ...]) -> UndoSpec:
-    ref = RunRef(actor=ctx.app.workflow(workflow).role, run=run.id, xids=xids)
-    return replace(undo_spec(ctx.tables, (), policy="refuse", caps=ctx.app.caps), runs=(ref,))
+def take_back_outside(ctx: AppContext, plan: Plan, copy: Private, run: Run) -> None:
+    """What a replay run, and those it started, did outside their rows."""
+    may_write = {e.workflow for e in plan.events} | set(copy.reach)
+    for workflow, each in [*reversed(private.children(ctx, copy, run)), (copy.workflow, run)]:
+        taking_back.of_own_run(ctx, plan, workflow, each.id, may_write=may_write)
+
+
+def undoing(ctx: AppContext, copy: Private, run: Run, xids: tuple[int, ...]) -> UndoSpec:
+    tagged = [(copy.workflow, run), *private.children(ctx, copy, run)]
+    refs = [RunRef(actor=ctx.app.workflow(workflow).role, run=each.id) for workflow, each in tagged]
+    refs[0] = replace(refs[0], xids=xids)
+    return replace(undo_spec(ctx.tables, (), policy="refuse", caps=ctx.app.caps), runs=tuple(refs))

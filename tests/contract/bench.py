@@ -46,7 +46,12 @@ class Bench(Protocol):
         ...
 
     def caller(self, name: str, workflow_id: str) -> Definition | None:
-        """A workflow that starts another one; ``None`` where the platform has no such thing."""
+        """A workflow behind :meth:`address` that starts another one with its own event; ``None`` where the platform has
+        no such thing."""
+        ...
+
+    def callee(self, name: str, tag: str) -> Definition:
+        """Like :meth:`definition`, but something that other workflows can start."""
         ...
 
     def address(self, name: str) -> tuple[str, str]:

@@ -69,6 +69,9 @@ class DirectusForm:
         start = operation(name, "start", "trigger", {"flow": workflow_id, "payload": "{{ $trigger }}"})
         return flow(name, [start])
 
+    def callee(self, name: str, tag: str) -> Definition:
+        return {**self.definition(name, tag), "trigger": "operation", "options": {"return": "$last"}}
+
     def address(self, name: str) -> tuple[str, str]:
         return "POST", f"/flows/trigger/{flow_id(name)}"
 

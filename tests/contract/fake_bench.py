@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from platforms.base import Capabilities, CredentialState, Platform
+from platforms.base import Capabilities, CredentialState, Platform, RunState
 from platforms.fake import EntryClosed, FakePlatform, Suspend
 from tests.contract.bench import ECHO, QUERY, SHOP, fresh
 from tests.contract.n8n_bench import N8nForm
@@ -35,6 +35,12 @@ class FakeBench(N8nForm):
             seen = {"body": event["body"], "query": event.get("query"), "shop": event["headers"].get("x-shop")}
             return {ECHO: [{"tag": tag, **seen}]}
 
+        calls = [n["parameters"]["workflowId"]["value"] for n in content["nodes"] if n["name"] == "Call"]
+        if calls:
+            called = self.fake.call(calls[0], event)
+            if called.state is not RunState.SUCCESS:
+                raise ValueError(f"its run {called.id} of {calls[0]} failed")
+            return {"Call": [{"run": called.id}]}
         waits = [n["parameters"]["amount"] for n in content["nodes"] if n["name"] == "Wait"]
         if waits and waits[0] > 60:
             raise Suspend(echo)

@@ -69,6 +69,11 @@ class N8nForm:
         nodes = [node("Webhook", "webhook", 2, hook, webhookId=name), node("Call", "executeWorkflow", 1.2, target)]
         return {"name": name, "nodes": nodes, "connections": chain("Webhook", "Call"), "settings": {}}
 
+    def callee(self, name: str, tag: str) -> Definition:
+        definition = self.definition(name, tag)
+        start = node("Webhook", "executeWorkflowTrigger", 1.1, {"inputSource": "passthrough"})
+        return {**definition, "nodes": [start, *definition["nodes"][1:]]}
+
     def address(self, name: str) -> tuple[str, str]:
         return "POST", f"/webhook/{name}"
 

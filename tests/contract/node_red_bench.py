@@ -69,6 +69,12 @@ class NodeRedForm:
             nodes[-1]["wires"] = [[]]
         return {"name": name, "settings": {"info": ""}, "env": [], "nodes": nodes, "configs": [], "subflows": []}
 
+    def callee(self, name: str, tag: str) -> Definition:
+        definition = self.definition(name, tag)
+        back = {"id": id_of(name, "Back"), "type": "link out", "name": "Back", "mode": "return", "links": [], **AT}
+        wired = [{**n, "wires": [[back["id"]]]} if n["name"] == ECHO else n for n in definition["nodes"]]
+        return {**definition, "nodes": [*(n for n in wired if n["name"] in (ECHO, "Called")), back]}
+
     @staticmethod
     def code(tag: str) -> dict[str, Any]:
         return {"func": CODE.replace("TAG", tag), "outputs": 1, "timeout": 0, "noerr": 0, "libs": []}

@@ -1,11 +1,13 @@
 """Private entries: an event runs once through a good version while the real workflow stays paused."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from platforms.base import Permanent, RunState
+from recovery.following import repointed
 from tests.contract.bench import ECHO, QUERY, Scene, fresh
 
 pytestmark = pytest.mark.contract
@@ -101,3 +103,33 @@ def test_a_private_entry_is_found_again_and_hidden_and_closed_for_good(scene: Sc
     scene.platform.close_private_entry(entry)
     with pytest.raises(Permanent, match="closed"):
         scene.platform.send(entry, event({}), idempotency_key="b")
+
+
+def test_private_copies_call_private_copies_while_the_real_ones_are_paused(scene: Scene) -> None:
+    if opens_none(scene):
+        return
+    called = scene.put(scene.bench.callee(name := fresh(), "v1"), name)
+    calling = scene.bench.caller(name := fresh(), called.id)
+    assert calling is not None
+    caller = scene.put(calling, name)
+    good = scene.platform.draft_version(called.id)
+    scene.platform.save(called.id, scene.bench.edited(good.definition, "v2"))
+
+    copy = scene.platform.open_private_callee(good)
+    assert scene.elsewhere().open_private_callee(good) == copy
+    version = scene.platform.draft_version(caller.id)
+    content = repointed(scene.platform, version.definition, copy.called_as)
+    version = replace(version, definition=content, hash=scene.platform.hashes(content)[0])
+    entry = scene.platform.open_private_entry(version)
+    run = scene.platform.send(entry, event({"mark": (mark := fresh("mark"))}), idempotency_key="called")
+
+    assert run.state is RunState.SUCCESS
+    assert scene.bench.effects(mark) == ["v1"]
+    if scene.can.executions:
+        assert [r.state for r in scene.platform.runs(copy.workflow_id)] == [RunState.SUCCESS]
+    listed = scene.platform.workflows()
+    assert not {copy.workflow_id, entry.workflow_id} & {w.id for w in listed}
+    assert [w.active for w in listed if w.id in (called.id, caller.id)] == [False, False]
+    scene.platform.close_private_entry(entry)
+    for _ in range(2):
+        scene.platform.close_private_entry(copy)
