@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from recovery.plan import Mode, Step
+
+Calls = Mapping[str, frozenset[str]]
+"""The workflows that each workflow calls."""
 
 STAGE_WATCH_S = 1.0
 FINAL_WATCH_S = 2.0
 
 
-def stages(order: Sequence[Sequence[str]], contained: Iterable[str]) -> list[tuple[str, ...]]:
-    """The contained workflows in resume order; those the catalogue does not place come last, together."""
+def stages(
+    order: Sequence[Sequence[str]], contained: Iterable[str], calls: Calls | None = None
+) -> list[tuple[str, ...]]:
+    """The contained workflows in resume order; those the catalogue does not place come last, together. What is called
+    comes back no later than its callers: they would fail, or be refused by the platform."""
     left = set(contained)
     out = []
     for group in order:
@@ -20,7 +26,19 @@ def stages(order: Sequence[Sequence[str]], contained: Iterable[str]) -> list[tup
             left -= set(stage)
     if left:
         out.append(tuple(sorted(left)))
-    return out
+    return _called_in_time(out, calls or {})
+
+
+def _called_in_time(out: list[tuple[str, ...]], calls: Calls) -> list[tuple[str, ...]]:
+    place = {w: n for n, stage in enumerate(out) for w in stage}
+    for n, stage in enumerate(out):
+        todo = list(stage)
+        while todo:
+            late = [w for w in calls.get(todo.pop(), ()) if place.get(w, n) > n]
+            place |= dict.fromkeys(late, n)
+            todo += late
+    moved = [tuple(w for stage in out for w in stage if place[w] == n) for n in range(len(out))]
+    return [stage for stage in moved if stage]
 
 
 def steps(
@@ -36,6 +54,7 @@ def steps(
     compensations: int = 0,
     left: int = 0,
     through: Sequence[str] = (),
+    calls: Calls | None = None,
     held: bool = False,
 ) -> tuple[Step, ...]:
     """Both halves end in a staged resume; one half alone ends in a named, paused state (``logic-restored`` or
@@ -76,7 +95,7 @@ def steps(
         if canaries:
             title = f"Send a canary through {', '.join(canaries)}, check it and undo it"
             out.append(Step(id="canary", kind="canary", title=title, params={"workflows": list(canaries)}))
-        for n, stage in enumerate(stages(resume_order, contained), start=1):
+        for n, stage in enumerate(stages(resume_order, contained, calls), start=1):
             out.append(
                 Step(
                     id=f"resume:{n}",

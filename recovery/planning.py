@@ -13,9 +13,9 @@ import psycopg
 
 from checks import diagnosis as diagnosing
 from checks.model import BadRun, Diagnosis
-from platforms.base import Run, RunState
+from platforms.base import Run, RunState, Version
 from platforms.limits import limits
-from recovery import closure, definitions, earlier, events, facts, outline
+from recovery import closure, definitions, dependents, earlier, events, facts, outline, private
 from recovery.containment import Say, in_flight, is_proven, live_before, not_on_record, quiet, recorded
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused
@@ -102,16 +102,24 @@ def make_plan(
         )
     replayed = sorted({e.workflow for e in choice.events})
     canaries = [w.key for w in ctx.app.workflows if w.canary and w.key in contained["workflows"]]
-    good = {diagnosis.workflow: good_version}
     through = facts.through(ctx, compensations, {*replayed, *canaries} if selected is not None else set())
-    used = {*replayed, *canaries, *through} - {diagnosis.workflow}
+    used = {*replayed, *canaries, *through}
     active_before = {*contained["active_before"]}
     resumed = active_before if mode is Mode.BOTH else set()
-    refuse_unknown(ctx, incident, ((used & active_before) | resumed) - {diagnosis.workflow, *live})
-    for workflow in sorted(used):
-        good[workflow] = live.get(workflow) or in_use(ctx, workflow)
-    for workflow, version in good.items():
-        definitions.find(ctx, workflow, version, good_point)
+    known = {diagnosis.workflow, *live}
+    refuse_unknown(ctx, incident, ((used & active_before) | resumed) - known)
+    good = {diagnosis.workflow: good_version}
+
+    def version_of(workflow: str) -> Version:
+        refuse_unknown(ctx, incident, ({workflow} & active_before) - known)
+        good.setdefault(workflow, live.get(workflow) or in_use(ctx, workflow))
+        return definitions.find(ctx, workflow, good[workflow], good_point)
+
+    published = version_of(diagnosis.workflow)
+    private.reach(ctx, sorted(used), version_of, contained["workflows"])
+    # What is saved calls what it will call; of the workflow that goes back, what its good version calls.
+    calls = dependents.read_calls(ctx.app, ctx.platform, ctx.infos(partly=True), of=sorted(resumed))
+    calls[diagnosis.workflow] = private.called(ctx, published)
     return Plan(
         recovery_id=earlier.next_id(ctx, incident),
         incident_id=incident,
@@ -143,6 +151,7 @@ def make_plan(
             compensations=sum(c.action == "do" for c in compensations),
             left=sum(c.action == "manual" for c in compensations),
             through=through,
+            calls=calls,
             held=ctx.events is not None,
         ),
         notes=tuple(notes),

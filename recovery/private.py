@@ -15,7 +15,7 @@ from recovery import dependents, following
 from recovery.context import AppContext
 from recovery.definitions import known_good
 from recovery.delivery import ended
-from recovery.errors import StepFailed
+from recovery.errors import Refused
 from recovery.plan import Plan
 
 VersionOf = Callable[[str], Version]
@@ -43,8 +43,8 @@ def of_plan(ctx: AppContext, plan: Plan, workflow: str) -> Private:
 
 
 def opened(ctx: AppContext, workflow: str, version_of: VersionOf, paused: Collection[str]) -> Private:
-    """Open the copy, and those of what it calls among ``paused`` first. Raises :class:`StepFailed` for workflows that
-    call one another in a circle, and ``PlatformError``."""
+    """Open the copy, and those of what it calls among ``paused`` first. Raises :class:`Refused` for workflows that call
+    one another in a circle, and ``PlatformError``."""
     callees: dict[str, PrivateEntry] = {}
     keys = _keys(ctx)
 
@@ -52,7 +52,7 @@ def opened(ctx: AppContext, workflow: str, version_of: VersionOf, paused: Collec
         version = version_of(key)
         names: dict[str, str] = {}
         for other in _called(ctx, version.definition, keys, paused):
-            refuse_circle(other, (*above, key))
+            _refuse_circle(other, (*above, key))
             if other not in callees:
                 callees[other] = ctx.platform.open_private_callee(ready(other, (*above, key)))
             names |= callees[other].called_as
@@ -63,16 +63,25 @@ def opened(ctx: AppContext, workflow: str, version_of: VersionOf, paused: Collec
 
 
 def reach(ctx: AppContext, workflows: Iterable[str], version_of: VersionOf, paused: Collection[str]) -> list[str]:
-    """``workflows`` and those of ``paused`` that copies of them start, without opening any."""
+    """``workflows`` and those of ``paused`` that copies of them start, without opening any. Raises :class:`Refused` for
+    a circle."""
     keys = _keys(ctx)
-    found: dict[str, None] = {}
-    todo = list(workflows)
-    while todo:
-        key = todo.pop()
-        if key not in found:
-            found[key] = None
-            todo += _called(ctx, version_of(key).definition, keys, paused)
+    found: set[str] = set()
+
+    def go(key: str, above: tuple[str, ...]) -> None:
+        found.add(key)
+        for other in _called(ctx, version_of(key).definition, keys, paused):
+            _refuse_circle(other, (*above, key))
+            go(other, (*above, key))
+
+    for workflow in workflows:
+        go(workflow, ())
     return sorted(found)
+
+
+def called(ctx: AppContext, version: Version) -> frozenset[str]:
+    """The app's workflows that ``version`` calls."""
+    return dependents.called(ctx.platform.outline(version.definition), _keys(ctx))
 
 
 def closed(ctx: AppContext, private: Private) -> None:
@@ -94,9 +103,9 @@ def children(ctx: AppContext, private: Private, run: Run) -> list[tuple[str, Run
     return found
 
 
-def refuse_circle(key: str, above: tuple[str, ...]) -> None:
+def _refuse_circle(key: str, above: tuple[str, ...]) -> None:
     if key in above:
-        raise StepFailed(
+        raise Refused(
             f"workflow {key}: it calls itself ({' -> '.join((*above[above.index(key) :], key))}), so no private copy "
             "can stand for it while it is paused; declare `trigger.replay: discard` for it in the catalogue, "
             "recover again, and enter its events by hand"

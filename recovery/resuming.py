@@ -111,7 +111,8 @@ def resume(ctx: AppContext, incident: str, *, by: str, override: str | None, say
             body={"what": f"resume although: {'; '.join(problems)}", "by": by, "reason": override},
         )
     back: list[str] = []
-    for members in outline.stages(ctx.app.resume_order, what.contained):
+    calls = dependents.read_calls(ctx.app, ctx.platform, ctx.infos(partly=True), of=what.contained)
+    for members in outline.stages(ctx.app.resume_order, what.contained, calls):
         back += stage(ctx, what, members, outline.STAGE_WATCH_S, say)
     if ctx.events is not None:
         from recovery import held

@@ -60,3 +60,27 @@ def test_logic_alone_touches_no_rows_and_data_alone_no_definition() -> None:
 def test_every_contained_workflow_is_in_exactly_one_stage(order: list[list[str]], contained: set[str]) -> None:
     seen = [w for stage in stages(order, contained) for w in stage]
     assert sorted(seen) == sorted(contained)
+
+
+NAMES = "abcdef"
+CALLS = st.dictionaries(st.sampled_from(NAMES), st.frozensets(st.sampled_from(NAMES)))
+
+
+@given(st.lists(st.lists(st.sampled_from(NAMES), unique=True), max_size=4), st.sets(st.sampled_from(NAMES)), CALLS)
+def test_what_is_called_comes_back_no_later_than_its_callers(
+    order: list[list[str]], contained: set[str], calls: dict[str, frozenset[str]]
+) -> None:
+    found = stages(order, contained, calls)
+    place = {w: n for n, stage in enumerate(found) for w in stage}
+    assert sorted(place) == sorted(contained)
+    assert sum(map(len, found)) == len(contained)
+    late = {(k, c) for k in contained for c in calls.get(k, ()) if place.get(c, -1) > place[k]}
+    assert not late
+
+
+def test_only_what_is_called_is_put_forward() -> None:
+    order = [["intake"], ["payment", "report"], ["count"]]
+    calls = {"intake": frozenset({"report"}), "report": frozenset({"count"})}
+    contained = ["count", "intake", "payment", "report"]
+    assert stages(order, contained, calls) == [("intake", "report", "count"), ("payment",)]
+    assert stages(order, contained) == [("intake",), ("payment", "report"), ("count",)]
