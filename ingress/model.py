@@ -114,6 +114,16 @@ def _read(body: bytes, kind: str) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Person:
+    """Ids of the events that name a person: those that ended, those that have not, and those that have the value only
+    inside another text."""
+
+    ended: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Hold:
     """A workflow whose events are kept back. ``per_s``: at most so many are sent a second afterwards."""
 

@@ -18,9 +18,11 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from ingress.database import Database, event, event_of, hold, hold_of, route
 from ingress.errors import UnknownEvent, WrongState
-from ingress.model import OPEN, REACHED, WAITING, Event, Hold, Policy, Route, State
+from ingress.model import OPEN, REACHED, WAITING, Event, Hold, Person, Policy, Route, State
+from ingress.people import Mention, mention
 
 CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
+PAGE: Final = 500
 HANDLED: Final = (State.PASSED, State.SENT, State.DONE)
 
 KEPT_AS: Final[dict[str, State]] = {
@@ -332,6 +334,32 @@ class Queue:
                 .where(event.c.state.not_in(OPEN))
             )
             return int(gone.rowcount)
+
+    def of_person(self, value: str) -> Person:
+        """The events that name a person by ``value``. Reads all of them, a page at a time."""
+        found: dict[str, list[str]] = {"ended": [], "open": [], "inside": []}
+        after = 0
+        while page := self._list(self._events().where(event.c.seq > after).order_by(event.c.seq).limit(PAGE)):
+            after = page[-1].seq
+            for one in page:
+                how = mention(one, value)
+                if how is Mention.INSIDE:
+                    found["inside"].append(one.id)
+                elif how is Mention.VALUE:
+                    found["open" if one.state in OPEN else "ended"].append(one.id)
+        return Person(**{name: tuple(ids) for name, ids in found.items()})
+
+    def forget(self, ids: Sequence[str]) -> int:
+        """Remove these events, but for those that have not ended. Returns how many went."""
+        with self._db.writing() as conn:
+            return sum(
+                conn.execute(
+                    sa.delete(event)
+                    .where(event.c.app == self._app, event.c.id.in_(ids[at : at + PAGE]))
+                    .where(event.c.state.not_in(OPEN))
+                ).rowcount
+                for at in range(0, len(ids), PAGE)
+            )
 
     # Ways in
 

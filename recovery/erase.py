@@ -1,4 +1,6 @@
-"""Erasing a person on record: shown, then done under the app's lease, with nothing of the person in the ledger."""
+"""Erasing a person on record: shown, then done under the app's lease, with nothing of the person in the ledger.
+
+The past lies in the journal and the points, and in the queue of the ingress, where the app has one."""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import os
 import socket
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
+from ingress.model import Person
 from ledger import kinds
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
@@ -14,10 +18,33 @@ from snapshots.erasure import apply, erasure, find
 from snapshots.erasure import plan as erasure_plan
 from snapshots.erasure.apply import Erased
 from snapshots.erasure.find import Who
-from snapshots.erasure.plan import ErasePlan
+from snapshots.erasure.plan import ErasePlan, Left
 
 LEASE_S = 60.0
 SAY_EVERY_S = 5.0
+INSIDE = "they have the value inside another text; they go with `keep_days`"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Preview:
+    """What an erasure would do now. ``events`` are those of the queue that have ended, and go."""
+
+    data: ErasePlan
+    events: tuple[str, ...] = ()
+    left: tuple[Left, ...] = ()
+    problems: tuple[str, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        return self.data.empty and not self.events
+
+    @property
+    def plan_hash(self) -> str:
+        return self.data.plan_hash
+
+    def summary(self) -> list[str]:
+        """Sentences for the record."""
+        return self.data.summary() + [f"{len(self.events)} events of the ingress"] * bool(self.events)
 
 
 def subjects(ctx: AppContext) -> Mapping[str, str]:
@@ -25,7 +52,7 @@ def subjects(ctx: AppContext) -> Mapping[str, str]:
     return {t.name: t.subject for t in ctx.app.tables if t.subject}
 
 
-def preview(ctx: AppContext, who: Who, *, say: Say = quiet) -> ErasePlan:
+def preview(ctx: AppContext, who: Who, *, say: Say = quiet) -> Preview:
     """What erasing would do now; changes nothing."""
     seen, told = 0, time.monotonic()
 
@@ -38,10 +65,24 @@ def preview(ctx: AppContext, who: Who, *, say: Say = quiet) -> ErasePlan:
 
     with ctx.connect("installer", "erase") as connection:
         found = find.find(connection, ctx.store, ctx.app.key, ctx.tables, who, beat=beat)
-        return erasure_plan.plan(connection, ctx.store, ctx.app.key, found)
+        data = erasure_plan.plan(connection, ctx.store, ctx.app.key, found)
+    queued = ctx.events.of_person(who.value) if ctx.events is not None else Person()
+    left = (Left(where="events", rows=len(queued.inside), what=INSIDE),) * bool(queued.inside)
+    waiting = (
+        f"{len(queued.open)} events of this person have not ended (event {queued.open[0]}) and would bring them back: "
+        "let them be sent, or discard or settle them with `reinstate events`"
+        if queued.open
+        else ""
+    )
+    return Preview(
+        data=data,
+        events=queued.ended,
+        left=(*data.left, *left),
+        problems=(*data.problems, *([waiting] if waiting else [])),
+    )
 
 
-def erase(ctx: AppContext, who: Who, plan: ErasePlan, *, by: str, reason: str, say: Say = quiet) -> Erased:
+def erase(ctx: AppContext, who: Who, plan: Preview, *, by: str, reason: str, say: Say = quiet) -> Erased:
     """Do what ``plan`` showed. Raises ``LeaseHeld`` while a recovery of the app runs, and the errors of
     :func:`erasure_apply.apply`; run again, it goes on where it was."""
     app = ctx.app.key
@@ -63,11 +104,12 @@ def erase(ctx: AppContext, who: Who, plan: ErasePlan, *, by: str, reason: str, s
                 reason=why,
                 say=say,
             )
-        counts = {t.table: {"rows": t.rows, "images": t.images, "stored": t.stored} for t in plan.tables}
+        forgotten = ctx.events.forget(plan.events) if ctx.events is not None else 0
+        counts = {t.table: {"rows": t.rows, "images": t.images, "stored": t.stored} for t in plan.data.tables}
         summary = [
             f"erased a person ({done.entry or 'nothing new'})",
             *plan.summary(),
-            f"{done.objects} old objects removed",
+            f"{done.objects} old objects removed, {forgotten} events of the ingress forgotten",
         ]
         ctx.ledger.append(kinds.DATA_APPLIED, app=app, body={**body, "summary": summary, "counts": counts}, lease=lease)
     return done

@@ -1,4 +1,4 @@
-"""`reinstate erase`: take a person out of the journal and out of every recovery point, for good."""
+"""`reinstate erase`: take a person out of the journal, every recovery point and the events kept, for good."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from console.errors import BadUse
 from console.options import DEFAULT_CATALOG, AppKey, Catalog, DryRun, Json, opened
 
 if TYPE_CHECKING:
+    from recovery.erase import Preview
     from snapshots.erasure.apply import Erased
-    from snapshots.erasure.plan import ErasePlan
 
 
 def register(app: typer.Typer) -> None:
@@ -37,11 +37,11 @@ def erase(
     dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
-    """Erase a person from the journal and from every recovery point, so that nothing brings them back.
+    """Erase a person from the journal, every recovery point and the events kept, so that nothing brings them back.
 
     The app deletes (or makes anonymous) its live rows first; this does the past. Shows what goes and what is left to
-    decide, and asks. Run again after an interruption, it finishes. Exit code 5 while the app still has the person or
-    a point with them is under legal hold, 8 when nothing of them is left.
+    decide, and asks. Run again after an interruption, it finishes. Exit code 5 while the app still has the person, a
+    point with them is under legal hold or an event of theirs waits, 8 when nothing of them is left.
 
     Examples: `reinstate erase --stdin --dry-run`, `reinstate erase --subject ann@example.com --reason
     "request 17"`, `reinstate erase --stdin --table shop.visits --where visitor_email --keep shop.invoices --yes`.
@@ -57,7 +57,7 @@ def erase(
     with opened(catalog, app) as ctx:
         subjects = dict(erasing.subjects(ctx)) | ({table: where} if table and where else {})
         who = Who(value=value, subjects=subjects, keep=frozenset(keep or ()), also=frozenset(also or ()))
-        output.progress("looking through the journal and the points")
+        output.progress("looking through the journal, the points and the events")
         plan = erasing.preview(ctx, who, say=output.progress)
         if not as_json:
             show(plan)
@@ -80,39 +80,44 @@ def named(subject: str | None, stdin: bool) -> str:
     return value
 
 
-def show(plan: ErasePlan) -> None:
+def show(plan: Preview) -> None:
     """The plan for people. It never shows the person."""
-    if plan.tables:
+    data = plan.data
+    if data.tables:
         output.table(
             "What goes",
             ["table", "rows", "journal images", "copies in points", "in journal pieces", "links cleared"],
             [
                 (t.table, "-" if t.rows is None else t.rows, t.images, t.stored, t.segments, t.cleared)
-                for t in plan.tables
+                for t in data.tables
             ],
         )
-    if plan.points:
-        output.say(f"points rewritten under the same id: {', '.join(plan.points)}")
-    if plan.pending:
-        output.say(f"{len(plan.pending)} objects are left from an interrupted erasure and go now")
+    if data.points:
+        output.say(f"points rewritten under the same id: {', '.join(data.points)}")
+    if plan.events:
+        output.say(f"{len(plan.events)} events that the ingress kept and that have ended")
+    if data.pending:
+        output.say(f"{len(data.pending)} objects are left from an interrupted erasure and go now")
     for left in plan.left:
         rows = f" ({left.rows})" if left.rows else ""
         output.say(f"left, decide: {left.where}{rows}: {left.what}")
     for problem in plan.problems:
         output.say(f"not now: {problem}")
     if plan.empty:
-        output.say("nothing of this person is in the journal or in a point")
+        output.say("nothing of this person is in the journal, in a point or among the events kept")
 
 
-def report(plan: ErasePlan, done: Erased | None, *, as_json: bool) -> None:
+def report(plan: Preview, done: Erased | None, *, as_json: bool) -> None:
     if as_json:
-        shown = {**output.plain(plan), "plan_hash": plan.plan_hash, "done": output.plain(done)}
+        also = {"events": len(plan.events), "left": output.plain(plan.left), "problems": list(plan.problems)}
+        shown = {**output.plain(plan.data), **also, "plan_hash": plan.plan_hash, "done": output.plain(done)}
         output.emit(shown, as_json=True)
     elif done is not None:
         images = sum(done.images.values())
         output.say(
             f"erased: {images} journal images, {len(done.points)} points rewritten, "
-            f"{done.objects} old objects removed; recorded as {done.entry or 'finished'}"
+            f"{done.objects} old objects removed, {len(plan.events)} events forgotten; "
+            f"recorded as {done.entry or 'finished'}"
         )
         if done.points:
             output.say("next: `reinstate store verify --restore --all` proves the rewritten points again")

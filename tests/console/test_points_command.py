@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from console import exits
+from ingress.queue import Queue
 from recovery.context import open_app
 from snapshots.erasure import erasure
 from snapshots.points import points
@@ -132,3 +133,38 @@ def erased(desk: Desk, app_db: Any, asked: Any, capsys: pytest.CaptureFixture[st
     [point] = points.listing(store, "desk").points
     assert {t.name: t.rows for t in point.tables} == {"shop.customers": 19, "shop.orders": 190, "shop.log": 12}
     assert desk.run("timeline") in {exits.OK, exits.NOTHING}
+
+
+def test_events_of_somebody_who_is_erased_are_forgotten_once_they_ended(
+    desk: Desk, app_db: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(console_desk.APP, "ingress", {"listen": "127.0.0.1:0"})
+    desk.write()
+    queue = Queue(desk.home / "events-desk.sqlite", app="desk")
+
+    def take(body: dict[str, Any]) -> str:
+        sent: dict[str, Any] = {"method": "POST", "path": "/orders", "query": "", "headers": [], "key": None}
+        return queue.record(workflow="order-intake", body=json.dumps(body).encode(), **sent).id
+
+    ended, other, waiting = take({"mail": EMAIL}), take({"mail": "other@example.com"}), take({"mail": EMAIL})
+    for event_id in (ended, other):
+        queue.answered(event_id, 200)
+    with psycopg.connect(app_db.installer) as conn:
+        conn.execute("DELETE FROM shop.orders WHERE customer_id = 7")
+        conn.execute("DELETE FROM shop.customers WHERE id = 7")
+    assert desk.run("erase", "--subject", EMAIL, "--yes") == exits.REFUSED
+    assert f"1 events of this person have not ended (event {waiting})" in capsys.readouterr().out
+    assert len(queue.events()) == 3
+    queue.answered(waiting, 200)
+    assert desk.run("erase", "--subject", EMAIL, "--dry-run", "--json") == exits.OK
+    assert said(capsys)["events"] == 2
+    assert desk.run("erase", "--subject", EMAIL, "--yes", "--json") == exits.OK
+    assert said(capsys)["events"] == 2
+    assert [e.id for e in queue.events()] == [other]
+    assert "2 events of the ingress forgotten" in desk.entries()[-1].body["summary"][-1]
+    take({"mail": EMAIL})
+    queue.answered(queue.events()[-1].id, 200)
+    assert desk.run("erase", "--subject", EMAIL, "--yes") == exits.OK  # nothing but an event is left of the person
+    assert [e.id for e in queue.events()] == [other]
+    assert desk.run("erase", "--subject", EMAIL, "--yes") == exits.NOTHING
+    queue.close()
