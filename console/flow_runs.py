@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from console.errors import Unreachable
 
+if TYPE_CHECKING:
+    import httpx
+
 PATIENCE_S = 5.0
+BUSY_S = 20.0
+"""How long a server that says that it is busy is asked again."""
 
 
 def prefect_address() -> str:
@@ -106,16 +111,16 @@ def resume_run(flow_run: str, *, decision: str, by: str, reason: str, plan_hash:
     user, _, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     answer = {"decision": decision, "by": by, "reason": reason, "plan": plan_hash}
     login = (user, password) if user else None
-    with httpx.Client(base_url=url.rstrip("/"), auth=login, timeout=PATIENCE_S, follow_redirects=True) as client:
+    with httpx.Client(base_url=url.rstrip("/"), auth=login, timeout=BUSY_S, follow_redirects=True) as client:
         try:
-            found = client.get(f"/flow_runs/{flow_run}")
+            found = _asked(client, "GET", f"/flow_runs/{flow_run}")
             if found.status_code == httpx.codes.NOT_FOUND:
                 return False, f"flow run {flow_run} is gone from the Prefect server"
             found.raise_for_status()
             state = found.json().get("state") or {}
             if state.get("type") != "PAUSED":
                 return False, f"flow run {found.json().get('name')} does not wait any more (it is {state.get('name')})"
-            answered = client.post(f"/flow_runs/{flow_run}/resume", json={"run_input": answer})
+            answered = _asked(client, "POST", f"/flow_runs/{flow_run}/resume", {"run_input": answer})
             answered.raise_for_status()
         except httpx.HTTPError as error:
             raise Unreachable(f"Prefect server {without_credentials(url)}: {error}") from error
@@ -123,3 +128,17 @@ def resume_run(flow_run: str, *, decision: str, by: str, reason: str, plan_hash:
         return True, f"flow run {found.json().get('name')} goes on with it"
     why = (answered.json().get("details") or {}).get("reason", "no reason given")
     return False, f"flow run {found.json().get('name')} could not be resumed ({why})"
+
+
+def _asked(client: httpx.Client, method: str, path: str, body: object = None) -> httpx.Response:
+    """The answer; 503 is how a Prefect server says that its database was busy and nothing has changed."""
+    import tenacity
+
+    busy = tenacity.retry_if_result(lambda answer: answer.status_code == 503)
+    again = tenacity.Retrying(
+        retry=busy,
+        stop=tenacity.stop_after_delay(BUSY_S),
+        wait=tenacity.wait_random_exponential(multiplier=0.2, max=3),
+        retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+    )
+    return again(client.request, method, path, json=body)

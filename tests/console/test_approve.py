@@ -139,3 +139,25 @@ def test_what_became_of_the_run_is_told(
     assert sent[0].headers["authorization"] == httpx._auth.BasicAuth("operator", "pass:word")._auth_header
     if answer is not None:
         assert json.loads(sent[1].content)["run_input"]["plan"] == "f" * 64
+
+
+def test_a_busy_server_is_asked_again_and_in_vain_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [503, 503, 200, 503, 200]
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        status = answers.pop(0) if answers else 503
+        if status == 503:
+            return httpx.Response(503)
+        said = {"status": "ACCEPT"} if request.method == "POST" else {"name": "r #1", "state": {"type": "PAUSED"}}
+        return httpx.Response(200, json=said)
+
+    client = httpx.Client
+    monkeypatch.setattr(flow_runs, "prefect_address", lambda: "http://127.0.0.1:1/api")
+    monkeypatch.setattr(flow_runs, "BUSY_S", 3.0)
+    monkeypatch.setattr(httpx, "Client", lambda **more: client(transport=httpx.MockTransport(handle), **more))
+    given = {"decision": "approve", "by": "ada", "reason": "", "plan_hash": "f" * 64}
+    assert flow_runs.resume_run("F1", **given) == (True, "flow run r #1 goes on with it")
+    assert not answers
+    monkeypatch.setattr(flow_runs, "BUSY_S", 0.1)
+    with pytest.raises(Unreachable, match="503"):
+        flow_runs.resume_run("F1", **given)

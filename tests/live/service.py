@@ -138,13 +138,26 @@ def until(look: Callable[[], Any], *, timeout_s: float, what: str, every_s: floa
         time.sleep(every_s)
 
 
+class Patient(httpx.HTTPTransport):
+    """A busy server says 503, and is asked again, as Prefect's own clients do: it has changed nothing then."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        for _ in range(20):
+            answer = super().handle_request(request)
+            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+                break
+            answer.close()
+            time.sleep(1.0)
+        return answer
+
+
 class Prefect:
     """The REST API behind the password."""
 
     def __init__(self, home: Path) -> None:
         at = Estate(home).addresses()
         user, _, password = at.prefect_auth.partition(":")
-        self.http = httpx.Client(base_url=at.prefect_api_url, auth=(user, password), timeout=20, trust_env=False)
+        self.http = httpx.Client(base_url=at.prefect_api_url, auth=(user, password), timeout=20, transport=Patient())
 
     def __enter__(self) -> Self:
         return self
@@ -153,13 +166,7 @@ class Prefect:
         self.http.close()
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """A busy server says 503, and is asked again, as Prefect's own clients do."""
-        for _ in range(20):
-            answer = self.http.request(method, path, json=body)
-            if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
-                break
-            time.sleep(1.0)
-        answer.raise_for_status()
+        answer = self.http.request(method, path, json=body).raise_for_status()
         return answer.json() if answer.content else None
 
     def post(self, path: str, body: Any) -> Any:

@@ -30,6 +30,7 @@ from ledger import Ledger, kinds
 from recovery import approvals, session
 from recovery.plan import Plan
 from tests.live import approval_stand_in
+from tests.live.service import Patient
 
 pytestmark = pytest.mark.live
 
@@ -163,7 +164,8 @@ def module_served() -> Iterator[Served]:
             env.setenv("DO_NOT_TRACK", "1")
             environment = {**os.environ, "PYTHONPATH": str(ROOT)}
             user, _, password = at.prefect_auth.partition(":")
-            with httpx.Client(base_url=at.prefect_api_url, auth=(user, password), timeout=20) as api:
+            asking: dict[str, Any] = {"auth": (user, password), "timeout": 20, "transport": Patient()}
+            with httpx.Client(base_url=at.prefect_api_url, **asking) as api:
                 served = Served(home=home, environment=environment, api=api, log=work / "serve.log")
                 served.start()
                 yield served

@@ -19,6 +19,7 @@ import pytest
 from estate import process
 from ledger import Ledger
 from tests.conftest import RunningEstate
+from tests.live.service import Patient
 
 pytestmark = [pytest.mark.live]
 
@@ -87,7 +88,7 @@ def test_a_drill_passes_as_a_flow_and_leaves_only_its_scorecard(home: Path, esta
     assert card["drill"] in (home / "trends.html").read_text("utf-8")
 
     user, _, password = at.prefect_auth.partition(":")
-    with httpx.Client(base_url=at.prefect_api_url, auth=(user, password)) as api:
+    with httpx.Client(base_url=at.prefect_api_url, auth=(user, password), transport=Patient()) as api:
         run = api.get(f"/flow_runs/{said['run']}").json()
         assert run["name"] == "drill order-desk bad-version #1"
         assert run["state"]["name"] == "Passed"
