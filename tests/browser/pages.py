@@ -150,7 +150,7 @@ class Run:
         expect(panel.get_by_role("log").get_by_role("listitem").first).to_be_visible()
         return panel.get_by_role("log").inner_text()
 
-    def await_log(self, words: str, *, seconds: float = 60.0) -> None:
+    def await_log(self, words: str, *, seconds: float = 180.0) -> None:
         """Until the newest part of its log says this. Lines arrive some seconds after the state, and the page of a
         run that has ended does not look for more: it is loaded again."""
 

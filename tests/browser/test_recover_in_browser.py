@@ -121,7 +121,7 @@ def test_an_operator_recovers_the_app(home: Path, prefect: Prefect, camera: Came
         assert re.fullmatch(rf"{NAME} #\d+", run.name())
         run.await_log("Resume")
 
-        run.await_card(f"{APP}-plan", seconds=30)
+        run.await_card(f"{APP}-plan", seconds=90)
         with run.artifact(f"{APP}-plan") as plan:
             expect(plan).to_contain_text("Nothing has been changed yet")
             expect(plan).to_contain_text("desk.orders")
@@ -132,14 +132,14 @@ def test_an_operator_recovers_the_app(home: Path, prefect: Prefect, camera: Came
         assert service.plan_hash(home)[:12] in approval.text()
         assert approval.labels()[:3] == ["Decision", "Your name", "Reason"]
         approval.press()  # without a decision: nothing happens
-        until("a refusal", lambda: "required" in approval.notice(), seconds=20, instead=approval.notice)
+        until("a refusal", lambda: "required" in approval.notice(), seconds=60, instead=approval.notice)
         approval.decide("approve", by="Ada Byron", reason="the plan fits the damage")
-        until("the notice goes", lambda: "required" not in approval.notice(), seconds=20, instead=approval.notice)
+        until("the notice goes", lambda: "required" not in approval.notice(), seconds=60, instead=approval.notice)
         approval.to_the_end()
         camera.shoot(page, "approval")
         approval.confirm()
 
-        run.await_card(f"{APP}-progress", seconds=90)
+        run.await_card(f"{APP}-progress", seconds=180)
         run.await_log("Replay", seconds=120)
         camera.shoot(page, "progress")
         run.await_state("Recovered", seconds=RECOVER_S)
@@ -177,7 +177,7 @@ def test_a_plan_that_is_rejected_or_too_old_does_not_run(
         no = run.resume()
         no.decide("reject", by="Ada Byron", reason="I want to look at it by daylight")
         no.confirm()
-        run.await_state("Rejected", seconds=60)
+        run.await_state("Rejected", seconds=120)
         assert not run.can_resume()
         run.await_log("Ada Byron rejected its plan (I want to look at it by daylight)")
         run.await_log("the app stays paused and fenced: start `recover` for another plan")
@@ -191,7 +191,7 @@ def test_a_plan_that_is_rejected_or_too_old_does_not_run(
         time.sleep(EXPIRES_S + 1.0)
         form.press()
         late.open()
-        late.await_state("Expired", seconds=60)
+        late.await_state("Expired", seconds=120)
         late.await_log("start `recover`")
         assert not late.can_resume()
         assert still_contained(home)

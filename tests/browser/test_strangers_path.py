@@ -102,8 +102,8 @@ def test_a_stranger_brings_the_app_back_with_readme_and_a_browser(
     wreck = None
     try:
         up.await_words("Everything runs", seconds=MADE_S)
-        address = PREFECT.search(up.await_words(PREFECT.pattern, seconds=10))
-        up.await_words("Ctrl-C", seconds=10)
+        address = PREFECT.search(up.await_words(PREFECT.pattern, seconds=30))
+        up.await_words("Ctrl-C", seconds=30)
         runs = time.monotonic()
         wreck = Terminal(told.second, cwd=clone, environment=environment, log=folder / "wreck.log")
         wreck.await_words("is contained", seconds=CONTAINED_S)
@@ -143,7 +143,7 @@ def recover(prefect: Prefect, credentials: str) -> None:
     until("the run that waits", waits, seconds=PLAN_S)
     run = prefect.newest_run("recover order-desk both")
     run.await_state("Suspended", seconds=PLAN_S)
-    run.await_card("order-desk-plan", seconds=30)
+    run.await_card("order-desk-plan", seconds=90)
     with run.artifact("order-desk-plan") as plan:
         expect(plan).to_contain_text("What will happen")
     form = run.resume()

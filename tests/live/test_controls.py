@@ -57,7 +57,8 @@ def test_the_whole_recovery_is_green(wreck: Wreck) -> None:
     assert (card.passed, card.reasons) == (True, ())
     assert (card.wrong_fields_after, card.precision, card.recall, card.replay_success) == (0, 1.0, 1.0, 1.0)
     # The very same drill, had the product acted upon the negative control, or had there been none.
-    assert score(replace(seen, control=wreck.alarmed)).red == ("control-acted",)
+    # A run that the false alarm cut in half may have left something half done.
+    assert set(score(replace(seen, control=wreck.alarmed)).red) - {"control-harm"} == {"control-acted"}
     assert score(replace(seen, control=None)).red == ("control-missing",)
 
 

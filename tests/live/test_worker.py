@@ -106,7 +106,7 @@ def test_a_worker_protects_and_recovers_and_the_next_one_goes_on_after_a_kill(
         kill(running.pid)
         with program(wreck, tmp_path, *worker):
             service.until(lambda: ended(wreck), timeout_s=400, what="the end")
-            service.until(lambda: not server.in_state("Running", "Pending"), timeout_s=60, what="no run looks alive")
+            service.until(lambda: not server.in_state("Running", "Pending"), timeout_s=180, what="no run looks alive")
     assert len(service.entries(wreck.home, "recovery.continued")) == 1
     assert wreck.judge().wrong == {}
 
