@@ -45,7 +45,7 @@ endif
 # person starts and sees, the second the logic path on three platforms, the third everything else. The lane that ends
 # first goes on with the long proofs of the data engine, the next with the data engine on PostgreSQL 15.
 LANE_ONE := tests/browser $(addprefix tests/live/test_,up.py up_kills.py approval.py deploy.py wheel.py)
-LANE_TWO := tests/contract $(addprefix tests/live/test_,directus_story.py node_red_story.py n8n_story.py logic_kills.py n8n_events.py workflow_versions.py discovery.py)
+LANE_TWO := tests/contract $(addprefix tests/live/test_,directus_story.py node_red_story.py n8n_story.py logic_kills.py n8n_events.py workflow_versions.py discovery.py discovery_on_platforms.py)
 
 test-live: browser ## Controls, kills and faults on live parts; long proofs; PostgreSQL 15
 ifeq ($(strip $(ARGS)),)
