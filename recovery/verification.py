@@ -28,7 +28,7 @@ from snapshots.capture import capture
 from snapshots.model import RecoveryPoint
 from snapshots.points import points
 
-LOOK_AGAIN_S = (2.0, 4.0, 8.0)
+LOOK_AGAIN_S = (2.0, 5.0)
 """Longer than most runs take from their first write to their last; a longer one fails the proof, which can be asked for
 again."""
 
