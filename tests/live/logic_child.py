@@ -26,7 +26,17 @@ from snapshots import fence
 
 APP = "shop"
 WRITES = frozenset(
-    {"save", "create", "activate", "deactivate", "stop", "open_private_entry", "send", "close_private_entry"}
+    {
+        "save",
+        "create",
+        "activate",
+        "deactivate",
+        "stop",
+        "open_private_entry",
+        "open_private_callee",
+        "send",
+        "close_private_entry",
+    }
 )
 T = TypeVar("T")
 
