@@ -25,16 +25,22 @@ def opened(kiosk: Kiosk, *workflows: str) -> str:
     return record.open_incident(ledger, "kiosk", severity="sev2", title="x", workflows=[*workflows]).id
 
 
-def unread(kiosk: Kiosk, *, seen: bool) -> str:
-    """Contained without an answer about what was live, a draft saved, contained again. ``seen``: we had looked before.
-    Returns the incident."""
-    if seen:
-        history.observe(kiosk.open())
+def half_contained(kiosk: Kiosk) -> str:
+    """Paused, but the platform did not answer what was live before. Returns the incident."""
     incident = opened(kiosk, "payment")
     kiosk.faults(UNREADABLE)
     with pytest.raises((PauseNotProven, Permanent)):
         contain(kiosk.open(), ["payment"], incident=incident)
     kiosk.faults()
+    return incident
+
+
+def unread(kiosk: Kiosk, *, seen: bool) -> str:
+    """Contained without an answer about what was live, a draft saved, contained again. ``seen``: we had looked before.
+    Returns the incident."""
+    if seen:
+        history.observe(kiosk.open())
+    incident = half_contained(kiosk)
     assert kiosk.live("payment") is None
     assert live_before(kiosk.open(), incident) == {}
     kiosk.fake.save(kiosk.ids["payment"], definition("Payment", "draft"))
@@ -58,11 +64,7 @@ def test_what_the_pause_could_not_read_comes_back_as_our_own_history_knows_it(ki
 
 def test_a_resume_right_after_the_failed_pause_finds_out_first(kiosk: Kiosk) -> None:
     history.observe(kiosk.open())
-    incident = opened(kiosk, "payment")
-    kiosk.faults(UNREADABLE)
-    with pytest.raises((PauseNotProven, Permanent)):
-        contain(kiosk.open(), ["payment"], incident=incident)
-    kiosk.faults()
+    incident = half_contained(kiosk)
     kiosk.fake.save(kiosk.ids["payment"], definition("Payment", "draft"))
     assert resume(kiosk, incident) == ("payment",)
     assert kiosk.live("payment") == "good"
