@@ -357,6 +357,11 @@ class Platform(Protocol):
         True too for workflows without an outside entry that are inactive."""
         ...
 
+    def ingress_open(self, workflow_id: str) -> bool:
+        """Ask the same: true when, after a pause, calls reach what is live. A platform may call a version live before
+        it runs it. True too for active workflows without an outside entry, and where asking would start a run."""
+        ...
+
     def open_private_entry(self, version: Version) -> PrivateEntry:
         """Publish a private copy of ``version`` and wait until it answers. Calling again for the same source and
         version returns the open one, also one that a killed process left. The copy's triggers are replaced: only

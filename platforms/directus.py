@@ -176,6 +176,9 @@ class Directus:
             raise Retryable(f"{what}: Directus answered {answer.status_code}; ask again")
         return answer.status_code == 403 and code_of(answer) == FORBIDDEN
 
+    def ingress_open(self, workflow_id: str) -> bool:
+        return bool(read_flow(self._client, workflow_id)["status"] == "active")  # a call would start a run
+
     # Runs
 
     def runs(

@@ -294,6 +294,11 @@ class FakePlatform:
             workflow = self._workflow(workflow_id)
             return workflow.live is None and workflow.routed() is None
 
+    def ingress_open(self, workflow_id: str) -> bool:
+        with self._lock:
+            workflow = self._workflow(workflow_id)
+            return workflow.live is not None and workflow.routed() == workflow.live
+
     def open_private_entry(self, version: Version) -> PrivateEntry:
         with self._lock:
             copy = self._copy(version, "entry")

@@ -54,6 +54,8 @@ class FaultKind(StrEnum):
     DRAFT_ONLY_PUBLISH = "draft-only-publish"
     """Activation answers ok, the draft reads back fine, production keeps the version it had."""
 
+    CLOSED_ENTRY = "closed-entry"
+    """Activation answers ok and reads back live; the entry does not answer, however often ``times`` it is asked."""
     STOPPED_RUN_COMPLETES = "stopped-run-completes"
     """A stopped run reads as canceled, goes on, and overwrites its status when it ends."""
 
@@ -63,6 +65,7 @@ LASTING = frozenset(
         FaultKind.LYING_PAUSE,
         FaultKind.LYING_PAUSE_AND_ENTRY,
         FaultKind.DRAFT_ONLY_PUBLISH,
+        FaultKind.CLOSED_ENTRY,
         FaultKind.STOPPED_RUN_COMPLETES,
         FaultKind.CLOCK_SKEW,
     }
@@ -235,6 +238,13 @@ class Faulty(Wrapper):
         paused = self._call("ingress_paused", lambda: self._platform.ingress_paused(workflow_id))
         lied_about = workflow_id in self._pretended_inactive
         return paused or (lied_about and self._behaves(LIES, workflow_id) is FaultKind.LYING_PAUSE_AND_ENTRY)
+
+    def ingress_open(self, workflow_id: str) -> bool:
+        opened = self._call("ingress_open", lambda: self._platform.ingress_open(workflow_id))
+        if not self._behaves([FaultKind.CLOSED_ENTRY], workflow_id):
+            return opened
+        closed = [i for i, fault in enumerate(self.faults) if fault.kind is FaultKind.CLOSED_ENTRY]
+        return opened and not any(self._strikes(index, "ingress_open") for index in closed)
 
     def send(self, entry: PrivateEntry, event: Mapping[str, object], *, idempotency_key: str) -> Run:
         return self._run(self._call("send", lambda: self._platform.send(entry, event, idempotency_key=idempotency_key)))

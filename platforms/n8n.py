@@ -187,6 +187,11 @@ class N8n:
         addresses = {address for content in contents for address in webhook_addresses(content["nodes"])}
         return not any(method in self._client.webhook_methods(path) for path, method in addresses)
 
+    def ingress_open(self, workflow_id: str) -> bool:
+        workflow = self._workflow(workflow_id)
+        addresses = webhook_addresses(workflow["activeVersion"]["nodes"]) if workflow["active"] else ()
+        return workflow["active"] and all(method in self._client.webhook_methods(path) for path, method in addresses)
+
     # Runs
 
     def runs(

@@ -100,6 +100,9 @@ class Wrapper:
     def ingress_paused(self, workflow_id: str) -> bool:
         return self._call("ingress_paused", lambda: self._platform.ingress_paused(workflow_id))
 
+    def ingress_open(self, workflow_id: str) -> bool:
+        return self._call("ingress_open", lambda: self._platform.ingress_open(workflow_id))
+
     def open_private_entry(self, version: Version) -> PrivateEntry:
         return self._call("open_private_entry", lambda: self._platform.open_private_entry(version))
 

@@ -48,6 +48,8 @@ class Outcome(StrEnum):
     """The workflow is inactive; the version is saved and will be live when it is activated."""
     DRAFT_ONLY = "draft-only"
     """The version is saved, and production runs another one."""
+    NOT_SERVED = "not-served"
+    """The platform calls the wanted version live, and its entry does not answer."""
     EDITED = "edited"
     """Somebody saves another content meanwhile."""
     AMBIGUOUS = "ambiguous"

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 LIVE_S: Final = 20.0
 """How long a platform may take to make a version live."""
+SERVED_S: Final = 150.0
+"""How long it may take to run what it calls live. n8n that was killed while it published a workflow leaves it alone
+until its lease of two minutes is over, and looks every 15 s."""
+TOLD_S: Final = 5.0
+"""How long that is waited for without a word."""
 POLL_S: Final = 0.1
 LOST_S: Final = 1.0
 """How long to look for the effect of a write whose answer was lost, before it is tried again."""
@@ -97,6 +102,12 @@ def publish(
         body |= {"version": wanted.hash, "references": list(moved.workflows)}
         ctx.ledger.append(kinds.WORKFLOW_RECREATED, app=ctx.app.key, incident=incident, recovery=recovery, body=body)
     history.observe(ctx, by=by, reason=reason, of=workflow_key)
+    if activate and not served(ctx, workflow_key, made.info.id, say):
+        raise PublishFailed(
+            f"workflow {workflow_key}: the platform calls version {wanted.hash[:12]} live, and its entry does not "
+            f"answer after {SERVED_S:.0f} s; look at its triggers in the platform's editor, then run this again",
+            outcome=Outcome.NOT_SERVED,
+        )
     return Published(
         workflow=workflow_key,
         platform_id=made.info.id,
@@ -178,6 +189,21 @@ def go_live(ctx: AppContext, workflow: str, platform_id: str, wanted: Version) -
         "publish it in the platform's editor, or deactivate the workflow and run this again",
         outcome=Outcome.DRAFT_ONLY,
     )
+
+
+def served(ctx: AppContext, workflow: str, platform_id: str, say: Say) -> bool:
+    """Wait until the entry of what is live answers; false when it does not in :data:`SERVED_S`."""
+    began = time.monotonic()
+    told = False
+    while not ctx.platform.ingress_open(platform_id):
+        waited = time.monotonic() - began
+        if waited > SERVED_S:
+            return False
+        if waited > TOLD_S and not told:
+            say(f"{workflow}: the platform calls it live and its entry does not answer yet; waiting {SERVED_S:.0f} s")
+            told = True
+        time.sleep(POLL_S)
+    return True
 
 
 # Parts

@@ -191,5 +191,5 @@ def name_of(run: Run, ids: Mapping[str, str]) -> str:
 def not_proven(app: str, what: str) -> str:
     return (
         f"app {app}: the pause is not proven: {what}; the fence is up so nothing can be written; "
-        "restart the platform, then run `reinstate contain` again"
+        "restart the platform, or give it three minutes if it just did so itself, then run `reinstate contain` again"
     )

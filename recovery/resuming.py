@@ -179,6 +179,9 @@ def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: fl
             found = "nothing" if live is None else f"version {live.hash[:12]}"
             why = f"{workflow} runs {found} instead of version {wanted[:12]}"
             relapse(ctx, what, why, say, damage=False)
+        if not publishing.served(ctx, workflow, platform_id, say):
+            why = f"{workflow} is live by the platform's word and its entry does not answer"
+            relapse(ctx, what, why, say, damage=False)
         say(f"{workflow} is active again, running version {live.hash[:12]} (read back live)")
     watch(ctx, what, since, watch_s, say)
     return back

@@ -152,6 +152,20 @@ class N8nBench(N8nForm):
         with psycopg.connect(psycopg.conninfo.make_conninfo("", **{**self.server, "dbname": "n8n"})) as records:
             records.execute("UPDATE credentials_entity SET data = %s WHERE id = %s", [strange, credential_id])
 
+    def half_published(self, workflow_id: str, *, lease_left_s: float) -> None:
+        """What stays behind when n8n is killed while it publishes: work that looks taken until its lease is over."""
+        with psycopg.connect(psycopg.conninfo.make_conninfo("", **{**self.server, "dbname": "n8n"})) as records:
+            taken = records.execute(
+                """
+                INSERT INTO workflow_publication_outbox ("workflowId", "publishedVersionId", status, reason,
+                    "updatedAt")
+                SELECT "workflowId", "publishedVersionId", 'in_progress', reason, now() - make_interval(secs => %s)
+                FROM workflow_publication_outbox WHERE "workflowId" = %s ORDER BY id DESC LIMIT 1
+                """,
+                [120 - lease_left_s, workflow_id],
+            )
+            assert taken.rowcount == 1
+
     def remove_credential(self, credential_id: str) -> None:
         assert self.api.delete(f"/credentials/{credential_id}").status_code == 200
 

@@ -10,6 +10,7 @@ from platforms.base import Permanent, Retryable, RunState
 from platforms.faulty import Fault, FaultKind, Faulty
 from platforms.n8n import N8n
 from platforms.retrying import Retrying
+from tests.contract.bench import eventually
 from tests.contract.n8n_bench import chain, node
 
 pytestmark = [pytest.mark.contract, pytest.mark.live, pytest.mark.n8n]
@@ -44,6 +45,24 @@ def test_a_replayed_schedule_sees_the_original_tick(n8n_scene: Any) -> None:
     seen = n8n_scene.platform.run_detail(run.id).outputs["Echo"]
     assert seen == [{"seen": {"timestamp": event["timestamp"], "Hour": "10"}, "run": run.id}]
     n8n_scene.platform.close_private_entry(entry)
+
+
+def test_what_a_killed_n8n_left_half_published_is_neither_open_nor_paused_by_its_word(n8n_scene: Any) -> None:
+    made = n8n_scene.workflow("v1")
+    n8n_scene.paused(made.id)
+    good = n8n_scene.platform.save(made.id, n8n_scene.bench.edited(n8n_scene.content(made.id), "v2"))
+    n8n_scene.bench.half_published(made.id, lease_left_s=10)
+    n8n_scene.platform.activate(made.id)
+    live = n8n_scene.platform.live_version(made.id)
+    assert live is not None
+    assert (live.hash, n8n_scene.platform.ingress_open(made.id)) == (good.hash, False)
+    eventually(lambda: n8n_scene.platform.ingress_open(made.id), within_s=60)
+    assert eventually(lambda: n8n_scene.tag(made.id) == "v2")
+    n8n_scene.bench.half_published(made.id, lease_left_s=10)
+    n8n_scene.platform.deactivate(made.id)
+    assert n8n_scene.platform.live_version(made.id) is None
+    assert not n8n_scene.platform.ingress_paused(made.id)
+    eventually(lambda: n8n_scene.platform.ingress_paused(made.id), within_s=60)
 
 
 def test_a_workflow_that_answers_by_a_node_is_replayed_to_its_end(n8n_scene: Any) -> None:

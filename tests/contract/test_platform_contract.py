@@ -137,6 +137,22 @@ def test_a_pause_is_told_by_the_entry_and_nothing_happens_after(scene: Scene) ->
     assert scene.platform.ingress_paused(made.id)
 
 
+def test_an_entry_is_open_once_calls_reach_what_is_live(scene: Scene) -> None:
+    made = scene.workflow()
+    eventually(lambda: scene.platform.ingress_open(made.id))
+    scene.platform.deactivate(made.id)
+    assert not scene.platform.ingress_open(made.id)
+    eventually(lambda: scene.platform.ingress_paused(made.id))
+    scene.platform.save(made.id, scene.bench.edited(scene.content(made.id), "v2"))
+    assert not scene.platform.ingress_open(made.id)
+    scene.platform.activate(made.id)
+    eventually(lambda: scene.platform.ingress_open(made.id))
+    before = scene.platform.runs(made.id)
+    assert scene.platform.ingress_open(made.id)
+    assert scene.platform.runs(made.id) == before
+    assert scene.tag(made.id) == "v2"
+
+
 def test_asking_the_entry_starts_no_run(scene: Scene) -> None:
     made = scene.workflow()
     before = scene.platform.runs(made.id)

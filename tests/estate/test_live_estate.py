@@ -49,11 +49,12 @@ def pid(estate: Estate, part: str) -> int:
 
 def api(addresses: Addresses, method: str, path: str, body: object = None) -> dict[str, object]:
     headers = {"X-N8N-API-KEY": addresses.n8n_api_key}
-    for _ in range(20):
+    # What was just deactivated cannot be deleted yet. n8n killed while it published it: not for its lease of 120 s.
+    for _ in range(300):
         answer = httpx.request(method, f"{addresses.n8n_url}/api/v1{path}", json=body, headers=headers, timeout=30)
         if answer.status_code != httpx.codes.CONFLICT:
             break
-        time.sleep(0.5)  # what was just deactivated cannot be deleted yet
+        time.sleep(0.5)
     answer.raise_for_status()
     value: dict[str, object] = answer.json()
     return value

@@ -65,6 +65,21 @@ def test_a_publication_is_live_recorded_and_credited(desk: VersionDesk) -> None:
     assert len(ctx.ledger.entries(app="kiosk", kinds=[kinds.WORKFLOW_PUBLISHED])) == 1
 
 
+def test_live_by_the_platforms_word_is_not_enough_its_entry_has_to_answer(
+    desk: VersionDesk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "SERVED_S", 0.1)
+    wreck(desk)
+    desk.faults = (Fault(kind=FaultKind.CLOSED_ENTRY, times=None),)
+    with pytest.raises(PublishFailed, match="its entry does not answer after") as failed:
+        put(desk, "payment", payment())
+    assert failed.value.outcome is Outcome.NOT_SERVED
+    desk.faults = (Fault(kind=FaultKind.CLOSED_ENTRY, times=3),)
+    assert (done := put(desk, "payment", payment())).outcome is Outcome.LIVE
+    assert not done.changed
+    assert len(desk.ctx().ledger.entries(app="kiosk", kinds=[kinds.WORKFLOW_PUBLISHED])) == 1
+
+
 def test_settings_are_read_back_although_they_are_no_part_of_the_version(desk: VersionDesk) -> None:
     wanted = {**payment(), "settings": {"executionTimeout": 7}}
     assert put(desk, "payment", wanted).outcome is Outcome.LIVE

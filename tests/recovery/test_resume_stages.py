@@ -8,8 +8,9 @@ import pytest
 
 from checks import suites
 from checks.model import ExpectationResult, SuiteReport
-from platforms.faulty import Fault, FaultKind
-from recovery import history, resuming, session
+from platforms.faulty import Fault, FaultKind, Faulty
+from platforms.retrying import Retrying
+from recovery import history, publishing, resuming, session
 from recovery.errors import NothingToRecover, Refused, Relapse, StepFailed, VerificationFailed
 from recovery.plan import Plan
 from recovery.verification import verify
@@ -131,6 +132,27 @@ def test_a_workflow_deleted_during_the_pause_is_made_again_and_active_as_before(
     assert kiosk.live("payment") == "good"
     assert kiosk.copies == []
     assert session.finished(kiosk.home, "kiosk", planned)["state"] == "resumed"
+
+
+def test_an_entry_that_opens_late_is_waited_for(kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(publishing, "TOLD_S", 0.0)
+    late = Faulty(kiosk.fake, [Fault(kind=FaultKind.CLOSED_ENTRY, times=3, workflow_id=kiosk.ids["intake"])])
+    kiosk.platform = Retrying(late)
+    kiosk.run(planned)
+    assert late.hits == [3]
+    assert session.finished(kiosk.home, "kiosk", planned)["state"] == "resumed"
+
+
+def test_an_entry_that_never_opens_is_a_relapse_although_it_reads_back_live(
+    kiosk: Kiosk, wrecked: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "SERVED_S", 0.1)
+    kiosk.faults(Fault(kind=FaultKind.CLOSED_ENTRY, times=None, workflow_id=kiosk.ids["intake"]))
+    with pytest.raises(Relapse, match="intake is live by the platform's word and its entry does not answer"):
+        kiosk.recover(wrecked)
+    assert paused(kiosk)
+    kiosk.faults()
+    assert resume(kiosk, wrecked) == ("intake", "payment")
 
 
 def test_a_publish_that_stays_a_draft_is_a_relapse_and_can_be_resumed_once_mended(kiosk: Kiosk, wrecked: str) -> None:
