@@ -243,6 +243,7 @@ class Schedules(Model):
 
     protect: str = "0 * * * *"
     drill: str = "0 5 * * 0"
+    maintain: str = "30 3 * * *"
 
 
 class Containment(Model):

@@ -191,7 +191,7 @@ def _reactions(app: App) -> Iterator[Breach]:
             f"a plan could be approved after {app.journal.retention_days} days, when its journal is pruned",
             "Shorten it, or raise `journal.retention_days:`",
         )
-    for name, line in (("protect", app.schedules.protect), ("drill", app.schedules.drill)):
+    for name, line in app.schedules.model_dump().items():
         if (wrong := cron.problem(line)) is not None:
             yield ("schedules", name), wrong, "Write minute, hour, day, month and weekday, such as `0 5 * * 0`"
 

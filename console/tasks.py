@@ -26,6 +26,7 @@ TASKS: Final = {
         "down": "stop what `up` runs, from another terminal",
         "password": "print the password of the Prefect UI and the pages",
         "watch": "watch the app; contain a confirmed anomaly",
+        "maintain": "prune and audit the journal, read the newest point",
         "ingress": "stand in front of webhooks; keep events during a pause",
         "notify": "send the notices that are due",
     },

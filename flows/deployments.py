@@ -28,7 +28,7 @@ from flows import forms
 from recovery.context import default_home
 from recovery.keeping import CONTAINED
 
-NAMES: Final = ("protect", "watch", "contain", "recover", "resume", "drill")
+NAMES: Final = ("protect", "watch", "contain", "recover", "resume", "drill", "maintain")
 TRIGGERED: Final = {
     "incident": "{{ event.payload.incident }}",
     "policy": "non-conflicting-only",

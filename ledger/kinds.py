@@ -23,6 +23,7 @@ CONTAIN_PROVEN: Final = "contain.proven"
 CONTAIN_FAILED: Final = "contain.failed"
 POINT_TAKEN: Final = "point.taken"
 POINT_PROVEN: Final = "point.proven"
+MAINTAINED: Final = "maintained"
 PLAN_MADE: Final = "plan.made"
 PLAN_APPROVED: Final = "plan.approved"
 PLAN_REJECTED: Final = "plan.rejected"
@@ -106,6 +107,8 @@ BODY_FIELDS: Final[dict[str, str]] = {
     CONTAIN_FAILED: "workflows [key], reason, went_on? [run id] (stopped earlier, and ended all the same)",
     POINT_TAKEN: "point, verified, rows, workflows {key: version}, in_flight n, seconds?",
     POINT_PROVEN: "point, passed, rows, ran n, failed [sentence], problems [sentence], seconds",
+    MAINTAINED: "forgotten {table: images of the journal}, audited? (point), missed n (rows), read [point], bytes n, "
+    "waits [sentence], problems [sentence], by",
     PLAN_MADE: "the plan as plain JSON and its hash; mode, policy, effects [{table, delete, update, insert, merged}], "
     "conflicts {kind: n}, suspects n, events [...], steps [{id, kind, title}], notes [sentence], objectives?",
     PLAN_APPROVED: "plan_hash, by, reason, identity_proven",

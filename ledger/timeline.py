@@ -170,6 +170,12 @@ def _proven_point(entry: Entry) -> str:
     return f"Recovery point {name} could not be proven: {_names(body.get('problems') or body.get('failed'))}"
 
 
+def _maintained(entry: Entry) -> str:
+    if problems := entry.body.get("problems"):
+        return f"Looked after journal and points: not in order: {_names(problems)}"
+    return "Looked after journal and points: in order"
+
+
 def _until(body: Mapping[str, Any]) -> str:
     from ledger.metrics import instant  # which reads stories itself
 
@@ -297,6 +303,7 @@ SENTENCES: dict[str, Callable[[Entry], str]] = {
     kinds.CONTAIN_FAILED: lambda e: f"The pause could not be proven{_because(e.body)}",
     kinds.POINT_TAKEN: _point,
     kinds.POINT_PROVEN: _proven_point,
+    kinds.MAINTAINED: _maintained,
     kinds.PLAN_MADE: _planned,
     kinds.PLAN_APPROVED: _decided("approved"),
     kinds.PLAN_REJECTED: _decided("rejected"),

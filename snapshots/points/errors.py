@@ -12,6 +12,7 @@ from contextlib import contextmanager
 
 from psycopg import errors
 
+from snapshots import locks
 from snapshots.errors import Refused, SnapshotError, Unreachable
 
 
@@ -100,7 +101,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure) as error:
-        raise Busy(f"The tables are in use ({error.diag.message_primary}); try again.") from error
+        raise Busy(f"The tables are in use ({locks.cause(error)}); try again.") from error
     except errors.InsufficientPrivilege as error:
         raise Refused(f"The role may not do this ({error.diag.message_primary}); apply `reinstate roles`.") from error
     except errors.UndefinedTable as error:

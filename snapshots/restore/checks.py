@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from psycopg import Connection, errors, sql
 
-from snapshots import database, position
+from snapshots import database, locks, position
 from snapshots.capture.shape import Relation
 from snapshots.errors import Refused
 from snapshots.journal import journal
 from snapshots.model import Position, TableSpec
 from snapshots.restore.frame import Frame
-
-_LOCKS = "SHARE ROW EXCLUSIVE"
-PATIENT_MS = 60
-PATIENT_TRIES = 8
-"""Short waits for the locks before the one that lasts as long as the session's ``lock_timeout``. Autovacuum, which
-gives way only after a second, is often through by then."""
 
 
 def here(conn: Connection[Any]) -> Position:
@@ -57,21 +50,7 @@ def lock(conn: Connection[Any], frames: Mapping[str, Frame], relations: Sequence
             wanted.add(relation.child)
         if relation.child in frames and relation.parent not in frames and _may_lock(conn, relation.parent):
             wanted.add(relation.parent)
-    tables = sql.SQL(", ").join(database.qualified(name) for name in sorted(wanted))
-    statement = sql.SQL("LOCK TABLE {} IN {} MODE").format(tables, sql.SQL(_LOCKS))
-    usual = conn.execute("SELECT current_setting('lock_timeout')").fetchone()
-    for _ in range(PATIENT_TRIES):
-        # Whoever waits for a lock makes all writers wait behind it: rather try again than stand in their way.
-        try:
-            with conn.transaction():
-                conn.execute("SELECT set_config('lock_timeout', %s, true)", (f"{PATIENT_MS}ms",))
-                conn.execute(statement)
-                conn.execute("SELECT set_config('lock_timeout', %s, true)", usual)
-        except errors.LockNotAvailable:
-            time.sleep(PATIENT_MS / 1000)
-        else:
-            return
-    conn.execute(statement)
+    locks.take(conn, wanted, patient=True)
 
 
 def _may_lock(conn: Connection[Any], table: str) -> bool:

@@ -11,6 +11,7 @@ from psycopg import errors, sql
 from psycopg.pq import TransactionStatus
 from psycopg.types.json import Jsonb
 
+from snapshots import locks
 from snapshots.model import Applied
 from snapshots.undo.errors import OutcomeUnknown, StepTaken, UndoBusy, UndoRefused
 
@@ -90,8 +91,7 @@ def one_transaction(
             yield
     except (errors.LockNotAvailable, errors.DeadlockDetected, errors.SerializationFailure) as error:
         raise UndoBusy(
-            f"another session holds a lock on the app's tables ({error.diag.message_primary}): "
-            "nothing was changed, try again"
+            f"another session holds a lock on the app's tables ({locks.cause(error)}): nothing was changed, try again"
         ) from error
     except errors.IntegrityError as error:
         raise UndoRefused(

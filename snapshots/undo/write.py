@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import psycopg
 from psycopg import sql
 
+from snapshots import locks
 from snapshots.database import qualified, set_triggers
 from snapshots.model import TableCounts
 from snapshots.undo.errors import UndoBusy, UndoRefused
@@ -40,8 +41,7 @@ def lock(conn: psycopg.Connection[Any], tables: Sequence[str], relations: Sequen
             names.add(relation.child)
         if relation.declared and relation.child in tables:
             names.add(relation.parent)
-    for name in sorted(names):
-        conn.execute(sql.SQL("LOCK TABLE {} IN SHARE ROW EXCLUSIVE MODE").format(qualified(name)))
+    locks.take(conn, names)
 
 
 def write(conn: psycopg.Connection[Any], computed: Computed) -> None:

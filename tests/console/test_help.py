@@ -27,7 +27,7 @@ ISSUED = {
     "status", "timeline", "report", "notify", "estate up", "estate status", "estate down", "journal install",
     "journal status", "store status", "store verify", "store prune", "store hold", "store release", "store holds",
     "store rotate",
-    "journal verify", "journal prune", "journal remove",
+    "journal verify", "journal prune", "journal remove", "maintain",
     "drill run", "drill list", "drill show", "drill trends", "drill clear", "wreck",
     "agreement", "check", "compensations list", "compensations settle", "coverage", "discover", "events discard",
     "events list", "events release", "events retry", "events settle", "events show", "ingress", "workflow diff",

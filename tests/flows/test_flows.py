@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[2]
 PROJECT = yaml.safe_load((ROOT / "prefect.yaml").read_text())
 DEPLOYMENTS = {d["entrypoint"]: d for d in PROJECT["deployments"]}
 HEAVY = ("pandas", "great_expectations", "pyarrow", "psycopg", "numpy", "recovery", "checks", "snapshots", "ledger")
-FLOWS = ("protect", "recover", "contain", "watch", "resume")
+FLOWS = ("protect", "recover", "contain", "watch", "resume", "maintain")
 MODULES = (*FLOWS, "approval", "artifacts", "forms", "progress", "states")
 
 

@@ -44,5 +44,5 @@ def test_every_deployment_deploys(estate: RunningEstate, tmp_path: Path) -> None
     assert {d["entrypoint"] for d in found} == {f"flows.{name}.{name}" for name in deployments.NAMES}
     assert all(d["name"] == "order-desk" and d["description"] and "reinstate" in d["tags"] for d in found)
     assert all(d["global_concurrency_limit"]["limit"] == 1 for d in found)
-    assert sorted(s["slug"] for d in found for s in d["schedules"] if s["active"]) == ["drill", "protect"]
+    assert sorted(s["slug"] for d in found for s in d["schedules"] if s["active"]) == ["drill", "maintain", "protect"]
     assert [a["name"] for a in automations] == [deployments.automation_name("order-desk")]

@@ -25,7 +25,7 @@ from tests.live import service
 
 pytestmark = [pytest.mark.live]
 
-FLOWS = {"protect", "watch", "contain", "recover", "resume", "drill"}
+FLOWS = {"protect", "watch", "contain", "recover", "resume", "drill", "maintain"}
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_it_comes_up_behind_its_password_and_once_however_often_it_is_started(ho
         before = deployed(prefect)
         assert before[0] == sorted(f"{f}/{service.APP}" for f in FLOWS)
         assert before[1] == [f"recover {service.APP} when contained"]
-        assert before[2] == {"protect": True, "drill": True}
+        assert before[2] == {"protect": True, "drill": True, "maintain": True}
         pause_a_schedule(prefect, "protect")
         second = service.Up(home)
         assert second.process.wait(60) == exits.UNREACHABLE
@@ -74,7 +74,7 @@ def test_it_comes_up_behind_its_password_and_once_however_often_it_is_started(ho
     with service.up(home) as again, service.Prefect(home) as prefect:
         names, automations, on = deployed(prefect)
         assert (names, automations) == before[:2]
-        assert on == {"protect": False, "drill": True}
+        assert on == {"protect": False, "drill": True, "maintain": True}
         assert "kept as it was left" in json.dumps(again.heard)
         assert again.stop(signal.SIGTERM) == exits.OK
         assert first_took(again, home) <= 15

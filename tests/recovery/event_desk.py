@@ -26,6 +26,11 @@ from snapshots.store.store import Store
 from tests.recovery.kiosk import app_model
 
 WORKFLOWS = {"intake": "Intake", "payment": "Payment"}
+UNCLEAR = {
+    "code": 404,
+    "message": "This webhook is not registered for POST requests. Did you mean to make a GET request?",
+}
+"""n8n says it of a paused workflow whose path another one has; a workflow that called such a path may hand it on."""
 
 
 class Killed(BaseException):
@@ -109,7 +114,14 @@ class Desk:
             self.late.append(later)
             later.start()
             raise httpx.ReadTimeout("time-out")
+        if strike == "unclear":
+            return httpx.Response(404, json=UNCLEAR)
         status = self.call(own, sent)
+        if strike == "ran, unclear":
+            return httpx.Response(404, json=UNCLEAR)
+        if strike == "ran, unclear, paused":
+            self.fake.deactivate(own)
+            return httpx.Response(404, json=UNCLEAR)
         if strike == "lost":
             raise httpx.RemoteProtocolError("cut")
         if strike == "gateway":

@@ -283,6 +283,37 @@ def test_a_workflow_that_does_not_take_them_keeps_them_held(desk_of: MakeDesk) -
     assert desk.effects() == Counter("ab")
 
 
+def test_an_answer_that_may_say_paused_is_cleared_up_by_the_platform(desk_of: MakeDesk) -> None:
+    """The same 404 comes from a paused workflow and from one that ran and hands on what it was answered."""
+    desk = desk_of(True)
+    desk.queue.hold("intake", "replay")
+    desk.hold("a")
+    desk.fake.deactivate(desk.ids["intake"])
+    desk.strikes = ["unclear"] * delivery.ATTEMPTS
+    with pytest.raises(NotSent, match="is paused in the platform; it stays held"):
+        desk.release("intake")
+    assert desk.states() == {"a": State.HELD}
+    desk.fake.activate(desk.ids["intake"])
+    desk.strikes = ["ran, unclear"]
+    desk.release("intake")
+    desk.queue.hold("intake", "replay")
+    desk.hold("b")
+    desk.strikes = ["ran, unclear, paused"]
+    desk.release("intake")
+    assert desk.states() == {"a": State.SENT, "b": State.SENT}
+    assert desk.effects() == Counter("ab")
+
+
+def test_where_nobody_can_clear_it_up_it_is_unknown_and_not_sent_again(desk_of: MakeDesk) -> None:
+    desk = desk_of(False)
+    desk.queue.hold("intake", "replay")
+    desk.hold("a")
+    desk.strikes = ["ran, unclear"]
+    desk.release("intake")
+    desk.release("intake")
+    assert (desk.unknown(), desk.effects()) == ({"a"}, Counter("a"))
+
+
 @pytest.mark.parametrize("done", [True, False])
 def test_a_person_settles_an_unknown_event(desk_of: MakeDesk, done: bool) -> None:
     desk = desk_of(False)

@@ -167,12 +167,13 @@ def test_a_lock_that_is_not_free_changes_nothing(app: Any, tmp_path: Path) -> No
     point, store = take(app, tmp_path)
     before = image(app, *NAMES)
     wrecked = wreck(app)
-    with psycopg.connect(app.dsn("wf_good")) as writer:
+    with psycopg.connect(app.dsn("wf_good"), application_name="a sync") as writer:
         writer.execute("UPDATE shop.orders SET note = '1' WHERE id = 2")
+        holder = rf"held by process {writer.info.backend_pid} of role \w*wf_good \(a sync\) on shop.orders"
         for source in ("journal", "scan"):
-            with pytest.raises(Busy):
+            with pytest.raises(Busy, match=holder):
                 do_restore(app, point, store, source=source, lock_timeout_s=0.1)
-        with pytest.raises(UndoBusy):
+        with pytest.raises(UndoBusy, match=holder):
             do_undo(app, wait_s=0.1)
         writer.rollback()
     assert image(app, *NAMES) == wrecked
