@@ -30,8 +30,10 @@ MANY = 0.5
 """Of the point's rows: when more may differ, all of them are compared."""
 AHEAD_ROWS = 100_000
 """Of at most so many rows to compare, the point's are read while the next table is looked at."""
-AT_ONCE = 96 * 1024 * 1024
+AT_ONCE = 144 * 1024 * 1024
 """Bytes of keys that are compared in our memory; more of them are compared in the database, which takes longer."""
+FIXED_BYTES = 24
+"""Of our memory, for each key of fixed width."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,8 +132,9 @@ def _named(conn: Connection[Any], frame: Frame, store: Store, since: Position, a
         return None
     if condition is None:
         return None
-    many = rows(conn, frame) * _width(manifest) > AT_ONCE
-    if not many and restore_keys.fixed(touched.key_columns(manifest)):
+    fixed = restore_keys.fixed(touched.key_columns(manifest))
+    many = rows(conn, frame) * (FIXED_BYTES if fixed else _width(manifest)) > AT_ONCE
+    if fixed and not many:
         named = restore_keys.find(conn, store, manifest, live=frame.live, fresh=condition, app=app)
         found = pa.concat_tables([named.newer, named.gone]) if named else None
     elif not many:

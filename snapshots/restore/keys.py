@@ -22,10 +22,14 @@ from snapshots.capture.keysets import Mixed
 from snapshots.erasure import erasure
 from snapshots.model import ColumnInfo, TableManifest
 from snapshots.points import chunks, reading
+from snapshots.points.errors import Damaged
 from snapshots.store.store import Store
 
+Flags = np.ndarray[Any, np.dtype[np.bool_]]
 _SENT = {"smallint": ("int2send", ">i2"), "integer": ("int4send", ">i4"), "bigint": ("int8send", ">i8")}
 _MOST_BITS = 20
+_HELD_BYTES = 16 * 1024 * 1024
+"""Of a point's keys: more of them are read again when they are wanted again."""
 _AT_ONCE = 1 << 18
 _WEIGHT = np.uint64(0xFFFFFFFF)
 """Sums of numbers of so many bits are exact as floats."""
@@ -55,31 +59,73 @@ def find(
 ) -> Named | None:
     """Compare the keys of ``live``, whose rows are newer where ``fresh`` holds (alias ``t``), with the point's; in the
     caller's transaction (role: reads the table). The key is :func:`fixed`. ``None`` when what is found contradicts the
-    counts: the rows must then be compared. Memory: some 40 bytes a row."""
+    counts: the rows must then be compared. Memory: some 24 bytes a row; the point's keys are read twice where they are
+    large."""
+    point = _Point(store, manifest, app)
     with ThreadPoolExecutor(1) as beside:
-        reader = beside.submit(_then, store, manifest, app)
+        reader = beside.submit(point.mixed)
         now, newer = _now(conn, manifest, live, fresh)
-        keys, then = reader.result()
+        then = reader.result()
     bits = min(_MOST_BITS, max(8, max(len(now), len(then)).bit_length()))
     unlike = _sums(now, bits) != _sums(then, bits)
-    absent = _among(then, unlike, bits)
-    absent[absent] = ~np.isin(then[absent], now[_among(now, unlike, bits)])
-    gone = keys.filter(pa.array(absent))
+    count, rows = len(now), len(then)
+    there = np.sort(now[_among(now, unlike, bits)])
+    del now, then
+    gone, known = point.without(there, unlike, newer, bits)
     hidden = erasure.hides(store, app, manifest.name, manifest.erased) if app else None
     # Of an erased row live may have a version that is as old as the point.
-    if hidden is None and gone.num_rows != keys.num_rows + newer.num_rows - len(now) - _known(
-        keys, then, newer, manifest=manifest, bits=bits
-    ):
+    if hidden is None and gone.num_rows != rows + newer.num_rows - count - known:
         return None
     return Named(newer=newer, gone=gone)
 
 
-def _then(store: Store, manifest: TableManifest, app: str | None) -> tuple[pa.Table, Mixed]:
-    columns = touched.key_columns(manifest)
-    batches = list(reading.batches(store, manifest, columns=manifest.key, app=app))
-    mixed = [keysets.mix(b, columns) for b in batches]
-    keys = pa.Table.from_batches(batches, schema=chunks.schema(columns))
-    return keys, np.concatenate(mixed) if mixed else np.zeros(0, np.uint64)
+class _Point:
+    """The keys of a point's table, as often as they are wanted; held in memory while they are few."""
+
+    def __init__(self, store: Store, manifest: TableManifest, app: str | None) -> None:
+        self._store, self._manifest, self._app = store, manifest, app
+        self.columns = touched.key_columns(manifest)
+        self._held: list[pa.RecordBatch] | None = []
+
+    def mixed(self) -> Mixed:
+        """One number per key. Before :meth:`without`; in any thread."""
+        found = np.empty(self._manifest.rows, np.uint64)
+        end = size = 0
+        for batch in self._read():
+            if end + batch.num_rows > len(found):
+                raise Damaged(f"Table {self._manifest.name} has over {end} rows in its chunks; use another point.")
+            found[end : end + batch.num_rows] = keysets.mix(batch, self.columns)
+            end, size = end + batch.num_rows, size + batch.nbytes
+            if self._held is not None:
+                self._held.append(batch)
+                self._held = self._held if size <= _HELD_BYTES else None
+        return found[:end]
+
+    def without(self, there: Mixed, unlike: Flags, newer: pa.Table, bits: int) -> tuple[pa.Table, int]:
+        """The keys in ``unlike`` buckets that are not among the sorted numbers ``there``; and how many of the ``newer``
+        keys the point has."""
+        fresh = [keysets.mix(batch, self.columns) for batch in newer.to_batches()]
+        named = np.sort(np.concatenate(fresh)) if fresh else np.zeros(0, np.uint64)
+        near = np.zeros(1 << bits, np.bool_)
+        near[_buckets(named, bits)] = True
+        gone, alike = [], []
+        for batch in self._read() if self._held is None else self._held:
+            mixed = keysets.mix(batch, self.columns)
+            absent = _among(mixed, unlike, bits)
+            absent[absent] = ~_present(mixed[absent], there)
+            gone.append(batch.filter(pa.array(absent)))
+            some = _among(mixed, near, bits)
+            some[some] = _present(mixed[some], named)
+            alike.append(batch.filter(pa.array(some)))
+        schema = chunks.schema(self.columns)
+        same: Any = pc.is_in(
+            reading.identity(pa.Table.from_batches(alike, schema=schema), self._manifest),
+            value_set=reading.identity(newer, self._manifest),
+        )
+        return pa.Table.from_batches(gone, schema=schema), int(pc.sum(same).as_py() or 0)
+
+    def _read(self) -> Iterator[pa.RecordBatch]:
+        return reading.batches(self._store, self._manifest, columns=self._manifest.key, app=self._app)
 
 
 def _now(
@@ -139,7 +185,7 @@ def _sums(mixed: Mixed, bits: int) -> np.ndarray[Any, np.dtype[np.float64]]:
     return total
 
 
-def _among(mixed: Mixed, marked: np.ndarray[Any, np.dtype[np.bool_]], bits: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _among(mixed: Mixed, marked: Flags, bits: int) -> Flags:
     """Whether each number falls into a marked bucket."""
     found = np.empty(len(mixed), np.bool_)
     for part in _slices(mixed):
@@ -147,18 +193,11 @@ def _among(mixed: Mixed, marked: np.ndarray[Any, np.dtype[np.bool_]], bits: int)
     return found
 
 
-def _known(
-    keys: pa.Table,
-    then: Mixed,
-    newer: pa.Table,
-    *,
-    manifest: TableManifest,
-    bits: int,
-) -> int:
-    """How many of the ``newer`` keys the point has."""
-    columns = touched.key_columns(manifest)
-    near = np.zeros(1 << bits, np.bool_)
-    for batch in newer.to_batches():
-        near[_buckets(keysets.mix(batch, columns), bits)] = True
-    among: Any = reading.identity(keys.filter(pa.array(_among(then, near, bits))), manifest)
-    return int(pc.sum(pc.is_in(among, value_set=reading.identity(newer, manifest))).as_py() or 0)
+def _present(mixed: Mixed, among: Mixed) -> Flags:
+    """Whether each number is in ``among``, which is sorted."""
+    if not len(among):
+        return np.zeros(len(mixed), np.bool_)
+    places = np.searchsorted(among, mixed)
+    places[places == len(among)] = 0
+    found: Flags = among[places] == mixed
+    return found

@@ -38,8 +38,12 @@ def _found(app: Any, manifest: TableManifest, store: Store, since: Any) -> keys.
         return keys.find(conn, store, manifest, live=shape.source(conn, NAME), fresh=fresh, app=None)
 
 
+@pytest.mark.parametrize("held", [0, 1 << 20], ids=["read again", "held"])
 @pytest.mark.parametrize("kind", list(SHAPES))
-def test_newer_and_gone_keys_are_exact(app_db: Any, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_newer_and_gone_keys_are_exact(
+    app_db: Any, tmp_path: Path, kind: str, held: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "_HELD_BYTES", held)
     monkeypatch.setattr(pieces, "PIECE_PAGES", 1)
     monkeypatch.setattr(keys, "_AT_ONCE", 50)
     columns, key, values = SHAPES[kind]
