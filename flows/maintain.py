@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow, get_run_logger, task
 from prefect.client.schemas.objects import State
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 
 from flows import forms, states
 from flows.recover import retryable
@@ -47,9 +47,11 @@ def ended(done: dict[str, Any]) -> State[Any]:
     for said in done["waits"]:
         log.warning(said)
     if done["problems"]:
+        from recovery.errors import NotInOrder
+
         for problem in done["problems"]:
             log.error(problem)
-        return Failed(name="Not in order", message="; ".join(done["problems"]), data=done)
+        raise NotInOrder("; ".join(done["problems"]))
     return Completed(name="In order", message="; ".join(said_of(done)), data=done)
 
 

@@ -19,6 +19,7 @@ NAMES: Final[Mapping[str, tuple[str, str]]] = {
     "recovery.errors.Expired": ("Expired", ""),
     "recovery.errors.Superseded": ("Superseded", ""),
     "recovery.errors.NothingToRecover": ("Nothing to recover", "Nothing was changed."),
+    "recovery.errors.NotInOrder": ("Not in order", ""),
     "recovery.errors.Refused": ("Refused", "Nothing was changed."),
     "recovery.errors.PauseNotProven": ("Pause not proven", "The fence is up: what still runs cannot write."),
     "recovery.errors.VerificationFailed": ("Not verified", "Nothing was resumed; the app stays paused and fenced."),

@@ -173,7 +173,8 @@ def _proven_point(entry: Entry) -> str:
 def _maintained(entry: Entry) -> str:
     if problems := entry.body.get("problems"):
         return f"Looked after journal and points: not in order: {_names(problems)}"
-    return "Looked after journal and points: in order"
+    waits = entry.body.get("waits")
+    return f"Looked after journal and points: in order{f'; {_names(waits)}' if waits else ''}"
 
 
 def _until(body: Mapping[str, Any]) -> str:

@@ -50,7 +50,7 @@ from platforms.n8n_client import Conflict, N8nClient, Unknown
 from platforms.n8n_credentials import CredentialBook
 from platforms.n8n_secrets import content_hash
 from platforms.n8n_versions import Identity, VersionBook
-from platforms.n8n_webhooks import webhook_addresses
+from platforms.n8n_webhooks import answering, webhook_addresses
 
 IN_FLIGHT = frozenset(state for state in RunState if state.in_flight)
 RECENT_VERSIONS = 10
@@ -189,8 +189,10 @@ class N8n:
 
     def ingress_open(self, workflow_id: str) -> bool:
         workflow = self._workflow(workflow_id)
-        addresses = webhook_addresses(workflow["activeVersion"]["nodes"]) if workflow["active"] else ()
-        return workflow["active"] and all(method in self._client.webhook_methods(path) for path, method in addresses)
+        if not workflow["active"]:
+            return False
+        addresses = answering(workflow["activeVersion"]["nodes"])
+        return all(methods & self._client.webhook_methods(path) for path, methods in addresses.items())
 
     # Runs
 

@@ -175,10 +175,8 @@ class NodeRed:
         flows, found = self._tab(workflow_id)
         if found.get("disabled"):
             return False
-        what = f"entry of workflow {workflow_id}"
-        root = self._client.root(what)
         web = (source for source in node_red_entry.sources(flows, workflow_id) if source["type"] == "http in")
-        return all(self._answers(what, source, root) for source in web)
+        return all(self._client.alive(f"entry of workflow {workflow_id}", str(source["id"])) for source in web)
 
     # Runs: Node-RED tells of none but those of private copies
 

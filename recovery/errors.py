@@ -13,6 +13,10 @@ class Refused(RecoveryError):
     """The plan may not run: a gap, a cap, a conflict, a missing approval. Nothing was changed."""
 
 
+class NotInOrder(Refused):
+    """Journal or points are not as a recovery needs them; each thing with its next step."""
+
+
 class Rejected(Refused):
     """A person said no to this plan."""
 

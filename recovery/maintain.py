@@ -15,10 +15,10 @@ from ledger.errors import LedgerError
 from recovery import setup, storekeeping
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
-from recovery.errors import RecoveryError
+from recovery.errors import NothingToRecover, RecoveryError
 from snapshots.errors import SnapshotError, Unreachable
 from snapshots.journal import journal, shape
-from snapshots.points.errors import PointMissing
+from snapshots.points.errors import translated
 
 
 @dataclass(kw_only=True)
@@ -44,8 +44,9 @@ def maintain(ctx: AppContext, *, by: str = "reinstate", say: Say = quiet) -> Mai
     Raises the errors of a database, store or ledger that cannot be reached: nothing is known then."""
     done = Maintained()
     if _journaled(ctx, done):
-        _forget(ctx, done, by=by, say=say)
         _audit(ctx, done, say=say)
+        _forget(ctx, done, by=by, say=say)
+        _look(ctx, done)
     _read(ctx, done, say=say)
     ctx.ledger.append(
         kinds.MAINTAINED,
@@ -65,14 +66,22 @@ def maintain(ctx: AppContext, *, by: str = "reinstate", say: Say = quiet) -> Mai
 
 
 def _journaled(ctx: AppContext, done: Maintained) -> bool:
-    """Whether there is a journal; names tables that it does not record."""
+    """Whether there is a journal. That one is gone is not in order; that there never was one is the owner's choice."""
     with ctx.connect("recoverer", "maintain") as connection:
-        if not shape.exists(connection):
-            connection.rollback()
-            done.waits.append(
-                "no journal is installed, so no run can be undone by itself: `reinstate journal install` changes that"
-            )
-            return False
+        if shape.exists(connection):
+            return True
+    if any(e.body.get("audited") for e in ctx.ledger.entries(app=ctx.app.key, kinds=[kinds.MAINTAINED])):
+        done.problems.append("the journal is gone: no run can be undone by itself; run `reinstate journal install`")
+    else:
+        done.waits.append(
+            "no journal is installed, so no run can be undone by itself: `reinstate journal install` changes that"
+        )
+    return False
+
+
+def _look(ctx: AppContext, done: Maintained) -> None:
+    """Tables that the journal does not record."""
+    with ctx.connect("recoverer", "maintain") as connection:
         journal.tick(connection)
         found = journal.status(connection, expected=[t.name for t in ctx.app.tables])
         connection.rollback()
@@ -80,7 +89,6 @@ def _journaled(ctx: AppContext, done: Maintained) -> bool:
         done.problems.append(f"not journaled: {', '.join(found.missing)}; run `reinstate journal install`")
     if lasting := sorted({gap.table for gap in found.gaps if gap.until is None}):
         done.problems.append(f"the journal has a gap that lasts: {', '.join(lasting)}; see `reinstate journal status`")
-    return True
 
 
 def _forget(ctx: AppContext, done: Maintained, *, by: str, say: Say) -> None:
@@ -103,29 +111,40 @@ def _forget(ctx: AppContext, done: Maintained, *, by: str, say: Say) -> None:
 
 
 def _audit(ctx: AppContext, done: Maintained, *, say: Say) -> None:
-    try:
-        found = setup.audit_journal(ctx, say=say)
-    except Unreachable:
-        raise
-    except (RecoveryError, SnapshotError) as error:
-        done.problems.append(f"the journal was not audited: {error}")
-        return
-    done.audited, done.missed = found.point, sum(m.rows for m in found.missed)
-    if found.missed:
+    """Table by table: one that cannot be audited now keeps nothing back about the others."""
+    missed: dict[str, int] = {}
+    for table in ctx.app.tables:
+        try:
+            with translated():
+                found = setup.audit_journal(ctx, tables=[table.name], say=say)
+        except NothingToRecover:  # the newest point is missed below
+            return
+        except Unreachable:
+            raise
+        except (RecoveryError, SnapshotError) as error:
+            done.problems.append(f"the journal of {table.name} was not audited: {error}")
+            continue
+        done.audited = found.point
+        if found.missed:
+            missed[table.name] = sum(m.rows for m in found.missed)
+    done.missed = sum(missed.values())
+    if missed:
         done.problems.append(
-            f"the journal missed {done.missed} changed rows in {', '.join(sorted({m.table for m in found.missed}))} "
-            f"since point {found.point}: no undo crosses that; find out who wrote past it (`reinstate journal verify` "
-            "names the rows), then `reinstate protect`"
+            f"the journal missed {done.missed} changed rows in {', '.join(missed)} since point {done.audited}: no undo "
+            "crosses that; find out why (`reinstate journal status`; `reinstate journal verify` names the rows), then "
+            "`reinstate protect`"
         )
-    else:
-        say(f"the journal saw every change since point {found.point}")
+    elif done.audited:
+        say(f"the journal saw every change since point {done.audited}")
 
 
 def _read(ctx: AppContext, done: Maintained, *, say: Say) -> None:
     try:
         found = storekeeping.verify(ctx, say=say)
-    except PointMissing as error:
-        done.problems.append(str(error))
+    except Unreachable:
+        raise
+    except SnapshotError as error:
+        done.problems.append(f"the newest point was not read: {error}")
         return
     done.read, done.bytes = tuple(c.point for c in found.points), found.bytes
     wrong = [*found.problems, *(p for c in found.points for p in c.problems)]

@@ -192,10 +192,18 @@ def go_live(ctx: AppContext, workflow: str, platform_id: str, wanted: Version) -
 
 
 def served(ctx: AppContext, workflow: str, platform_id: str, say: Say) -> bool:
-    """Wait until the entry of what is live answers; false when it does not in :data:`SERVED_S`."""
+    """Wait until the entry of what is live answers; false when it does not in :data:`SERVED_S`. A platform that does
+    not answer at all is waited for as well: it may just have gone down again."""
+
+    def answers() -> bool:
+        try:
+            return ctx.platform.ingress_open(platform_id)
+        except Retryable:
+            return False
+
     began = time.monotonic()
     told = False
-    while not ctx.platform.ingress_open(platform_id):
+    while not answers():
         waited = time.monotonic() - began
         if waited > SERVED_S:
             return False

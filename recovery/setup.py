@@ -134,11 +134,13 @@ def audit_journal(
     specs = [t for t in ctx.tables if not tables or t.name in tables]
     with ctx.connect("recoverer", "journal verify") as connection:
         journal.tick(connection)
-        for number, spec in enumerate(specs, 1):
-            say(f"{spec.name}: live against point {point.id} and the journal ({number} of {len(specs)})")
-            missed += audit.audit(connection, point, ctx.store, [spec])
-        if missed:
-            audit.record(connection, missed)
+        try:
+            for number, spec in enumerate(specs, 1):
+                say(f"{spec.name}: live against point {point.id} and the journal ({number} of {len(specs)})")
+                missed += audit.audit(connection, point, ctx.store, [spec])
+        finally:  # what is known of the tables before one that cannot be audited counts
+            if missed:
+                audit.record(connection, missed)
     return Audit(point=point.id, since=point.position.at, tables=tuple(s.name for s in specs), missed=tuple(missed))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any, Final
 
 from psycopg import Connection, errors, sql
@@ -39,24 +40,27 @@ def take(conn: Connection[Any], tables: Iterable[str], *, patient: bool = False)
         with conn.transaction():
             conn.execute(statement)
     except errors.LockNotAvailable as error:
-        for held in holders(conn, names):
-            error.add_note(held)
+        with suppress(errors.Error), conn.transaction():
+            for held in holders(conn, names):
+                error.add_note(held)
         raise
 
 
 def holders(conn: Connection[Any], tables: Iterable[str]) -> list[str]:
-    """Other sessions whose locks keep us off ``tables`` (any role): process, role, what it calls itself, table."""
+    """Other sessions whose locks keep us off ``tables`` (any role): process, role, table."""
     rows = conn.execute(
-        "SELECT DISTINCT l.pid, coalesce(a.usename, '?'), coalesce(a.application_name, ''),"
-        " n.nspname || '.' || c.relname"
+        "SELECT DISTINCT l.pid, coalesce(a.usename::text, a.backend_type, '?'), n.nspname || '.' || c.relname"
         " FROM pg_locks l JOIN pg_class c ON c.oid = l.relation JOIN pg_namespace n ON n.oid = c.relnamespace"
         " LEFT JOIN pg_stat_activity a ON a.pid = l.pid"
-        " WHERE l.granted AND l.pid <> pg_backend_pid() AND l.mode <> ALL (%s)"
+        " WHERE l.granted AND l.pid IS DISTINCT FROM pg_backend_pid() AND l.mode <> ALL (%s)"
         "   AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-        "   AND n.nspname || '.' || c.relname = ANY (%s) ORDER BY 1, 4 LIMIT %s",
+        "   AND n.nspname || '.' || c.relname = ANY (%s) ORDER BY 1, 3 LIMIT %s",
         (_COMPATIBLE, list(tables), NAMED),
     ).fetchall()
-    return [f"process {pid} of role {role}{f' ({name})' if name else ''} on {table}" for pid, role, name, table in rows]
+    return [
+        f"{'a prepared transaction' if pid is None else f'process {pid} of {role}'} on {table}"
+        for pid, role, table in rows
+    ]
 
 
 def cause(error: errors.Error) -> str:

@@ -54,4 +54,4 @@ def show(done: Maintained) -> None:
     for problem in done.problems:
         output.say(f"NOT IN ORDER: {problem}")
     if done.in_order:
-        output.say("journal and points are in order")
+        output.say("journal and points are in order" if done.audited else "the points are in order")

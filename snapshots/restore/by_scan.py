@@ -34,6 +34,8 @@ AT_ONCE = 144 * 1024 * 1024
 """Bytes of keys that are compared in our memory; more of them are compared in the database, which takes longer."""
 FIXED_BYTES = 24
 """Of our memory, for each key of fixed width."""
+MOST = 1_000_000
+"""Keys found are held in full: where more of them may differ, all rows are compared."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -133,9 +135,10 @@ def _named(conn: Connection[Any], frame: Frame, store: Store, since: Position, a
     if condition is None:
         return None
     fixed = restore_keys.fixed(touched.key_columns(manifest))
-    many = rows(conn, frame) * (FIXED_BYTES if fixed else _width(manifest)) > AT_ONCE
+    many = max(rows(conn, frame), manifest.rows) * (FIXED_BYTES if fixed else _width(manifest)) > AT_ONCE
     if fixed and not many:
-        named = restore_keys.find(conn, store, manifest, live=frame.live, fresh=condition, app=app)
+        most = min(MOST, round(MANY * manifest.rows))
+        named = restore_keys.find(conn, store, manifest, live=frame.live, fresh=condition, app=app, most=most)
         found = pa.concat_tables([named.newer, named.gone]) if named else None
     elif not many:
         found = _here(conn, frame, manifest, condition, store=store, app=app)
@@ -149,7 +152,7 @@ def _named(conn: Connection[Any], frame: Frame, store: Store, since: Position, a
 
 def _width(manifest: TableManifest) -> int:
     """Bytes of a key in memory, roughly."""
-    return sum(16 if "int" in c.type else 48 for c in touched.key_columns(manifest))
+    return sum(24 if "int" in c.type else 72 for c in touched.key_columns(manifest))
 
 
 def _here(

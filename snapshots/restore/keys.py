@@ -56,21 +56,26 @@ def find(
     live: sql.Composable,
     fresh: sql.Composable,
     app: str | None,
+    most: int,
 ) -> Named | None:
     """Compare the keys of ``live``, whose rows are newer where ``fresh`` holds (alias ``t``), with the point's; in the
     caller's transaction (role: reads the table). The key is :func:`fixed`. ``None`` when what is found contradicts the
-    counts: the rows must then be compared. Memory: some 24 bytes a row; the point's keys are read twice where they are
-    large."""
+    counts, or when over ``most`` keys are newer or gone: the rows must then be compared. Memory: some 32 bytes a row
+    and 300 for each key found; the point's keys are read twice where they are large."""
     point = _Point(store, manifest, app)
     with ThreadPoolExecutor(1) as beside:
         reader = beside.submit(point.mixed)
-        now, newer = _now(conn, manifest, live, fresh)
+        found = _now(conn, manifest, live, fresh, most)
         then = reader.result()
+    if found is None or len(then) - len(found[0]) > most:
+        return None
+    now, newer = found
     bits = min(_MOST_BITS, max(8, max(len(now), len(then)).bit_length()))
     unlike = _sums(now, bits) != _sums(then, bits)
     count, rows = len(now), len(then)
-    there = np.sort(now[_among(now, unlike, bits)])
-    del now, then
+    there = now[_among(now, unlike, bits)]
+    there.sort()
+    del now, then, reader, found
     gone, known = point.without(there, unlike, newer, bits)
     hidden = erasure.hides(store, app, manifest.name, manifest.erased) if app else None
     # Of an erased row live may have a version that is as old as the point.
@@ -129,8 +134,9 @@ class _Point:
 
 
 def _now(
-    conn: Connection[Any], manifest: TableManifest, live: sql.Composable, fresh: sql.Composable
-) -> tuple[Mixed, pa.Table]:
+    conn: Connection[Any], manifest: TableManifest, live: sql.Composable, fresh: sql.Composable, most: int
+) -> tuple[Mixed, pa.Table] | None:
+    """One number per live key, and the newer keys; ``None`` when these are over ``most``."""
     columns = touched.key_columns(manifest)
     names = [sql.Identifier("t", c.name) for c in columns]
     sent = sql.SQL(" || ").join(
@@ -144,12 +150,17 @@ def _now(
     )
     mixed: list[Mixed] = []
     newer: list[pa.RecordBatch] = []
+    count = held = 0
     with conn.cursor(binary=True) as cursor:
         for stretch in pieces.stretches(conn, manifest.name):
             row = cursor.execute(asked.format(sent, texts, fresh, live, stretch)).fetchone()
             raw, lines = row or (None, None)
             mixed.append(keysets.blend(_parts(raw or b"", columns)))
             newer.extend(chunks.from_csv([lines, b"\n"] if lines else [], columns))
+            count += sum(batch.num_rows for batch in newer[held:])
+            held = len(newer)
+            if count > most:
+                return None
     return np.concatenate(mixed), pa.Table.from_batches(newer, schema=chunks.schema(columns))
 
 

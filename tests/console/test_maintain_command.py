@@ -10,9 +10,11 @@ from prefect.logging import disable_run_logger
 
 from console import exits
 from flows import maintain as flow
+from flows import states
 from incidents import record
 from ledger import Ledger, kinds
 from recovery import setup
+from recovery.errors import NotInOrder
 from snapshots import database
 from snapshots.journal import journal
 from snapshots.points import points
@@ -52,7 +54,7 @@ def test_what_is_in_order_is_said_and_on_record(
     assert live_desk.run("maintain") == exits.OK
     assert "journal and points are in order" in capsys.readouterr().out
     monkeypatch.setattr(setup, "_retention", lambda _: timedelta(0))
-    assert maintained(live_desk, capsys, code=exits.REFUSED)["forgotten"] == {"shop.orders": 400}
+    assert maintained(live_desk, capsys)["forgotten"] == {"shop.orders": 400}
 
 
 def test_what_the_journal_missed_is_counted_and_never_named_on_record(
@@ -87,6 +89,34 @@ def test_a_flipped_bit_of_the_newest_point_is_found(
     assert any(f"point {point} is damaged" in p and piece in p for p in found["problems"])
 
 
+def test_a_manifest_that_cannot_be_read_hides_nothing_else(
+    live_desk: Desk, app_db: AppDb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older, newest = take(live_desk, app_db), take(live_desk, app_db)
+    (live_desk.home / "store" / "points" / "desk" / f"{newest}.json").write_text("{")
+    found = maintained(live_desk, capsys, code=exits.REFUSED)
+    assert (found["audited"], found["read"]) == (older, [])
+    assert any(newest in p for p in found["problems"])
+    assert [e for e in live_desk.entries() if e.kind == kinds.MAINTAINED]
+
+
+def test_a_table_in_use_is_named_and_the_others_are_audited(
+    live_desk: Desk, app_db: AppDb, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take(live_desk, app_db)
+    connect = database.connect
+    monkeypatch.setattr(database, "connect", lambda dsn, **how: connect(dsn, **{**how, "lock_timeout_s": 0.1}))
+    with psycopg.connect(app_db.installer) as conn:
+        conn.execute("ALTER TABLE shop.orders DISABLE TRIGGER rj_update")
+        conn.execute("UPDATE shop.orders SET total = 6 WHERE id = 7")
+        conn.execute("ALTER TABLE shop.orders ENABLE ALWAYS TRIGGER rj_update")
+        conn.commit()
+        conn.execute("LOCK TABLE shop.customers IN ACCESS EXCLUSIVE MODE")
+        found = maintained(live_desk, capsys, code=exits.REFUSED)
+    assert (found["missed"], len(found["problems"])) == (1, 2)
+    assert "the journal of shop.customers was not audited: The tables are in use" in found["problems"][0]
+
+
 def test_without_a_journal_or_a_point_it_says_what_that_means(
     live_desk: Desk, app_db: AppDb, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -97,6 +127,17 @@ def test_without_a_journal_or_a_point_it_says_what_that_means(
     found = maintained(live_desk, capsys)
     assert (found["audited"], found["read"]) == (None, [point])
     assert "no journal is installed" in found["waits"][0]
+    assert live_desk.run("maintain") == exits.OK
+    assert "the points are in order" in capsys.readouterr().out
+
+
+def test_a_journal_that_is_gone_is_not_in_order(
+    live_desk: Desk, app_db: AppDb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    take(live_desk, app_db)
+    assert maintained(live_desk, capsys)["in_order"]
+    assert live_desk.run("journal", "remove", "--yes") == exits.OK
+    assert "the journal is gone" in maintained(live_desk, capsys, code=exits.REFUSED)["problems"][0]
 
 
 def test_a_table_without_journal_is_named(live_desk: Desk, app_db: AppDb, capsys: pytest.CaptureFixture[str]) -> None:
@@ -131,6 +172,8 @@ def test_the_flow_fails_when_something_is_not_in_order(live_desk: Desk, app_db: 
         assert (good.name, good.is_completed()) == ("In order", True)
         assert "the journal saw every change since point" in str(good.message)
         point_desk.write(app_db, "ALTER TABLE shop.orders ADD COLUMN extra int")
-        bad = flow.ended(flow.keep_in_order.fn(str(live_desk.folder), "desk"))
-    assert (bad.name, bad.is_failed()) == ("Not in order", True)
+        with pytest.raises(NotInOrder) as wrong:
+            flow.ended(flow.keep_in_order.fn(str(live_desk.folder), "desk"))
+    bad = states.ended(wrong.value)
+    assert (bad.name, bad.is_failed(), bad.data) == ("Not in order", True, wrong.value)
     assert "`reinstate journal status`" in str(bad.message)

@@ -65,6 +65,31 @@ def test_what_a_killed_n8n_left_half_published_is_neither_open_nor_paused_by_its
     eventually(lambda: n8n_scene.platform.ingress_paused(made.id), within_s=60)
 
 
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {"path": "of-{}/:id", "httpMethod": ["GET", "POST"], "multipleMethods": True},
+        {"path": "of-{}", "httpMethod": ["GET", "POST"], "multipleMethods": True},
+        {"path": "svc:of-{}", "httpMethod": "POST"},
+    ],
+    ids=["dynamic", "two methods", "colon"],
+)
+def test_every_kind_of_address_is_open_when_active_and_paused_when_not(
+    n8n_scene: Any, parameters: dict[str, Any]
+) -> None:
+    path = parameters["path"].format(time.time_ns())
+    hook = node("Hook", "webhook", 2, {**parameters, "path": path, "responseMode": "lastNode"})
+    made = n8n_scene.put(workflow(hook), "addresses")
+    assert not n8n_scene.platform.ingress_open(made.id)
+    n8n_scene.platform.activate(made.id)
+    eventually(lambda: n8n_scene.platform.ingress_open(made.id))
+    assert not n8n_scene.platform.ingress_paused(made.id)
+    runs = n8n_scene.platform.runs(made.id)
+    n8n_scene.paused(made.id)
+    assert not n8n_scene.platform.ingress_open(made.id)
+    assert n8n_scene.platform.runs(made.id) == runs == []
+
+
 def test_a_workflow_that_answers_by_a_node_is_replayed_to_its_end(n8n_scene: Any) -> None:
     hook = node(
         "Hook", "webhook", 2, {"path": f"answer-{time.time_ns()}", "httpMethod": "POST", "responseMode": "responseNode"}

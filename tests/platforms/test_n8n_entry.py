@@ -7,7 +7,7 @@ from platforms.canonical import content_hash
 from platforms.n8n_data import detail_of, key_of, run_of
 from platforms.n8n_entry import copy_name, entry_path, payload, private_copy, token_of, triggers_of
 from platforms.n8n_versions import Identity
-from platforms.n8n_webhooks import webhook_addresses
+from platforms.n8n_webhooks import answering, webhook_addresses
 
 
 def node(name: str, kind: str, **fields: Any) -> dict[str, Any]:
@@ -136,6 +136,17 @@ def test_addresses_of_webhooks() -> None:
         node("c", "webhook", parameters={"path": "of/:id"}, webhookId="uuid"),
         node("d", "webhook", parameters={"path": "={{ $vars.p }}"}),
         node("e", "webhook", parameters={"path": "off"}, disabled=True),
+        node("f", "webhook", parameters={"path": "svc:orders"}),
     ]
-    expected = {("plain", "GET"), ("two", "PUT"), ("two", "POST"), ("uuid/of/any", "GET")}
+    expected = {("plain", "GET"), ("two", "PUT"), ("two", "POST"), ("uuid/of/any", "GET"), ("svc:orders", "GET")}
     assert webhook_addresses(nodes) == expected
+
+
+def test_paths_that_surely_answer() -> None:
+    nodes = [
+        node("a", "webhook", parameters={"path": "made/up"}),
+        node("b", "webhook", parameters={"path": "two", "httpMethod": ["PUT", "POST"]}, webhookId="b"),
+        node("c", "webhook", parameters={"path": "of/:id", "httpMethod": ["GET", "POST"]}, webhookId="uuid"),
+        node("d", "webhook", parameters={"path": "odd", "httpMethod": "={{ 'GET' }}"}, webhookId="d"),
+    ]
+    assert answering(nodes) == {"two": {"PUT", "POST"}, "uuid/of/any": {"GET", "POST"}}

@@ -29,13 +29,13 @@ SHAPES = {
 }
 
 
-def _found(app: Any, manifest: TableManifest, store: Store, since: Any) -> keys.Named | None:
+def _found(app: Any, manifest: TableManifest, store: Store, since: Any, *, most: int = 1000) -> keys.Named | None:
     with database.connect(app.capturer, purpose="test") as conn, conn.transaction():
         chunks.settle(conn)
         fresh = touched.written_since(conn, manifest, since, alias="t")
         assert fresh is not None
         assert keys.fixed(touched.key_columns(manifest))
-        return keys.find(conn, store, manifest, live=shape.source(conn, NAME), fresh=fresh, app=None)
+        return keys.find(conn, store, manifest, live=shape.source(conn, NAME), fresh=fresh, app=None, most=most)
 
 
 @pytest.mark.parametrize("held", [0, 1 << 20], ids=["read again", "held"])
@@ -73,6 +73,12 @@ def test_newer_and_gone_keys_are_exact(
     assert named is not None
     assert _rows(named.gone) == {k for n, k in before.items() if n in (1, 77, 600)}
     assert _rows(named.newer) == {k for n, k in after.items() if n in (2, 78, 601, 602, 603)}
+    assert _found(app_db, manifest, store, point.position, most=4) is None, "more are newer"
+    _run(app_db, f"DELETE FROM {NAME}")
+    emptied = _found(app_db, manifest, store, point.position, most=600)
+    assert emptied is not None
+    assert (_rows(emptied.gone), emptied.newer.num_rows) == (set(before.values()), 0)
+    assert _found(app_db, manifest, store, point.position, most=599) is None, "more are gone"
 
 
 def test_what_contradicts_the_counts_is_no_answer(app_db: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
