@@ -58,5 +58,5 @@ def ended(done: dict[str, Any]) -> State[Any]:
 def said_of(done: dict[str, Any]) -> list[str]:
     """What was looked at, in sentences."""
     said = [f"the journal saw every change since point {done['audited']}"] if done["audited"] else []
-    said += [f"point {', '.join(done['read'])} is whole"] if done["read"] else []
+    said += [f"point {done['read']} is whole"] if done["read"] else []
     return [*said, *done["waits"]]

@@ -107,7 +107,7 @@ BODY_FIELDS: Final[dict[str, str]] = {
     CONTAIN_FAILED: "workflows [key], reason, went_on? [run id] (stopped earlier, and ended all the same)",
     POINT_TAKEN: "point, verified, rows, workflows {key: version}, in_flight n, seconds?",
     POINT_PROVEN: "point, passed, rows, ran n, failed [sentence], problems [sentence], seconds",
-    MAINTAINED: "forgotten {table: images of the journal}, audited? (point), missed n (rows), read [point], bytes n, "
+    MAINTAINED: "forgotten {table: images of the journal}, audited? (point), missed n (rows), read? (point), bytes n, "
     "waits [sentence], problems [sentence], by",
     PLAN_MADE: "the plan as plain JSON and its hash; mode, policy, effects [{table, delete, update, insert, merged}], "
     "conflicts {kind: n}, suspects n, events [...], steps [{id, kind, title}], notes [sentence], objectives?",

@@ -55,7 +55,7 @@ class FaultKind(StrEnum):
     """Activation answers ok, the draft reads back fine, production keeps the version it had."""
 
     CLOSED_ENTRY = "closed-entry"
-    """Activation answers ok and reads back live; the entry does not answer, however often ``times`` it is asked."""
+    """Activation answers ok and reads back live; the first ``times`` that the entry is asked it does not answer."""
     STOPPED_RUN_COMPLETES = "stopped-run-completes"
     """A stopped run reads as canceled, goes on, and overwrites its status when it ends."""
 
@@ -241,10 +241,12 @@ class Faulty(Wrapper):
 
     def ingress_open(self, workflow_id: str) -> bool:
         opened = self._call("ingress_open", lambda: self._platform.ingress_open(workflow_id))
-        if not self._behaves([FaultKind.CLOSED_ENTRY], workflow_id):
-            return opened
-        closed = [i for i, fault in enumerate(self.faults) if fault.kind is FaultKind.CLOSED_ENTRY]
-        return opened and not any(self._strikes(index, "ingress_open") for index in closed)
+        closing = [
+            index
+            for index, fault in enumerate(self.faults)
+            if fault.kind is FaultKind.CLOSED_ENTRY and fault.workflow_id in (None, workflow_id)
+        ]
+        return opened and not any(self._strikes(index, "ingress_open") for index in closing)
 
     def send(self, entry: PrivateEntry, event: Mapping[str, object], *, idempotency_key: str) -> Run:
         return self._run(self._call("send", lambda: self._platform.send(entry, event, idempotency_key=idempotency_key)))

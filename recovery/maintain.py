@@ -7,7 +7,7 @@ is one too. Either goes on record: an auditor can see that it was looked at, and
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from incidents import record
 from ledger import kinds
@@ -28,7 +28,7 @@ class Maintained:
     forgotten: dict[str, int] = field(default_factory=dict)
     audited: str | None = None
     missed: int = 0
-    read: tuple[str, ...] = ()
+    read: str | None = None
     bytes: int = 0
     waits: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Maintained:
 
 
 def maintain(ctx: AppContext, *, by: str = "reinstate", say: Say = quiet) -> Maintained:
-    """Prune the journal, audit it against the newest point, read that point's objects; on record. May be repeated.
+    """Audit the journal against the newest point, prune it, read that point's objects; on record. May be repeated.
 
     Raises the errors of a database, store or ledger that cannot be reached: nothing is known then."""
     done = Maintained()
@@ -48,20 +48,7 @@ def maintain(ctx: AppContext, *, by: str = "reinstate", say: Say = quiet) -> Mai
         _forget(ctx, done, by=by, say=say)
         _look(ctx, done)
     _read(ctx, done, say=say)
-    ctx.ledger.append(
-        kinds.MAINTAINED,
-        app=ctx.app.key,
-        body={
-            "forgotten": done.forgotten,
-            "audited": done.audited,
-            "missed": done.missed,
-            "read": list(done.read),
-            "bytes": done.bytes,
-            "waits": done.waits,
-            "problems": done.problems,
-            "by": by,
-        },
-    )
+    ctx.ledger.append(kinds.MAINTAINED, app=ctx.app.key, body={**asdict(done), "by": by})
     return done
 
 
@@ -146,10 +133,10 @@ def _read(ctx: AppContext, done: Maintained, *, say: Say) -> None:
     except SnapshotError as error:
         done.problems.append(f"the newest point was not read: {error}")
         return
-    done.read, done.bytes = tuple(c.point for c in found.points), found.bytes
-    wrong = [*found.problems, *(p for c in found.points for p in c.problems)]
-    if wrong:
+    [newest] = found.points
+    done.read, done.bytes = newest.point, found.bytes
+    if newest.problems:
         done.problems.append(
-            f"point {', '.join(done.read)} is damaged: {'; '.join(wrong[:3])}; take a full one: "
+            f"point {newest.point} is damaged: {'; '.join(newest.problems[:3])}; take a full one: "
             "`reinstate protect --full`"
         )

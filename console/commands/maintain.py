@@ -46,7 +46,7 @@ def show(done: Maintained) -> None:
     rows = [
         ("journal pruned", f"{images:,} images" if images else "nothing was old enough"),
         ("journal audited", f"against point {done.audited}, {done.missed:,} rows missed" if done.audited else "no"),
-        ("point read", f"{', '.join(done.read)}, {done.bytes:,} bytes" if done.read else "no"),
+        ("point read", f"{done.read}, {done.bytes:,} bytes" if done.read else "no"),
     ]
     output.table("Maintained", ["what", "outcome"], rows)
     for waits in done.waits:

@@ -30,9 +30,9 @@ MANY = 0.5
 """Of the point's rows: when more may differ, all of them are compared."""
 AHEAD_ROWS = 100_000
 """Of at most so many rows to compare, the point's are read while the next table is looked at."""
-AT_ONCE = 144 * 1024 * 1024
+AT_ONCE = 192 * 1024 * 1024
 """Bytes of keys that are compared in our memory; more of them are compared in the database, which takes longer."""
-FIXED_BYTES = 24
+FIXED_BYTES = 32
 """Of our memory, for each key of fixed width."""
 MOST = 1_000_000
 """Keys found are held in full: where more of them may differ, all rows are compared."""
@@ -152,7 +152,7 @@ def _named(conn: Connection[Any], frame: Frame, store: Store, since: Position, a
 
 def _width(manifest: TableManifest) -> int:
     """Bytes of a key in memory, roughly."""
-    return sum(24 if "int" in c.type else 72 for c in touched.key_columns(manifest))
+    return sum(32 if "int" in c.type else 96 for c in touched.key_columns(manifest))
 
 
 def _here(

@@ -47,7 +47,7 @@ def test_what_is_in_order_is_said_and_on_record(
     point_desk.write(app_db, "UPDATE shop.orders SET total = total + 1")
     found = maintained(live_desk, capsys)
     assert (found["in_order"], found["problems"], found["waits"]) == (True, [], [])
-    assert (found["audited"], found["missed"], found["read"], found["forgotten"]) == (point, 0, [point], {})
+    assert (found["audited"], found["missed"], found["read"], found["forgotten"]) == (point, 0, point, {})
     assert found["bytes"] > 0
     [entry] = [e for e in live_desk.entries() if e.kind == kinds.MAINTAINED]
     assert (entry.body["audited"], entry.body["problems"], entry.body["by"]) == (point, [], "ada")
@@ -95,7 +95,7 @@ def test_a_manifest_that_cannot_be_read_hides_nothing_else(
     older, newest = take(live_desk, app_db), take(live_desk, app_db)
     (live_desk.home / "store" / "points" / "desk" / f"{newest}.json").write_text("{")
     found = maintained(live_desk, capsys, code=exits.REFUSED)
-    assert (found["audited"], found["read"]) == (older, [])
+    assert (found["audited"], found["read"]) == (older, None)
     assert any(newest in p for p in found["problems"])
     assert [e for e in live_desk.entries() if e.kind == kinds.MAINTAINED]
 
@@ -125,7 +125,7 @@ def test_without_a_journal_or_a_point_it_says_what_that_means(
     point = take(live_desk, app_db)
     assert live_desk.run("journal", "remove", "--yes") == exits.OK
     found = maintained(live_desk, capsys)
-    assert (found["audited"], found["read"]) == (None, [point])
+    assert (found["audited"], found["read"]) == (None, point)
     assert "no journal is installed" in found["waits"][0]
     assert live_desk.run("maintain") == exits.OK
     assert "the points are in order" in capsys.readouterr().out
