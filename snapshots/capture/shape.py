@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from psycopg import Connection, sql
 
@@ -20,13 +20,14 @@ from snapshots.points.errors import TableMissing
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Relation:
-    """Rows of ``child`` name rows of ``parent``. ``erases`` says that deleting the parent deletes or changes them."""
+    """Rows of ``child`` name rows of ``parent``. ``on_delete`` says what deleting the parent does to them: nothing,
+    unless they name it still when the statement ends; restrict: it is refused; erase: they are deleted or changed."""
 
     child: str
     columns: tuple[str, ...]
     parent: str
     to: tuple[str, ...]
-    erases: bool = False
+    on_delete: Literal["nothing", "restrict", "erase"] = "nothing"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,7 +149,7 @@ def foreign_keys(conn: Connection[Any], tables: Iterable[str]) -> tuple[Relation
         " pn.nspname || '.' || p.relname,"
         " ARRAY(SELECT attname::text FROM unnest(c.confkey) WITH ORDINALITY k(n, o)"
         "  JOIN pg_attribute ON attrelid = c.confrelid AND attnum = k.n ORDER BY o),"
-        " c.confdeltype IN ('c', 'n', 'd')"
+        " CASE c.confdeltype WHEN 'a' THEN 'nothing' WHEN 'r' THEN 'restrict' ELSE 'erase' END"
         " FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace"
         " JOIN pg_class p ON p.oid = c.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace"
         " WHERE c.contype = 'f' AND c.conparentid = 0 AND (c.conrelid = ANY(%(oids)s) OR c.confrelid = ANY(%(oids)s))"
@@ -156,8 +157,8 @@ def foreign_keys(conn: Connection[Any], tables: Iterable[str]) -> tuple[Relation
         {"oids": [_oid(conn, t) for t in tables]},
     ).fetchall()
     return tuple(
-        Relation(child=child, columns=tuple(own), parent=parent, to=tuple(to), erases=erases)
-        for child, own, parent, to, erases in rows
+        Relation(child=child, columns=tuple(own), parent=parent, to=tuple(to), on_delete=on_delete)
+        for child, own, parent, to, on_delete in rows
     )
 
 

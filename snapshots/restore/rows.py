@@ -11,7 +11,6 @@ from typing import Any
 from psycopg import Connection, errors, sql
 
 from snapshots import database
-from snapshots.capture import shape
 from snapshots.capture.shape import Relation
 from snapshots.points.errors import WouldBreak
 from snapshots.restore import by_journal
@@ -26,41 +25,22 @@ def bring_back(
 ) -> None:
     """Delete, update and insert until the tables are as wanted. ``order`` names parents before children.
 
-    Deleting first frees unique values that a wanted row needs; deleting last frees parents that a child names until it
-    is updated; replacing rows instead of updating them lets rows exchange unique values; inserting without references
-    and setting them afterwards closes circles. Each way is tried in a savepoint and judged by what is there then.
-    Raises :class:`WouldBreak` when none leads to the goal.
+    First kind by kind, one statement per table. Where foreign keys or unique values get in the way half-way, all rows
+    of all tables at once: PostgreSQL then asks for references only when everything is there. Each way is tried in a
+    savepoint and judged by what is there then. Raises :class:`WouldBreak` when neither leads to the goal.
     """
     causes: list[str] = []
-    erasing = {r.parent for r in relations if r.erases}
-    hollow = _hollow(frames, relations)
-    open_order = shape.parents_first(frames, [r for r in relations if not _open(r, hollow)])
-    plain: dict[str, tuple[str, ...]] = {}
-    ways = [
-        ((_delete, _update, _insert), order, plain),
-        ((_insert, _update, _delete), order, plain),
-        ((_delete, _replace, _insert), order, plain),
-        *([((_delete, _update, _insert), open_order, hollow)] if hollow else []),
-    ]
-    for steps, tables, late in ways:
+    for way in (_in_turn, _at_once):
         try:
             with conn.transaction():
                 conn.execute("SET CONSTRAINTS ALL DEFERRED")
-                for table, columns in late.items():
-                    _empty(conn, frames[table], columns)
-                for step in steps:
-                    for table in reversed(tables) if step is _delete else tables:
-                        # Replacing a row would erase what hangs on it where a foreign key says so.
-                        chosen = _update if step is _replace and table in erasing else step
-                        chosen(conn, frames[table], planned[table], late.get(table, ()))
-                for table, columns in late.items():
-                    _fill(conn, frames[table], columns)
+                way(conn, [frames[name] for name in order], planned, relations)
                 conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 for frame in frames.values():
                     if any(planned[frame.name].values()):
                         _prove(conn, frame, planned[frame.name])
                 return
-        except errors.IntegrityError as error:
+        except (errors.IntegrityError, errors.FeatureNotSupported) as error:
             causes.append(error.diag.message_primary or type(error).__name__)
         except WouldBreak as error:
             causes.append(str(error))
@@ -75,31 +55,51 @@ def bring_back(
     )
 
 
-def _hollow(frames: Frames, relations: Sequence[Relation]) -> dict[str, tuple[str, ...]]:
-    """Reference columns that may be null and lie on a circle of tables: set in a second pass if nothing else works."""
-    above: dict[str, set[str]] = {}
-    for relation in relations:
-        if relation.child in frames and relation.parent in frames and relation.child != relation.parent:
-            above.setdefault(relation.child, set()).add(relation.parent)
+def _in_turn(conn: Connection[Any], ordered: Sequence[Frame], planned: Counts, _: Sequence[Relation]) -> None:
+    """Deletions, children first; then updates, then insertions, parents first."""
+    for frames, make, kind, what in (
+        (ordered[::-1], _delete, "D", "deleted"),
+        (ordered, _update, "U", "updated"),
+        (ordered, _insert, "I", "inserted"),
+    ):
+        for frame in frames:
+            if planned[frame.name][kind]:
+                _expect(frame, what, conn.execute(make(frame, kind)).rowcount, planned[frame.name][kind])
 
-    def reaches(start: str, end: str, seen: frozenset[str] = frozenset()) -> bool:
-        return end in above.get(start, ()) or any(
-            reaches(n, end, seen | {n}) for n in above.get(start, ()) if n not in seen
+
+def _at_once(conn: Connection[Any], ordered: Sequence[Frame], planned: Counts, relations: Sequence[Relation]) -> None:
+    """One statement for all tables, so that no reference is checked before its last row is written. Changed rows are
+    taken out and put back, so that they may exchange unique values; but a parent whose foreign key would erase or
+    refuse meanwhile is updated in place."""
+    kept = {r.parent for r in relations if r.on_delete != "nothing"}
+    parts: list[sql.Composed] = []
+    expected: list[tuple[Frame, str, str, int]] = []
+    for frame in ordered:
+        counts = planned[frame.name]
+        out, back = ("D", "I") if frame.name in kept else ("DU", "IU")
+        before: sql.Identifier | None = None
+        steps = [(out, _delete, "deleted"), (back, _insert, "inserted")]
+        if frame.name in kept:
+            steps.insert(1, ("U", _update, "updated"))
+        for kinds, make, what in steps:
+            if not (wanted := sum(counts[kind] for kind in kinds)):
+                continue
+            name = sql.Identifier(f"rj_{what}_{frame.number}")
+            # Counting what the step before returns makes PostgreSQL finish it first.
+            after = sql.SQL(" AND (SELECT count(*) FROM {}) >= 0").format(before) if before else sql.SQL("")
+            parts.append(sql.SQL("{} AS ({}{} RETURNING 1)").format(name, make(frame, kinds), after))
+            expected.append((frame, what, f"rj_{what}_{frame.number}", wanted))
+            before = name
+    row = conn.execute(
+        sql.SQL("WITH {} SELECT {}").format(
+            sql.SQL(", ").join(parts),
+            sql.SQL(", ").join(
+                sql.SQL("(SELECT count(*) FROM {})").format(sql.Identifier(name)) for _, _, name, _ in expected
+            ),
         )
-
-    found: dict[str, tuple[str, ...]] = {}
-    for relation in relations:
-        if relation.child not in frames or not reaches(relation.parent, relation.child):
-            continue
-        frame = frames[relation.child]
-        free = {c.name for c in frame.columns if not c.not_null and c.identity != "a"} - set(frame.key)
-        if set(relation.columns) <= free:
-            found[relation.child] = (*found.get(relation.child, ()), *relation.columns)
-    return found
-
-
-def _open(relation: Relation, hollow: Mapping[str, Sequence[str]]) -> bool:
-    return set(relation.columns) <= set(hollow.get(relation.child, ()))
+    ).fetchone()
+    for (frame, what, _, wanted), done in zip(expected, row or (), strict=True):
+        _expect(frame, what, done, wanted)
 
 
 def _expect(frame: Frame, what: str, done: int, wanted: int) -> None:
@@ -110,75 +110,29 @@ def _expect(frame: Frame, what: str, done: int, wanted: int) -> None:
         )
 
 
-def _delete(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], _: Sequence[str]) -> None:
-    if planned["D"]:
-        done = conn.execute(
-            sql.SQL("DELETE FROM {} l USING {} w WHERE w.rj_do = 'D' AND {}").format(
-                frame.live, frame.temp("want"), frame.ours("l", "w")
-            )
-        ).rowcount
-        _expect(frame, "deleted", done, planned["D"])
-
-
-def _update(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], late: Sequence[str]) -> None:
-    columns = [c.name for c in frame.columns if c.identity != "a" and c.name not in late]
-    if planned["U"] and columns:
-        done = conn.execute(
-            sql.SQL("UPDATE {} l SET {} FROM {} w WHERE w.rj_do = 'U' AND {}").format(
-                frame.live, _assign(columns), frame.temp("want"), frame.ours("l", "w")
-            )
-        ).rowcount
-        _expect(frame, "updated", done, planned["U"])
-
-
-def _replace(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], _: Sequence[str]) -> None:
-    """Delete and insert changed rows in one statement, so that foreign keys are checked when all are back. The count
-    makes PostgreSQL finish the deletion before it inserts."""
-    if planned["U"]:
-        conn.execute(
-            sql.SQL(
-                "WITH gone AS (DELETE FROM {live} l USING {want} w WHERE w.rj_do = 'U' AND {ours} RETURNING 1)"
-                " INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {values} FROM {want} w"
-                " WHERE w.rj_do = 'U' AND (SELECT count(*) FROM gone) > 0"
-            ).format(
-                live=frame.live,
-                want=frame.temp("want"),
-                ours=frame.ours("l", "w"),
-                table=database.qualified(frame.name),
-                columns=frame.values(),
-                values=frame.values("w"),
-            )
-        )
-
-
-def _insert(conn: Connection[Any], frame: Frame, planned: Mapping[str, int], late: Sequence[str]) -> None:
-    if planned["I"]:
-        present = [c.name for c in frame.columns if c.name not in late]
-        done = conn.execute(
-            sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} w WHERE w.rj_do = 'I'").format(
-                database.qualified(frame.name), names(present), names(present, "w"), frame.temp("want")
-            )
-        ).rowcount
-        _expect(frame, "inserted", done, planned["I"])
-
-
-def _empty(conn: Connection[Any], frame: Frame, columns: Sequence[str]) -> None:
-    """The first pass of a circle: rows that go, or change, name nobody any more."""
-    nothing = sql.SQL(", ").join(sql.SQL("{} = NULL").format(sql.Identifier(c)) for c in columns)
-    conn.execute(
-        sql.SQL("UPDATE {} l SET {} FROM {} w WHERE w.rj_do IN ('D', 'U') AND {}").format(
-            frame.live, nothing, frame.temp("want"), frame.ours("l", "w")
-        )
+def _delete(frame: Frame, kinds: str) -> sql.Composed:
+    return sql.SQL("DELETE FROM {} l USING {} w WHERE w.rj_do IN ({}) AND {}").format(
+        frame.live, frame.temp("want"), _kinds(kinds), frame.ours("l", "w")
     )
 
 
-def _fill(conn: Connection[Any], frame: Frame, columns: Sequence[str]) -> None:
-    """The last pass of a circle: references of rows that were written without them."""
-    conn.execute(
-        sql.SQL("UPDATE {} l SET {} FROM {} w WHERE w.rj_do IN ('I', 'U') AND {}").format(
-            frame.live, _assign(columns), frame.temp("want"), frame.same_key("l", "w")
-        )
+def _update(frame: Frame, kinds: str) -> sql.Composed:
+    columns = [c.name for c in frame.columns if c.identity != "a"]
+    if not columns:
+        raise WouldBreak(f"Every column of {frame.name} is always generated, none can be set")
+    return sql.SQL("UPDATE {} l SET {} FROM {} w WHERE w.rj_do IN ({}) AND {}").format(
+        frame.live, _assign(columns), frame.temp("want"), _kinds(kinds), frame.ours("l", "w")
     )
+
+
+def _insert(frame: Frame, kinds: str) -> sql.Composed:
+    return sql.SQL("INSERT INTO {} ({}) OVERRIDING SYSTEM VALUE SELECT {} FROM {} w WHERE w.rj_do IN ({})").format(
+        database.qualified(frame.name), frame.values(), frame.values("w"), frame.temp("want"), _kinds(kinds)
+    )
+
+
+def _kinds(kinds: str) -> sql.Composed:
+    return sql.SQL(", ").join(map(sql.Literal, kinds))
 
 
 def _assign(columns: Sequence[str]) -> sql.Composed:
@@ -238,7 +192,7 @@ def refuse_erasing(conn: Connection[Any], frames: Frames, relations: Sequence[Re
     rows to be deleted are locked first, so that no reference to one appears after the look."""
     for relation in relations:
         parent = frames.get(relation.parent)
-        if parent is None or relation.child in frames or not relation.erases:
+        if parent is None or relation.child in frames or relation.on_delete != "erase":
             continue
         doomed = sql.SQL("{} l JOIN {} w ON w.rj_do = 'D' AND {}").format(
             parent.live, parent.temp("want"), parent.ours("l", "w")
