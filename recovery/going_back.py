@@ -17,11 +17,12 @@ import psycopg
 
 from catalog import secrets
 from ledger import kinds
+from ledger.entry import Entry
 from recovery.containment import Say, quiet
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused
 from snapshots import database
-from snapshots.errors import Incomplete
+from snapshots.errors import Incomplete, SnapshotError
 from snapshots.errors import Refused as CannotCompare
 from snapshots.journal import shape as journal_shape
 from snapshots.journal import ticks
@@ -30,10 +31,12 @@ from snapshots.points import points
 from snapshots.restore import diff, lost_table, restore, whole
 from snapshots.restore.lost_table import Returned
 from snapshots.restore.model import Caps, Loss, RestorePlan, Source
+from snapshots.undo import step
 
 T = TypeVar("T")
 
 LEASE_S = 60.0
+STEP = "restore"
 AHEAD = timedelta(minutes=1)  # clocks differ
 NEAREST = 3
 
@@ -185,6 +188,12 @@ class Done:
     applied: Applied | None
     returned: Returned | None
 
+    @property
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Rows deleted, updated and inserted, by table."""
+        written = dict(self.applied.detail["tables"]) if self.applied else {}
+        return written | ({t: {"insert": n} for t, n in self.returned.rows.items()} if self.returned else {})
+
 
 def go_back(
     ctx: AppContext,
@@ -235,22 +244,71 @@ def go_back(
                     ctx.store,
                     _there(wanted),
                     recovery_id=recovery,
-                    step="restore",
+                    step=STEP,
                     plan_hash=plan.hash,
                     source=source,
                     caps=limits,
                     expected=plan.tables,
                 )
-        counts = {} if applied is None else dict(applied.detail["tables"])
-        counts |= {} if returned is None else {t: {"insert": n} for t, n in returned.rows.items()}
+        done = Done(recovery=recovery, applied=applied, returned=returned)
         ctx.ledger.append(
             kinds.DATA_APPLIED,
             app=app,
             recovery=recovery,
-            body={**body, "summary": summary, "counts": counts},
+            body={**body, "summary": summary, "counts": done.counts},
             lease=lease,
         )
-    return Done(recovery=recovery, applied=applied, returned=returned)
+    return done
+
+
+def finish(ctx: AppContext, *, say: Say = quiet) -> tuple[Done, ...]:
+    """Finish the restores that were cut short after their rows were committed: the ledger knows the plan, the database
+    that it happened, and nobody wrote down that it was done. What remains is done again and recorded; what cannot be
+    finished is said, and left for the next time. Raises ``LeaseHeld`` while the app is worked on."""
+    if not _cut_short(ctx):
+        return ()
+    finished = []
+    with ctx.ledger.lease(ctx.app.key, f"restore by process {os.getpid()} on {socket.gethostname()}", LEASE_S) as lease:
+        for planned, made, applied in _cut_short(ctx):
+            say(f"{planned.recovery} was cut short: finishing it")
+            try:
+                done = _finish(ctx, str(planned.recovery), made, applied, say)
+            except SnapshotError as error:
+                say(f"{planned.recovery} stays unfinished: {error}")
+                continue
+            body = {**planned.body, "counts": done.counts}
+            ctx.ledger.append(kinds.DATA_APPLIED, app=ctx.app.key, recovery=done.recovery, body=body, lease=lease)
+            finished.append(done)
+    return tuple(finished)
+
+
+def _finish(ctx: AppContext, recovery: str, made: Applied | None, applied: Applied | None, say: Say) -> Done:
+    returned = lost_table.finish(ctx.dsn("installer"), made, say=say) if made else None
+    if applied is None:
+        return Done(recovery=recovery, applied=None, returned=returned)
+    with ctx.connect("recoverer", "restore") as connection:
+        return Done(recovery=recovery, applied=restore.refreshed(connection, applied), returned=returned)
+
+
+def _cut_short(ctx: AppContext) -> list[tuple[Entry, Applied | None, Applied | None]]:
+    """Restores that are planned and applied, but not recorded as done: what made tables again, what wrote rows."""
+    entries = ctx.ledger.entries(app=ctx.app.key, kinds=(kinds.DATA_PLANNED, kinds.DATA_APPLIED))
+    ended = {e.recovery for e in entries if e.kind == kinds.DATA_APPLIED}
+    planned = [e for e in entries if e.body.get("operation") == "restore" and e.recovery and e.recovery not in ended]
+    if not planned:
+        return []
+    with ctx.connect("recoverer", "restore") as connection:
+        if not journal_shape.exists(connection):
+            return []
+        found = [
+            (
+                e,
+                step.applied(connection, str(e.recovery), lost_table.STEP),
+                step.applied(connection, str(e.recovery), STEP),
+            )
+            for e in planned
+        ]
+    return [(e, made, applied) for e, made, applied in found if made or applied]
 
 
 def into(

@@ -60,10 +60,12 @@ class DeclaredTable(Protocol):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UserTrigger:
-    """A trigger of the app (never one of ours). ``state``: O origin, D disabled, R replica, A always."""
+    """A trigger of the app (never one of ours) on ``table``, which is the table asked for or one of its partitions.
+    ``state``: O origin, D disabled, R replica, A always."""
 
     name: str
     state: str
+    table: str
 
 
 def connect(dsn: str, *, purpose: str, lock_timeout_s: float = 5) -> Connection[Any]:
@@ -130,16 +132,20 @@ def _identity(value: Any) -> Any:
 
 
 def triggers(conn: Connection[Any], table: str) -> tuple[UserTrigger, ...]:
-    """The app's own triggers on ``table``, by name (any role)."""
+    """The app's own triggers on ``table``, by name, then those that a partition has of its own and that fire for rows
+    written through the table (any role)."""
     rows = conn.execute(
-        """SELECT t.tgname, t.tgenabled::text FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-           JOIN pg_namespace n ON n.oid = c.relnamespace JOIN pg_proc p ON p.oid = t.tgfoid
-           JOIN pg_namespace f ON f.oid = p.pronamespace
+        """SELECT t.tgname, t.tgenabled::text, tn.nspname || '.' || tc.relname
+           FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           JOIN pg_trigger t ON t.tgrelid = c.oid OR t.tgparentid = 0 AND t.tgtype & 1 = 1
+               AND t.tgrelid IN (SELECT relid FROM pg_partition_tree(c.oid))
+           JOIN pg_class tc ON tc.oid = t.tgrelid JOIN pg_namespace tn ON tn.oid = tc.relnamespace
+           JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace f ON f.oid = p.pronamespace
            WHERE n.nspname || '.' || c.relname = %s AND NOT t.tgisinternal AND f.nspname <> 'reinstate'
-           ORDER BY t.tgname""",
+           ORDER BY t.tgrelid <> c.oid, t.tgname, 3""",
         (table,),
     ).fetchall()
-    return tuple(UserTrigger(name=r[0], state=r[1]) for r in rows)
+    return tuple(UserTrigger(name=r[0], state=r[1], table=r[2]) for r in rows)
 
 
 def primary_key(conn: Connection[Any], table: str) -> tuple[str, ...]:
@@ -187,10 +193,16 @@ def tables(conn: Connection[Any], declared: Iterable[DeclaredTable]) -> tuple[Ta
         for column in (*key, *table.additive, *table.public):
             if column not in present:
                 raise Refused(f"table {table.name} has no column {column}: correct the catalogue")
-        mine = {t.name for t in triggers(conn, table.name)}
-        for trigger in table.triggers:
-            if trigger not in mine:
+        mine = triggers(conn, table.name)
+        for trigger, how in table.triggers.items():
+            if trigger not in {t.name for t in mine}:
                 raise Refused(f"table {table.name} has no trigger {trigger}: correct the catalogue")
+            where = sorted(t.table for t in mine if t.name == trigger and t.table != table.name)
+            if where and how != "fire":
+                raise Refused(
+                    f"trigger {trigger} of {where[0]}, a partition of {table.name}, cannot be switched off: declare it"
+                    " as fire, or create it on the table itself"
+                )
         for other in table.derives:
             if other not in names:
                 raise Refused(f"table {other}, maintained by a trigger of {table.name}, is not declared: declare it")
@@ -204,10 +216,16 @@ def tables(conn: Connection[Any], declared: Iterable[DeclaredTable]) -> tuple[Ta
                 public=tuple(table.public),
                 suppress=tuple(sorted(n for n, how in table.triggers.items() if how in ("suppress", "derived"))),
                 references=(*real, *(r for r in stated if r not in real)),
-                undeclared_triggers=tuple(sorted(mine - set(table.triggers))),
+                undeclared_triggers=tuple(
+                    sorted({_called(t, table.name) for t in mine if t.name not in table.triggers})
+                ),
             )
         )
     return tuple(specs)
+
+
+def _called(trigger: UserTrigger, table: str) -> str:
+    return trigger.name if trigger.table == table else f"{trigger.name} (on {trigger.table})"
 
 
 def set_triggers(conn: Connection[Any], specs: Iterable[TableSpec], *, enabled: bool) -> None:

@@ -53,7 +53,8 @@ def journal_install(
     if dry_run:
         text = "".join(f"{s};\n" for s in statements).rstrip() or "-- the journal is in place; nothing would be run"
     else:
-        text = f"journal installed: {len(statements)} statements" if statements else "the journal is in place"
+        done = f"journal installed: {len(statements)} statements" if statements else "the journal is in place"
+        text = "\n".join([*(s[3:] for s in statements if s.startswith("-- ") and "\n" not in s), done])
     output.emit({"dry_run": dry_run, "statements": statements}, as_json=as_json, text=text)
 
 

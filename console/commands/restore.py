@@ -59,6 +59,10 @@ def restore(
     if into and when is not None:
         raise BadUse("restore: --into takes a point; the journal cannot fill an empty database")
     with opened(catalog, app) as ctx:
+        if not (into or dry_run):
+            for earlier in going_back.finish(ctx, say=output.progress):
+                for line in left(earlier):
+                    output.progress(line)
         wanted = going_back.goal(ctx, point=point, at=when, tables=table or ())
         if into:
             copied(ctx, wanted, into, table or [], workers=workers, dry_run=dry_run, as_json=as_json)
@@ -157,13 +161,24 @@ def report(wanted: Goal, plan: RestorePlan, against: list[str], done: Done | Non
     if returned:
         for table, rows in returned.rows.items():
             output.say(f"{table}: made again with {rows} rows")
-        for table, name in returned.unvalidated:
-            output.say(f"{name} of {table} does not hold for the rows there are; correct them, then validate it")
-    for view in applied.get("stale", ()):
-        output.say(f"materialised view {view} is stale: its owner must refresh it")
+    for line in left(done):
+        output.say(line)
     back = (
         ""
         if returned or plan.loss.gaps or not plan.loss.journaled
         else f"; `reinstate undo --recovery {done.recovery}` takes it back"
     )
     output.say(f"restored and proven row by row; recorded as {done.recovery}{back}")
+
+
+def left(done: Done) -> list[str]:
+    """What a restore leaves to people, in sentences."""
+    keys = done.returned.unvalidated if done.returned else ()
+    stale = done.applied.detail.get("stale", ()) if done.applied else ()
+    return [
+        *(
+            f"{name} of {table} does not hold for the rows there are; correct them, then validate it"
+            for table, name in keys
+        ),
+        *(f"materialised view {view} is stale: its owner must refresh it" for view in stale),
+    ]

@@ -177,6 +177,7 @@ def capture(
     store: Store,
     *,
     app: str,
+    ids: Mapping[str, str] | None = None,
     verify: Verify | None = None,
     base: RecoveryPoint | None = None,
     method: Method = "auto",
@@ -189,8 +190,9 @@ def capture(
 ) -> RecoveryPoint:
     """Take and publish a recovery point of ``app``.
 
-    ``dsn`` is the capturer's; ``workflows`` maps the catalogue's key to the workflow's name in the platform. Runs that
-    were, or may have been, in flight at the snapshot are listed in the point. ``base`` is an earlier point of the app:
+    ``dsn`` is the capturer's; ``workflows`` maps the catalogue's key to the workflow's name in the platform,
+    and ``ids`` to the platform's id where that is known: a workflow that was renamed is still the same. Runs that were,
+    or may have been, in flight at the snapshot are listed in the point. ``base`` is an earlier point of the app:
     see :func:`tables` for it and ``method``; it is not leaned on when an object of it is missing in the store, or when
     ``full_after`` points lean on its chunks already. ``fingerprint`` adds sums of row hashes, for which the tables are
     read once more. ``verify`` runs before the manifest exists; when it raises, nothing is published. ``say`` hears what
@@ -200,10 +202,10 @@ def capture(
     store.clean()
     for attempt in range(attempts):
         started = platform.health().now - _CLOCK_GRAIN
-        before = logic(platform, workflows)
+        before = logic(platform, workflows, ids)
         unfinished = _unfinished(platform, before)
         with store.writing("capture"), open_snapshot(dsn, [s.name for s in specs]) as snapshot:
-            after = logic(platform, workflows)
+            after = logic(platform, workflows, ids)
             if _moved(before, after) == []:
                 in_flight = unfinished | _unfinished_since(platform, before, started)
                 leaning = None if method == "full" else _usable(base, store, app, full_after, say)
@@ -279,15 +281,19 @@ def _fingerprinted(snapshot: Snapshot, manifests: Sequence[TableManifest]) -> tu
     )
 
 
-def logic(platform: Platform, workflows: Mapping[str, str]) -> tuple[WorkflowState, ...]:
+def logic(
+    platform: Platform, workflows: Mapping[str, str], ids: Mapping[str, str] | None = None
+) -> tuple[WorkflowState, ...]:
     """What production runs now, by catalogue key: the live version of an active workflow, the saved one of a paused.
 
-    Raises :class:`WorkflowMissing` when a name is unknown to the platform, or known twice.
+    Raises :class:`WorkflowMissing` when neither the id is known to the platform nor, once, the name.
     """
-    known: dict[str, list[WorkflowInfo]] = {}
-    for info in platform.workflows():
-        known.setdefault(info.name, []).append(info)
-    return tuple(_state(platform, key, name, known.get(name, [])) for key, name in sorted(workflows.items()))
+    listed = platform.workflows()
+    found = []
+    for key, name in sorted(workflows.items()):
+        known = [i for i in listed if i.id == (ids or {}).get(key)]
+        found.append(_state(platform, key, name, known or [i for i in listed if i.name == name]))
+    return tuple(found)
 
 
 def _moved(before: Sequence[WorkflowState], after: Sequence[WorkflowState]) -> list[str]:

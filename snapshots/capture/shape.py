@@ -17,17 +17,21 @@ from snapshots.errors import Refused
 from snapshots.model import ColumnInfo, TableManifest
 from snapshots.points.errors import TableMissing
 
+Action = Literal["nothing", "restrict", "erase"]
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Relation:
     """Rows of ``child`` name rows of ``parent``. ``on_delete`` says what deleting the parent does to them: nothing,
-    unless they name it still when the statement ends; restrict: it is refused; erase: they are deleted or changed."""
+    unless they name it still when the statement ends; restrict: it is refused; erase: they are deleted or changed.
+    ``on_update`` says the same of giving the parent other values."""
 
     child: str
     columns: tuple[str, ...]
     parent: str
     to: tuple[str, ...]
-    on_delete: Literal["nothing", "restrict", "erase"] = "nothing"
+    on_delete: Action = "nothing"
+    on_update: Action = "nothing"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,24 +145,30 @@ def sequences(conn: Connection[Any], tables: Iterable[str]) -> dict[str, Counter
 
 
 def foreign_keys(conn: Connection[Any], tables: Iterable[str]) -> tuple[Relation, ...]:
-    """Foreign keys with at least one end in ``tables``."""
+    """Foreign keys with at least one end in ``tables``. One to a partition counts as one to its table; what only one
+    partition must name is left to the database to check."""
     rows = conn.execute(
-        "SELECT n.nspname || '.' || r.relname,"
+        "WITH own AS (SELECT oid AS root, oid FROM unnest(%(oids)s::oid[]) t(oid) UNION"
+        "  SELECT t.oid, p.relid FROM unnest(%(oids)s::oid[]) t(oid), pg_partition_tree(t.oid) p)"
+        " SELECT n.nspname || '.' || r.relname,"
         " ARRAY(SELECT attname::text FROM unnest(c.conkey) WITH ORDINALITY k(n, o)"
         "  JOIN pg_attribute ON attrelid = c.conrelid AND attnum = k.n ORDER BY o),"
         " pn.nspname || '.' || p.relname,"
         " ARRAY(SELECT attname::text FROM unnest(c.confkey) WITH ORDINALITY k(n, o)"
         "  JOIN pg_attribute ON attrelid = c.confrelid AND attnum = k.n ORDER BY o),"
-        " CASE c.confdeltype WHEN 'a' THEN 'nothing' WHEN 'r' THEN 'restrict' ELSE 'erase' END"
-        " FROM pg_constraint c JOIN pg_class r ON r.oid = c.conrelid JOIN pg_namespace n ON n.oid = r.relnamespace"
-        " JOIN pg_class p ON p.oid = c.confrelid JOIN pg_namespace pn ON pn.oid = p.relnamespace"
-        " WHERE c.contype = 'f' AND c.conparentid = 0 AND (c.conrelid = ANY(%(oids)s) OR c.confrelid = ANY(%(oids)s))"
+        " CASE c.confdeltype WHEN 'a' THEN 'nothing' WHEN 'r' THEN 'restrict' ELSE 'erase' END,"
+        " CASE c.confupdtype WHEN 'a' THEN 'nothing' WHEN 'r' THEN 'restrict' ELSE 'erase' END"
+        " FROM pg_constraint c LEFT JOIN own child ON child.oid = c.conrelid LEFT JOIN own parent"
+        "  ON parent.oid = c.confrelid"
+        " JOIN pg_class r ON r.oid = coalesce(child.root, c.conrelid) JOIN pg_namespace n ON n.oid = r.relnamespace"
+        " JOIN pg_class p ON p.oid = coalesce(parent.root, c.confrelid) JOIN pg_namespace pn ON pn.oid = p.relnamespace"
+        " WHERE c.contype = 'f' AND c.conparentid = 0 AND (c.conrelid = ANY(%(oids)s) OR parent.root IS NOT NULL)"
         " ORDER BY c.conname",
         {"oids": [_oid(conn, t) for t in tables]},
     ).fetchall()
     return tuple(
-        Relation(child=child, columns=tuple(own), parent=parent, to=tuple(to), on_delete=on_delete)
-        for child, own, parent, to, on_delete in rows
+        Relation(child=child, columns=tuple(own), parent=parent, to=tuple(to), on_delete=gone, on_update=changed)
+        for child, own, parent, to, gone, changed in rows
     )
 
 

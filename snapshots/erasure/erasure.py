@@ -86,7 +86,7 @@ def images_gone(conn: Connection[Any], spec: UndoSpec) -> dict[str, int]:
         tests.append(
             sql.SQL(
                 "(xid = ANY ({}::text[]::xid8[]) OR EXISTS (SELECT FROM unnest({}::text[], {}::text[]) AS r(actor, run)"
-                " WHERE r.actor = e.actor AND r.run = e.run))"
+                " WHERE r.actor IN ('', e.actor::text) AND r.run = e.run))"
             ).format(
                 sql.Literal([str(x) for run in spec.runs for x in run.xids]),
                 sql.Literal([run.actor for run in spec.runs]),

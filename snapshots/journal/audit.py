@@ -70,6 +70,7 @@ def audit(conn: Connection[Any], point: RecoveryPoint, store: Store, specs: Sequ
         row = conn.execute("SELECT clock_timestamp()").fetchone()
         manifests = {m.name: m for m in point.tables}
         known = journal_shape.stored(conn)
+        foreign = journal_shape.carried_over(conn)
         found: list[Missed] = []
         for spec in specs:
             manifest, twin = manifests.get(spec.name), known.get(spec.name)
@@ -77,6 +78,11 @@ def audit(conn: Connection[Any], point: RecoveryPoint, store: Store, specs: Sequ
                 raise Refused(f"Point {point.id} does not hold table {spec.name}; take a new point.")
             if twin is None:
                 raise Refused(f"Table {spec.name} is not journaled; run `reinstate journal install`.")
+            if spec.name in foreign:
+                raise Refused(
+                    f"The journal of {spec.name} is of another server, or of a later time of this one; run `reinstate"
+                    " journal install`, then take a new point."
+                )
             if twin.complete_since > point.position.at:
                 raise Refused(
                     f"The journal of {spec.name} is complete only since {twin.complete_since.isoformat()}, point"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -18,7 +18,7 @@ from psycopg import Connection, sql
 from snapshots.errors import Refused
 from snapshots.journal import ddl
 from snapshots.journal.change import patiently, require_idle, run
-from snapshots.journal.shape import Stored, castable, exists, shape_of, stored
+from snapshots.journal.shape import Stored, carried_over, castable, exists, shape_of, stored
 from snapshots.model import TableSpec
 
 LONG_TRANSACTION_S = 5.0
@@ -58,14 +58,22 @@ WITH now AS MATERIALIZED (SELECT clock_timestamp() AS at), changed AS (
     UPDATE reinstate.gap g SET until = now.at FROM now WHERE g.table_name = {table} AND g.until IS NULL
 )
 INSERT INTO reinstate.journal_table AS j (table_name, relid, twin, columns, key, suppress, trigger_state,
-    installed_at, installed_snapshot, complete_since, good_at, lost_seen, size_cap_mb, capture)
+    installed_at, installed_snapshot, complete_since, good_at, lost_seen, size_cap_mb, capture, system_id, seen_xid)
 SELECT {table}, {relid}, {twin}, {columns}, {key}, {suppress}, reinstate.trigger_state({relid}),
-       now.at, pg_current_snapshot(), now.at, now.at, reinstate.lost({twin}), {cap}, {capture} FROM now
+       now.at, pg_current_snapshot(), now.at, now.at, reinstate.lost({twin}), {cap}, {capture},
+       c.system_identifier::text, pg_snapshot_xmax(pg_current_snapshot()) FROM now, pg_control_system() c
 ON CONFLICT (table_name) DO UPDATE SET relid = excluded.relid, twin = excluded.twin, columns = excluded.columns,
     key = excluded.key, suppress = excluded.suppress, trigger_state = excluded.trigger_state,
     good_at = excluded.good_at, lost_seen = excluded.lost_seen,
     size_cap_mb = excluded.size_cap_mb, capture = excluded.capture,
+    system_id = excluded.system_id, seen_xid = excluded.seen_xid,
     complete_since = CASE WHEN {fresh} THEN excluded.complete_since ELSE j.complete_since END
+"""
+
+
+_FORGET_TICKS = """
+DELETE FROM reinstate.tick t USING pg_control_system() c
+WHERE t.system_id <> c.system_identifier::text OR pg_snapshot_xmax(t.snapshot) > pg_snapshot_xmax(pg_current_snapshot())
 """
 
 
@@ -192,10 +200,12 @@ def _fixed(conn: Connection[Any], options: Options) -> list[str | sql.Composable
     return made
 
 
-def _known(conn: Connection[Any], table: str, relid: int) -> Stored | None:
-    """What the journal remembers of a table, also under the name it had before it was renamed."""
+def _known(conn: Connection[Any], table: str, relid: int, foreign: Collection[str]) -> Stored | None:
+    """What the journal remembers of a table, also under the name it had before it was renamed. Object ids of another
+    server tell nothing."""
     remembered = stored(conn)
-    return remembered.get(table) or next((s for s in remembered.values() if s.relid == relid), None)
+    mine = (s for s in remembered.values() if s.relid == relid and s.name not in foreign)
+    return remembered.get(table) or next(mine, None)
 
 
 def _statements(conn: Connection[Any], table: TableSpec, options: Options) -> list[str | sql.Composable]:
@@ -204,7 +214,8 @@ def _statements(conn: Connection[Any], table: TableSpec, options: Options) -> li
     for column in table.key:
         if column not in {c.name for c in shape.columns}:
             raise Refused(f"table {table.name} has no column {column} to be its key: correct the catalogue")
-    known = _known(conn, table.name, shape.relid)
+    foreign = carried_over(conn)
+    known = _known(conn, table.name, shape.relid, foreign)
     twin = known.twin if known else ddl.twin_name(table.name)
     functions, marked = (
         ddl.functions(
@@ -218,9 +229,11 @@ def _statements(conn: Connection[Any], table: TableSpec, options: Options) -> li
     ).hexdigest()[:16]
     if known and _unchanged(conn, known, table.name, made):
         return []
-    change = _follow(conn, known, shape, twin) if known else None
+    change = _follow(conn, known, shape, twin) if known and known.name not in foreign else None
     fresh = change is None
     statements: list[str | sql.Composable] = []
+    if known and known.name in foreign:
+        statements += _disown(conn, table.name)
     if known and known.name != table.name:
         rename = sql.SQL("UPDATE reinstate.{} SET table_name = {} WHERE table_name = {}")
         names = sql.Literal(table.name), sql.Literal(known.name)
@@ -263,6 +276,21 @@ def _statements(conn: Connection[Any], table: TableSpec, options: Options) -> li
     # From here on the functions write to a new piece; until then to the twin itself.
     statements.append(sql.SQL("SELECT reinstate.turn({})").format(sql.Literal(table.name)))
     return statements
+
+
+def _disown(conn: Connection[Any], table: str) -> list[str | sql.Composable]:
+    """Statements that forget what was carried over with a table, said first. Its twin goes with the others that begin
+    anew; gaps stay, they are times."""
+    name = sql.Literal(table)
+    made: list[str | sql.Composable] = [
+        f"-- {' '.join(table.split())}: its journal is of another server, or of a later time of this one: begun anew",
+        sql.SQL("DELETE FROM reinstate.journal_table WHERE table_name = {}").format(name),
+        _FORGET_TICKS,
+    ]
+    row = conn.execute("SELECT to_regclass('reinstate.erased') IS NOT NULL").fetchone()
+    if row and row[0]:
+        made.append(sql.SQL("DELETE FROM reinstate.erased WHERE table_name = {}").format(name))
+    return made
 
 
 def _pieces(conn: Connection[Any], twin: str) -> list[str]:

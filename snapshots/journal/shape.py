@@ -12,6 +12,9 @@ from psycopg import Connection
 from snapshots.errors import Refused
 from snapshots.journal.ddl import Column, Shape
 
+OTHER_SERVER = "other-server"
+"""Kind of the gap of a table whose images carry the transaction numbers of another server."""
+
 _RELATIONS = """
 SELECT c.oid, n.nspname, c.relname, c.relkind::text, pg_has_role(current_user, c.relowner, 'USAGE'),
        (SELECT string_agg(t.tgname, ', ') FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid
@@ -90,6 +93,16 @@ def stored(conn: Connection[Any]) -> dict[str, Stored]:
         )
         for r in rows
     }
+
+
+def carried_over(conn: Connection[Any]) -> frozenset[str]:
+    """Journaled tables whose images carry the transaction numbers of another server, or of a later time of this one
+    (role: any of ours): no position says anything about them."""
+    if not exists(conn):
+        return frozenset()
+    query = "SELECT table_name FROM reinstate.findings() WHERE kind = %s"
+    rows = conn.execute(query, (OTHER_SERVER,)).fetchall()
+    return frozenset(row[0] for row in rows)
 
 
 def shape_of(conn: Connection[Any], table: str) -> Shape:

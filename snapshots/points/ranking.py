@@ -8,34 +8,23 @@ oldest point, whatever the tables hold.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Literal
 
-from psycopg import Connection, sql
+from psycopg import Connection
 
 from snapshots import position
 from snapshots.journal import journal, shape
+from snapshots.journal.shape import OTHER_SERVER
 from snapshots.model import Gap, Position, RecoveryPoint
+from snapshots.points import work
 from snapshots.points.errors import translated
+from snapshots.points.work import Work, Written
 
 AFTER = "taken after the incident began: it may hold the damage"
 UNKNOWN = "the journal does not reach back to it: what it would lose is not known"
-RUNS = 20
-"""So many runs are listed for each choice; the others are counted."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Written:
-    """Row changes by one actor (and, listed apart, one run). ``bad``: the incident's diagnosis blames them."""
-
-    actor: str
-    run: str | None
-    rows: int
-    transactions: int
-    tables: tuple[str, ...]
-    bad: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,17 +55,6 @@ class Start:
     bad_xids: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Group:
-    """Row changes of one transaction, actor and run in one table."""
-
-    table: str
-    xid: int
-    actor: str
-    run: str | None
-    rows: int
-
-
 Compare = Callable[[RecoveryPoint], dict[str, int]]
 """Rows by table that a restore of the point would overwrite, found by comparing."""
 
@@ -102,18 +80,12 @@ def rank(
         mine = [p for p in found if _same(here, p.position)]
         places = {p.id: p.position for p in mine}
         tick = _tick(conn, here, start) if journaled else None
-        since = min([*places.values(), *([tick] if tick else [])], key=lambda p: p.at, default=None)
-        groups = _groups(conn, since, tables) if journaled and since is not None else ()
-        gaps = (
-            {p.at: tuple(_gaps(conn, p, tables)) for p in (*places.values(), *([tick] if tick else []))}
-            if journaled
-            else {}
-        )
-    choices = [
-        _point(p, places.get(p.id), start, groups, gaps.get(p.position.at) if journaled else None) for p in found
-    ]
+        known = [*places.values(), *([tick] if tick else [])] if journaled else []
+        done = dict(zip(known, work.after(conn, known, tables, start.bad_xids), strict=True))
+        gaps = {p: tuple(journal.gaps(conn, since=p, tables=tables)) for p in known}
+    choices = [_point(p, places.get(p.id), start, done.get(p.position), gaps.get(p.position)) for p in found]
     if tick is not None:
-        choices.append(_ticked(tick, start, groups, gaps.get(tick.at, ())))
+        choices.append(_ticked(tick, start, done[tick], gaps[tick]))
     ordered = sorted(choices, key=_order)
     if compare is not None:
         by_id = {p.id: p for p in found}
@@ -136,7 +108,7 @@ def _order(choice: Choice) -> tuple[Any, ...]:
 
 
 def _point(
-    point: RecoveryPoint, place: Position | None, start: Start, groups: Sequence[_Group], gaps: Sequence[Gap] | None
+    point: RecoveryPoint, place: Position | None, start: Start, done: Work | None, gaps: Sequence[Gap] | None
 ) -> Choice:
     reasons = []
     if place is not None and start.xid is not None:
@@ -151,23 +123,23 @@ def _point(
         reasons.append("of another server or timeline")
     if point.in_flight:
         reasons.append(f"{len(point.in_flight)} runs were in flight")
-    known = None if gaps is None or place is None or _hollow(gaps) else place
+    known = None if gaps is None or place is None or _hollow(gaps) else done
     choice = Choice(
         kind="point", id=point.id, at=point.taken_at, safe=not contained, verified=point.verified, lost=None, damage=0
     )
     if known is None:
         return replace(choice, reasons=(*reasons, UNKNOWN))
-    choice = _counted(choice, known, start, groups)
+    choice = _counted(choice, known)
     if gaps:
         reasons.append(f"loses at least that, since the journal of {gaps[0].table} has a gap ({gaps[0].kind})")
     return replace(choice, reasons=tuple(reasons))
 
 
-def _ticked(place: Position, start: Start, groups: Sequence[_Group], gaps: Sequence[Gap]) -> Choice:
+def _ticked(place: Position, start: Start, done: Work, gaps: Sequence[Gap]) -> Choice:
     choice = Choice(
         kind="tick", id=place.at.isoformat(), at=place.at, safe=not gaps, verified=False, lost=None, damage=0
     )
-    choice = _counted(choice, place, start, groups)
+    choice = _counted(choice, done)
     reasons = [f"{_before(place.at, start)}, the last recorded position; rows by the journal, no suites ran on them"]
     if gaps:
         reasons.append(f"cannot be restored: the journal of {gaps[0].table} has a gap ({gaps[0].kind})")
@@ -183,41 +155,17 @@ def _before(at: datetime, start: Start) -> str:
     return f"{seconds:.1f} s before the incident"
 
 
-def _counted(choice: Choice, place: Position, start: Start, groups: Sequence[_Group]) -> Choice:
+def _counted(choice: Choice, done: Work) -> Choice:
     """The choice with what was written after its place."""
-    later = [g for g in groups if not seen_by(place, g.xid)]
-    good = [g for g in later if g.xid not in start.bad_xids]
-    tables: dict[str, int] = {}
-    for group in good:
-        tables[group.table] = tables.get(group.table, 0) + group.rows
-    runs = _written([(g, g.run) for g in later if g.run], start.bad_xids)
     return replace(
         choice,
-        lost=sum(tables.values()),
-        damage=sum(g.rows for g in later) - sum(tables.values()),
-        tables=dict(sorted(tables.items(), key=lambda t: (-t[1], t[0]))),
-        actors=_written([(g, None) for g in good], start.bad_xids),
-        runs=runs[:RUNS],
-        runs_in_all=len(runs),
+        lost=sum(done.tables.values()),
+        damage=done.damage,
+        tables=done.tables,
+        actors=done.actors,
+        runs=done.runs,
+        runs_in_all=done.runs_in_all,
     )
-
-
-def _written(groups: Iterable[tuple[_Group, str | None]], bad: Collection[int]) -> tuple[Written, ...]:
-    by_name: dict[tuple[str, str | None], list[_Group]] = {}
-    for group, run in groups:
-        by_name.setdefault((group.actor, run), []).append(group)
-    made = [
-        Written(
-            actor=actor,
-            run=run,
-            rows=sum(g.rows for g in mine),
-            transactions=len({g.xid for g in mine}),
-            tables=tuple(sorted({g.table for g in mine})),
-            bad=any(g.xid in bad for g in mine),
-        )
-        for (actor, run), mine in by_name.items()
-    ]
-    return tuple(sorted(made, key=lambda w: (-w.rows, w.actor, w.run or "")))
 
 
 def _compared(choice: Choice, tables: dict[str, int]) -> Choice:
@@ -232,7 +180,9 @@ def _same(here: Position, other: Position) -> bool:
 
 def _hollow(gaps: Sequence[Gap]) -> bool:
     """Whether the journal knows nothing of some time after the position, and not merely little."""
-    return any(g.kind in {"not-journaled", "not-yet-journaled", "pruned", "journal-missing"} for g in gaps)
+    return any(
+        g.kind in {"not-journaled", "not-yet-journaled", "pruned", "journal-missing", OTHER_SERVER} for g in gaps
+    )
 
 
 def _tick(conn: Connection[Any], here: Position, start: Start) -> Position | None:
@@ -244,22 +194,3 @@ def _tick(conn: Connection[Any], here: Position, start: Start) -> Position | Non
         (start.at, here.system_id, here.timeline, *[None if start.xid is None else str(start.xid)] * 2),
     ).fetchall()
     return next((Position(snapshot=r[0], system_id=r[1], timeline=r[2], at=r[3]) for r in rows), None)
-
-
-def _gaps(conn: Connection[Any], place: Position, tables: Sequence[str]) -> list[Gap]:
-    return journal.gaps(conn, since=place, tables=tables)
-
-
-def _groups(conn: Connection[Any], since: Position, tables: Sequence[str]) -> tuple[_Group, ...]:
-    """Row changes after the position: an update counts once, although it leaves two images."""
-    parts = [
-        sql.SQL(
-            "SELECT {name}::text, rj_xid::text::bigint, rj_actor::text, rj_run,"
-            " count(*) FILTER (WHERE NOT (rj_op = 'U' AND rj_side = 'o')) FROM {twin} WHERE {when}"
-            " GROUP BY rj_xid, rj_actor, rj_run"
-        ).format(name=sql.Literal(t.name), twin=sql.Identifier("reinstate", t.twin), when=position.after(since))
-        for t in shape.stored(conn).values()
-        if t.name in tables
-    ]
-    rows = conn.execute(sql.SQL(" UNION ALL ").join(parts)).fetchall() if parts else []
-    return tuple(_Group(table=r[0], xid=r[1], actor=r[2], run=r[3], rows=r[4]) for r in rows)

@@ -45,8 +45,17 @@ def scratch_of(lost: Sequence[TableManifest]) -> dict[str, str]:
     return {name: f"{SCRATCH}{number}" for number, name in enumerate(real)}
 
 
+def claim(conn: Connection[Any]) -> None:
+    """Take, until the session ends, the lock that says that a restore of lost tables is at work. Commits. Raises
+    :class:`Refused` while another one is."""
+    row = conn.execute(_LOCK).fetchone()
+    if not row or not row[0]:
+        raise Refused("Another restore of lost tables runs in this database; wait until it is done.")
+    conn.commit()
+
+
 def drop(conn: Connection[Any]) -> None:
-    """Remove every scratch schema, under the lock of :func:`build`. Commits."""
+    """Remove every scratch schema, under the lock of :func:`claim`. Commits."""
     with conn.transaction():
         for (name,) in conn.execute(
             "SELECT nspname FROM pg_namespace WHERE starts_with(nspname, %s)", (SCRATCH,)
@@ -67,10 +76,7 @@ def build(
     """Tables, rows and indexes in the scratch schemas, committed; returns rows by table."""
     if not lost:
         return {}
-    row = conn.execute(_LOCK).fetchone()
-    if not row or not row[0]:
-        raise Refused("Another restore of lost tables runs in this database; wait until it is done.")
-    conn.commit()
+    claim(conn)
     drop(conn)
     scratch = scratch_of(lost)
     with conn.transaction():

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from psycopg import Connection, errors, sql
+import psycopg
+from psycopg import Connection, sql
 
 from snapshots import database, locks, position
 from snapshots.capture.shape import Relation
@@ -13,6 +14,7 @@ from snapshots.errors import Refused
 from snapshots.journal import journal
 from snapshots.model import Position, TableSpec
 from snapshots.restore.frame import Frame
+from snapshots.restore.lost_table import absent
 
 
 def here(conn: Connection[Any]) -> Position:
@@ -84,13 +86,15 @@ def views(conn: Connection[Any], made: Sequence[Frame]) -> tuple[str, ...]:
 
 
 def refresh(conn: Connection[Any], views: Sequence[str]) -> tuple[str, ...]:
-    """Refresh the views, each in a transaction of its own; names of those that the role may not refresh, which are
-    stale until their owner does."""
+    """Refresh the views, each in a transaction of its own; names of those that could not be, which are stale until
+    their owner does. Never raises for what the database says: the rows are committed by then."""
     stale = []
     for view in views:
         try:
             with conn.transaction():
-                conn.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(database.qualified(view)))
-        except (errors.InsufficientPrivilege, errors.LockNotAvailable):
+                conn.execute("SET LOCAL statement_timeout = 0")
+                if not absent(conn, view):
+                    conn.execute(sql.SQL("REFRESH MATERIALIZED VIEW {}").format(database.qualified(view)))
+        except psycopg.Error:
             stale.append(view)
     return tuple(stale)

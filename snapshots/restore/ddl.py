@@ -8,10 +8,12 @@ and gets what belongs there: sequences, defaults, foreign keys, triggers, polici
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from psycopg import sql
 
+from snapshots import database
 from snapshots.points.errors import ShapeChanged
 
 Statement = sql.Composed
@@ -21,6 +23,17 @@ _STORAGE = {"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
 _COMPRESSION = {"p": "pglz", "l": "lz4"}
 _COMMAND = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE", "*": "ALL"}
 _STATES = {"D": "DISABLE TRIGGER {}", "R": "ENABLE REPLICA TRIGGER {}", "A": "ENABLE ALWAYS TRIGGER {}"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reference:
+    """A foreign key. ``add`` does not look at the rows there are, ``add_checked`` does; ``valid``: it was proven."""
+
+    child: str
+    name: str
+    add: Statement
+    add_checked: Statement
+    valid: bool
 
 
 def schemas(definition: Mapping[str, Any]) -> tuple[str, ...]:
@@ -121,16 +134,25 @@ def place(definition: Mapping[str, Any], scratch: Mapping[str, str], roles: Coll
         yield from _belongings(relation, roles)
 
 
-def references(definition: Mapping[str, Any]) -> Iterator[tuple[str, str, Statement, Statement | None]]:
-    """Foreign keys of the table and of others to it: child table, name, the statement that adds it without looking at
-    the rows there are, and the one that then looks (``None`` for one that was never valid)."""
+def references(definition: Mapping[str, Any]) -> Iterator[Reference]:
+    """Foreign keys of the table and of others to it."""
     for key in (*(k for r in definition["relations"] for k in r["foreign"]), *definition["incoming"]):
-        table = sql.Identifier(key["schema"], key["table"])
-        name = sql.Identifier(key["name"])
         text = key["text"].removesuffix(" NOT VALID")
-        add = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {} NOT VALID").format(table, name, sql.SQL(text))
-        look = sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(table, name)
-        yield f"{key['schema']}.{key['table']}", key["name"], add, look if key["valid"] else None
+        checked = sql.SQL("ALTER TABLE {} ADD CONSTRAINT {} {}").format(
+            sql.Identifier(key["schema"], key["table"]), sql.Identifier(key["name"]), sql.SQL(text)
+        )
+        yield Reference(
+            child=f"{key['schema']}.{key['table']}",
+            name=key["name"],
+            add=checked + sql.SQL(" NOT VALID"),
+            add_checked=checked,
+            valid=key["valid"],
+        )
+
+
+def validate(child: str, name: str) -> Statement:
+    """Look whether the rows of ``child`` satisfy its foreign key ``name``."""
+    return sql.SQL("ALTER TABLE {} VALIDATE CONSTRAINT {}").format(database.qualified(child), sql.Identifier(name))
 
 
 def parents(definition: Mapping[str, Any]) -> frozenset[str]:

@@ -13,9 +13,10 @@ from typing import Any
 
 from psycopg import Connection, sql
 
+from snapshots import position
 from snapshots.errors import Refused
 from snapshots.journal import journal, shape
-from snapshots.model import Gap, JournalTx, Position, RecoveryPoint, TableSpec
+from snapshots.model import Gap, Position, RecoveryPoint, TableSpec
 from snapshots.points.errors import translated
 from snapshots.restore import by_journal, by_scan, staging
 from snapshots.restore.frame import Frame, Target, counts, drop, frames, manifests, names, rows, target_of
@@ -143,23 +144,36 @@ def loss_of(conn: Connection[Any], target: Target, found: Sequence[TableDiff], g
     if not shape.exists(conn):
         return Loss(point_id=target.title, tables=tuple(found), actors=(), journaled=False)
     listed = [t.table for t in found]
-    by_actor: dict[str, list[JournalTx]] = {}
     try:
         gaps = gaps or journal.gaps(conn, since=target.position, tables=listed)
-        for transaction in journal.transactions(conn, since=target.position, tables=listed):
-            by_actor.setdefault(transaction.actor, []).append(transaction)
+        foreign = {g.table for g in gaps if g.kind == shape.OTHER_SERVER and g.until is None}
+        actors = _by_actor(conn, target.position, [name for name in listed if name not in foreign])
     except Refused:  # another server or timeline: its numbers mean nothing here
         return Loss(point_id=target.title, tables=tuple(found), actors=(), journaled=False)
-    actors = [
-        ActorLoss(
-            actor=actor,
-            transactions=len({t.xid for t in written}),
-            images=sum(t.rows for t in written),
-            tables=tuple(sorted({name for t in written for name in t.tables})),
-        )
-        for actor, written in sorted(by_actor.items())
+    return Loss(point_id=target.title, tables=tuple(found), actors=actors, journaled=True, gaps=tuple(gaps))
+
+
+def _by_actor(conn: Connection[Any], since: Position, tables: Sequence[str]) -> tuple[ActorLoss, ...]:
+    """What was written after the position, added up by the database: it may be millions of transactions. Raises
+    :class:`Refused` for a position of another server."""
+    position.require_same_server(conn, since)
+    parts = [
+        sql.SQL(
+            "SELECT {}::text AS name, rj_xid AS xid, rj_actor::text AS actor, count(*) AS images FROM {} WHERE {}"
+            " GROUP BY rj_xid, rj_actor"
+        ).format(sql.Literal(t.name), sql.Identifier("reinstate", t.twin), position.after(since))
+        for t in shape.stored(conn).values()
+        if t.name in tables
     ]
-    return Loss(point_id=target.title, tables=tuple(found), actors=tuple(actors), journaled=True, gaps=tuple(gaps))
+    if not parts:
+        return ()
+    query = sql.SQL(
+        "SELECT actor, count(DISTINCT xid), sum(images)::bigint, array_agg(DISTINCT name) FROM ({}) AS w GROUP BY actor"
+    ).format(sql.SQL(" UNION ALL ").join(parts))
+    return tuple(
+        ActorLoss(actor=actor, transactions=transactions, images=images, tables=tuple(sorted(names)))
+        for actor, transactions, images, names in sorted(conn.execute(query).fetchall())
+    )
 
 
 def _described(conn: Connection[Any], frame: Frame, count: Mapping[str, int], *, how: How, keys: int) -> TableDiff:

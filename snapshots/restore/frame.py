@@ -198,7 +198,8 @@ def _frame(
         raise Refused(f"Table {name} has a column {taken[0]}: names starting with rj_ are reserved; rename it.")
     if twin and {c.name for c in twin.columns} != {c.name for c in columns}:
         raise ShapeChanged(f"Table {name} and its journal differ in columns; run `reinstate journal install` again.")
-    usable = shape.usable_key(conn, name, key) if key else ()
+    kept = {c.name for c in columns}
+    usable = shape.usable_key(conn, name, key) if key and set(key) <= kept else ()
     oid, domains = _look(conn, name)
     return Frame(
         number=number,

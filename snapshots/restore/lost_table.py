@@ -2,24 +2,26 @@
 
 A dropped table is built in a scratch schema, rows by parallel COPY and indexes side by side, and moved to its place in
 one short transaction together with everything that hangs on it. Until then nobody sees it; if the work dies on the way,
-nothing but the scratch schema is left, which the next run removes. Foreign keys are added without a look at the rows
-and validated afterwards, so that the tables they touch stay open; one that does not hold stays unvalidated, and is
-named.
+nothing but the scratch schema is left, which the next run removes. The grants come back under the fences that stand.
+Foreign keys are added without a look at the rows and validated afterwards, so that the tables they touch stay open; one
+that does not hold stays unvalidated, and is named. What follows the placing may die too: :func:`finish` does it again.
 
 Role: the installer, who owns the app's tables and may create schemas (`reinstate roles`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import psycopg
 from psycopg import Connection, errors, sql
 
 from snapshots import database
 from snapshots.capture import shape
+from snapshots.errors import Unreachable
 from snapshots.journal import shape as journal_shape
 from snapshots.model import Applied, RecoveryPoint, TableManifest, TableSpec
 from snapshots.points import chunks
@@ -31,12 +33,16 @@ from snapshots.store.store import Store
 from snapshots.undo.step import applied, record
 
 WORKERS = 2
+STEP = "restore-table"
+NOT_VALID_ON_PARTITIONED = 180000
+"""The first server version that adds a foreign key to a partitioned table without a look at its rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Returned:
     """What was brought back. ``unvalidated`` names foreign keys (table, constraint) that the rows there are do not
-    satisfy: they hold for what is written from now on."""
+    satisfy: they hold for what is written from now on. Before PostgreSQL 18 a partitioned table is left without such
+    a key."""
 
     rows: Mapping[str, int]
     sequences: tuple[str, ...] = ()
@@ -64,7 +70,7 @@ def restore(
     tables: Sequence[TableSpec | str],
     *,
     recovery_id: str | None = None,
-    step: str = "restore-table",
+    step: str = STEP,
     plan_hash: str = "",
     workers: int = WORKERS,
     say: Say = lambda _: None,
@@ -72,38 +78,88 @@ def restore(
     """Make ``tables`` of the point again, rows and all, where they do not exist; fill those that are empty.
 
     ``dsn`` is the installer's. With ``recovery_id`` the effect is recorded in ``reinstate.applied``, in its own
-    transaction, and a second call returns without doing anything. Tables that were journaled are journaled again; the
+    transaction, and a second call does no more than :func:`finish`. Tables that were journaled are journaled again; the
     stretch without is a gap. Raises :class:`NotEmpty`, :class:`TableMissing` for a point that does not hold a table's
     definition, :class:`Refused` while another such restore runs, and the errors of store and database.
     """
     specs = {t if isinstance(t, str) else t.name: t for t in tables}
     chosen = manifests(point, specs)
-    with closing(build.opened(dsn)) as conn, translated():
-        if recovery_id and (done := _done(conn, recovery_id, step, plan_hash)):
-            return Returned(rows=done.detail.get("rows", {}), applied=done)
-        lost = missing(conn, chosen)
-        empty = tuple(m for m in chosen if m not in lost)
-        _require(conn, lost, empty)
-        conn.rollback()
-        made = build.build(conn, dsn, lost, store, app=point.app, workers=workers, say=say)
-        say("moving into place")
-        with conn.transaction():
-            chunks.settle(conn)
-            _place(conn, lost, made)
-            pending = _refer(conn, lost)
-            for manifest in empty:
-                made[manifest.name] = _fill(conn, manifest, store, app=point.app)
-            moved = forward(conn, point.sequences, [m.name for m in chosen])
-            detail = {"kind": "restore-table", "point": point.id, "rows": dict(made), "sequences": moved}
-            proof = None
-            if recovery_id and journal_shape.exists(conn):
-                proof = record(conn, recovery_id, step, plan_hash, detail)
-        if lost:
+    with closing(build.opened(dsn)) as conn:
+        with translated():
+            proof = _done(conn, recovery_id, step, plan_hash) if recovery_id else None
+            conn.rollback()
+            if proof is not None:
+                return _finished(conn, proof.detail, specs, say, proof)
+            lost = missing(conn, chosen)
+            empty = tuple(m for m in chosen if m not in lost)
+            _require(conn, lost, empty)
+            conn.rollback()
+            made = build.build(conn, dsn, lost, store, app=point.app, workers=workers, say=say)
+            say("moving into place")
+            with conn.transaction():
+                chunks.settle(conn)
+                _place(conn, lost, made)
+                foreign = _refer(conn, lost)
+                for manifest in empty:
+                    made[manifest.name] = _fill(conn, manifest, store, app=point.app)
+                moved = forward(conn, point.sequences, [m.name for m in chosen])
+                detail = {
+                    "kind": "restore-table",
+                    "point": point.id,
+                    "rows": dict(made),
+                    "sequences": moved,
+                    "made": [m.name for m in lost],
+                    "foreign": foreign,
+                }
+                if recovery_id and journal_shape.exists(conn):
+                    proof = record(conn, recovery_id, step, plan_hash, detail)
+                if lost and journal_shape.exists(conn):
+                    _fence_again(conn)
+        return _finished(conn, detail, specs, say, proof)
+
+
+def finish(dsn: str, done: Applied, *, say: Say = lambda _: None) -> Returned:
+    """Do what follows the placing of lost tables, as far as it is not done: look whether foreign keys hold, journal the
+    tables again, remove the scratch schemas (role: the installer). Nothing for a table that is gone again. Raises
+    :class:`Refused` while another such restore runs, and :class:`Unreachable`: run it again."""
+    with closing(build.opened(dsn)) as conn:
+        return _finished(conn, done.detail, {}, say, done)
+
+
+def _finished(
+    conn: Connection[Any],
+    detail: Mapping[str, Any],
+    specs: Mapping[str, TableSpec | str],
+    say: Say,
+    proof: Applied | None,
+) -> Returned:
+    with _after_commit():
+        made = detail.get("made", [])
+        if made:
+            build.claim(conn)
             build.drop(conn)
-        open_ = _validate(conn, pending, say)
-        _analyze(conn, [m.name for m in chosen])
-        again = _journal(conn, [t for t in tables if isinstance(t, TableSpec)], [m.name for m in lost])
-    return Returned(rows=dict(made), sequences=tuple(moved), unvalidated=open_, journaled=again, applied=proof)
+        open_ = _validate(conn, detail.get("foreign", []), say)
+        _analyze(conn, detail["rows"])
+        again = _journal(conn, made, specs)
+    return Returned(
+        rows=dict(detail["rows"]),
+        sequences=tuple(detail["sequences"]),
+        unvalidated=open_,
+        journaled=again,
+        applied=proof,
+    )
+
+
+@contextmanager
+def _after_commit() -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        cause = error.diag.message_primary or type(error).__name__
+        raise Unreachable(
+            f"The tables are back, but not all that follows is done ({cause}); run the restore again to finish it.",
+            retryable=True,
+        ) from error
 
 
 def forward(conn: Connection[Any], recorded: Mapping[str, int], tables: Sequence[str]) -> list[str]:
@@ -157,46 +213,69 @@ def _place(conn: Connection[Any], lost: Sequence[TableManifest], made: Mapping[s
                 conn.execute(statement)
 
 
-def _refer(conn: Connection[Any], lost: Sequence[TableManifest]) -> list[tuple[str, str, sql.Composed]]:
-    """Add the foreign keys of the tables and of others to them; returns those that are to be validated."""
-    pending = []
+def _fence_again(conn: Connection[Any]) -> None:
+    """Raise every fence that stands again, over the grants that came back; lowering it gives them back. The last thing
+    in the transaction: from here on a fence that goes up waits for its end, and then sees the tables."""
+    conn.execute("SELECT pg_advisory_xact_lock(hashtextextended('reinstate.fence', 0))")
+    for role, ref in conn.execute(
+        "SELECT DISTINCT f.role, f.ref FROM reinstate.fenced f JOIN pg_roles r ON r.rolname = f.role"
+        " WHERE f.restored_at IS NULL ORDER BY 1, 2"
+    ).fetchall():
+        conn.execute("SELECT reinstate.fence(%s::name, %s)", (role, ref))
+
+
+def _refer(conn: Connection[Any], lost: Sequence[TableManifest]) -> list[list[str]]:
+    """Add the foreign keys of the tables and of others to them; returns those that are yet to be proven."""
+    pending: list[list[str]] = []
     seen = set()
     for manifest in lost:
-        for child, name, add, look in ddl.references(manifest.definition):
-            if (child, name) in seen or not _lacks(conn, child, name):
+        for key in ddl.references(manifest.definition):
+            if (key.child, key.name) in seen or not _lacks(conn, key.child, key.name):
                 continue
-            seen.add((child, name))
+            seen.add((key.child, key.name))
+            checked = conn.info.server_version < NOT_VALID_ON_PARTITIONED and _partitioned(conn, key.child)
             try:
                 with conn.transaction():
-                    conn.execute(add)
+                    conn.execute(key.add_checked if checked else key.add)
             except errors.UndefinedTable:
                 continue  # the other table is gone too, and brings the key when it comes back
-            if look is not None:
-                pending.append((child, name, look))
+            except errors.IntegrityError:
+                pending.append([key.child, key.name])
+            else:
+                if key.valid and not checked:
+                    pending.append([key.child, key.name])
     return pending
 
 
 def _lacks(conn: Connection[Any], table: str, constraint: str) -> bool:
+    return not absent(conn, table) and _valid(conn, table, constraint) is None
+
+
+def _valid(conn: Connection[Any], table: str, constraint: str) -> bool | None:
+    """Whether the constraint was proven; ``None``: there is none of that name."""
     row = conn.execute(
-        "SELECT to_regclass(%(t)s) IS NOT NULL AND NOT EXISTS (SELECT FROM pg_constraint"
-        " WHERE conrelid = to_regclass(%(t)s) AND conname = %(c)s)",
-        {"t": database.qualified(table).as_string(conn), "c": constraint},
+        "SELECT convalidated FROM pg_constraint WHERE conrelid = to_regclass(%s) AND conname = %s",
+        (database.qualified(table).as_string(conn), constraint),
+    ).fetchone()
+    return bool(row[0]) if row else None
+
+
+def _partitioned(conn: Connection[Any], table: str) -> bool:
+    row = conn.execute(
+        "SELECT relkind = 'p' FROM pg_class WHERE oid = to_regclass(%s)", (database.qualified(table).as_string(conn),)
     ).fetchone()
     return bool(row and row[0])
 
 
-def _validate(
-    conn: Connection[Any], pending: Sequence[tuple[str, str, sql.Composed]], say: Say
-) -> tuple[tuple[str, str], ...]:
-    failed = []
-    for child, name, look in pending:
-        say(f"checking {name} of {child}")
-        try:
-            with conn.transaction():
-                conn.execute(look)
-        except (errors.IntegrityError, errors.LockNotAvailable):
-            failed.append((child, name))
-    return tuple(failed)
+def _validate(conn: Connection[Any], pending: Iterable[Sequence[str]], say: Say) -> tuple[tuple[str, str], ...]:
+    """Prove the keys that are not; those that could not be."""
+    for child, name in pending:
+        with suppress(errors.IntegrityError, errors.OperationalError), conn.transaction():
+            if _valid(conn, child, name) is False:
+                say(f"checking {name} of {child}")
+                conn.execute(ddl.validate(child, name))
+    with conn.transaction():
+        return tuple((c, n) for c, n in pending if not absent(conn, c) and not _valid(conn, c, n))
 
 
 def _fill(conn: Connection[Any], manifest: TableManifest, store: Store, *, app: str) -> int:
@@ -208,16 +287,17 @@ def _fill(conn: Connection[Any], manifest: TableManifest, store: Store, *, app: 
         return copy_in(conn, database.qualified(manifest.name), manifest, store, app=app)
 
 
-def _analyze(conn: Connection[Any], tables: Sequence[str]) -> None:
+def _analyze(conn: Connection[Any], tables: Iterable[str]) -> None:
     with conn.transaction():
         for name in tables:
-            conn.execute(sql.SQL("ANALYZE {}").format(database.qualified(name)))
+            if not absent(conn, name):
+                conn.execute(sql.SQL("ANALYZE {}").format(database.qualified(name)))
 
 
-def _journal(conn: Connection[Any], specs: Sequence[TableSpec], lost: Sequence[str]) -> tuple[str, ...]:
-    """Put the journal again on the lost tables that it knows. The tick before records that it was off."""
+def _journal(conn: Connection[Any], made: Sequence[str], specs: Mapping[str, TableSpec | str]) -> tuple[str, ...]:
+    """Put the journal again on the tables that it knows and is not on. The tick before records that it was off."""
     known = journal_shape.stored(conn)
-    again = [s for s in specs if s.name in lost and s.name in known]
+    again = [known[name] for name in made if name in known and not absent(conn, name)]
     conn.rollback()
     if not again:
         return ()
@@ -226,5 +306,20 @@ def _journal(conn: Connection[Any], specs: Sequence[TableSpec], lost: Sequence[s
     settings = dict(conn.execute("SELECT name, value FROM reinstate.setting").fetchall())
     conn.rollback()
     journal.tick(conn)
-    journal.install(conn, again, capturer=settings["capturer"], recoverer=settings["recoverer"])
-    return tuple(s.name for s in again)
+    put = []
+    for table in again:
+        given = specs.get(table.name)
+        done = journal.install(
+            conn,
+            [
+                given
+                if isinstance(given, TableSpec)
+                else TableSpec(name=table.name, key=table.key, suppress=table.suppress)
+            ],
+            capturer=settings["capturer"],
+            recoverer=settings["recoverer"],
+            size_cap_mb=table.size_cap_mb,
+        )
+        if done:
+            put.append(table.name)
+    return tuple(put)

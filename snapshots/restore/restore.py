@@ -81,7 +81,7 @@ def apply(
     ``conn`` is idle; its role is the recoverer. What differs is held against ``caps`` and, where given, against the
     ``expected`` diff that was shown and approved. Rows keep their exact images; identity values are kept; generated
     columns are computed by the database; sequences only move forward. Triggers in ``TableSpec.suppress`` are off inside
-    the transaction only. Calling again with the same recovery and step returns what was recorded and changes nothing.
+    the transaction only. Calling again with the same recovery and step returns what was recorded and changes no row.
 
     With the journal the tables are the target's at the moment of the lock. Without it they are so at the moment of the
     look before it: what others write to other rows in between comes after the restore.
@@ -94,29 +94,36 @@ def apply(
     try:
         with translated():
             with staging.transaction(conn, repeatable=True):
-                if done := _done(conn, recovery_id, step, plan_hash):
-                    return done
-                made, _ = frames(conn, goal, tables, source)
-                _refuse(checks.problems(conn, tables, made))
-                looked = computed(conn, made, goal, store, look=False)
-                seen = checks.here(conn)
-            with staging.transaction(conn):
-                done = _write(
-                    conn,
-                    goal,
-                    tables,
-                    made,
-                    seen=seen,
-                    looked=looked,
-                    recovery_id=recovery_id,
-                    step=step,
-                    plan_hash=plan_hash,
-                    caps=caps or Caps(),
-                    expected=expected,
-                )
-            stale = checks.refresh(conn, done.detail.get("views", []))
+                done = _done(conn, recovery_id, step, plan_hash)
+                if done is None:
+                    made, _ = frames(conn, goal, tables, source)
+                    _refuse(checks.problems(conn, tables, made))
+                    looked = computed(conn, made, goal, store, look=False)
+                    seen = checks.here(conn)
+            if done is None:
+                with staging.transaction(conn):
+                    done = _write(
+                        conn,
+                        goal,
+                        tables,
+                        made,
+                        seen=seen,
+                        looked=looked,
+                        recovery_id=recovery_id,
+                        step=step,
+                        plan_hash=plan_hash,
+                        caps=caps or Caps(),
+                        expected=expected,
+                    )
     finally:
         drop(conn, made)
+    return refreshed(conn, done)
+
+
+def refreshed(conn: Connection[Any], done: Applied) -> Applied:
+    """A restore that is committed, with the materialised views that it left refreshed, or named as ``stale`` (role: the
+    recoverer). It may run again."""
+    stale = checks.refresh(conn, done.detail.get("views", []))
     return replace(done, detail={**done.detail, "stale": list(stale)}) if stale else done
 
 
@@ -147,12 +154,13 @@ def _write(
     found = recounted(conn, looked, by_name, planned)
     _within_caps(found, caps, expected)
     rows.refuse_erasing(conn, by_name, foreign)
-    rows.note_vacated(conn, by_name, relations)
+    looked_after = rows.kept(by_name, relations)
+    rows.note_vacated(conn, by_name, looked_after)
     tag(conn, recovery_id)
     set_triggers(conn, tables, enabled=False)
     rows.bring_back(conn, by_name, planned, shape.parents_first(by_name, relations), relations)
     set_triggers(conn, tables, enabled=True)
-    rows.refuse_orphans(conn, by_name, relations)
+    rows.refuse_orphans(conn, by_name, looked_after)
     moved = forward(conn, goal.point.sequences, list(by_name)) if goal.point else []
     detail = {
         "kind": "restore",

@@ -5,7 +5,8 @@ Every statement costs what the planned rows cost. ``want`` of each table says wh
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from psycopg import Connection, errors, sql
@@ -26,15 +27,20 @@ def bring_back(
     """Delete, update and insert until the tables are as wanted. ``order`` names parents before children.
 
     First kind by kind, one statement per table. Where foreign keys or unique values get in the way half-way, all rows
-    of all tables at once: PostgreSQL then asks for references only when everything is there. Each way is tried in a
-    savepoint and judged by what is there then. Raises :class:`WouldBreak` when neither leads to the goal.
+    of all tables at once: PostgreSQL then asks for references only when everything is there. Parents with a key that
+    refuses are first left standing; those that nobody names may go for a moment all the same. Each way is tried in a
+    savepoint and judged by what is there then. Raises :class:`WouldBreak` when none leads to the goal.
     """
+    acting = frozenset(r.parent for r in relations if r.on_delete != "nothing")
+    erasing = frozenset(r.parent for r in relations if r.on_delete == "erase")
+    ways: list[Callable[[Connection[Any], Sequence[Frame], Counts], None]] = [_in_turn]
+    ways += [partial(_at_once, standing=parents) for parents in dict.fromkeys((acting, erasing))]
     causes: list[str] = []
-    for way in (_in_turn, _at_once):
+    for way in ways:
         try:
             with conn.transaction():
                 conn.execute("SET CONSTRAINTS ALL DEFERRED")
-                way(conn, [frames[name] for name in order], planned, relations)
+                way(conn, [frames[name] for name in order], planned)
                 conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
                 for frame in frames.values():
                     if any(planned[frame.name].values()):
@@ -55,7 +61,7 @@ def bring_back(
     )
 
 
-def _in_turn(conn: Connection[Any], ordered: Sequence[Frame], planned: Counts, _: Sequence[Relation]) -> None:
+def _in_turn(conn: Connection[Any], ordered: Sequence[Frame], planned: Counts) -> None:
     """Deletions, children first; then updates, then insertions, parents first."""
     for frames, make, kind, what in (
         (ordered[::-1], _delete, "D", "deleted"),
@@ -67,19 +73,18 @@ def _in_turn(conn: Connection[Any], ordered: Sequence[Frame], planned: Counts, _
                 _expect(frame, what, conn.execute(make(frame, kind)).rowcount, planned[frame.name][kind])
 
 
-def _at_once(conn: Connection[Any], ordered: Sequence[Frame], planned: Counts, relations: Sequence[Relation]) -> None:
+def _at_once(conn: Connection[Any], ordered: Sequence[Frame], planned: Counts, *, standing: Collection[str]) -> None:
     """One statement for all tables, so that no reference is checked before its last row is written. Changed rows are
-    taken out and put back, so that they may exchange unique values; but a parent whose foreign key would erase or
-    refuse meanwhile is updated in place."""
-    kept = {r.parent for r in relations if r.on_delete != "nothing"}
+    taken out and put back, so that they may exchange unique values; those of ``standing``, parents whose foreign keys
+    act on that, are updated in place."""
     parts: list[sql.Composed] = []
     expected: list[tuple[Frame, str, str, int]] = []
     for frame in ordered:
         counts = planned[frame.name]
-        out, back = ("D", "I") if frame.name in kept else ("DU", "IU")
+        out, back = ("D", "I") if frame.name in standing else ("DU", "IU")
         before: sql.Identifier | None = None
         steps = [(out, _delete, "deleted"), (back, _insert, "inserted")]
-        if frame.name in kept:
+        if frame.name in standing:
             steps.insert(1, ("U", _update, "updated"))
         for kinds, make, what in steps:
             if not (wanted := sum(counts[kind] for kind in kinds)):
@@ -188,26 +193,67 @@ def _prove_bag(conn: Connection[Any], frame: Frame) -> None:
 
 
 def refuse_erasing(conn: Connection[Any], frames: Frames, relations: Sequence[Relation]) -> None:
-    """Refuse to delete rows when a foreign key would delete or blank rows of a table that is not being restored. The
-    rows to be deleted are locked first, so that no reference to one appears after the look."""
+    """Refuse to delete rows, or to change values that others name, when a foreign key would then delete, blank or
+    change rows that nothing is planned for. The rows in question are locked first, so that no reference to one appears
+    after the look."""
     for relation in relations:
         parent = frames.get(relation.parent)
-        if parent is None or relation.child in frames or relation.on_delete != "erase":
+        if parent is None:
             continue
-        doomed = sql.SQL("{} l JOIN {} w ON w.rj_do = 'D' AND {}").format(
-            parent.live, parent.temp("want"), parent.ours("l", "w")
-        )
-        conn.execute(sql.SQL("SELECT FROM {} FOR UPDATE OF l").format(doomed))
-        row = conn.execute(
-            sql.SQL("SELECT count(*) FROM {} JOIN {} c ON {}").format(
-                doomed, database.qualified(relation.child), matching("l", relation.to, "c", relation.columns)
-            )
-        ).fetchone()
-        if row and row[0]:
+        for doing, effect, action, going in (
+            ("Deleting later rows", "erase", relation.on_delete, sql.SQL("w.rj_do = 'D'")),
+            ("Taking back values", "change", relation.on_update, _changes(parent, relation.to)),
+        ):
+            if action != "erase" or not (taken := _taken_along(conn, frames, parent, relation, going)):
+                continue
+            if relation.child not in frames:
+                next_step = f"restore {relation.child} too."
+            else:
+                next_step = "none of these is planned: plan again, or restore into a copy."
             raise WouldBreak(
-                f"Deleting later rows of {relation.parent} would also erase {row[0]} rows of {relation.child}; "
-                f"restore {relation.child} too."
+                f"{doing} of {relation.parent} would also {effect} {taken} rows of {relation.child}; {next_step}"
             )
+
+
+def _taken_along(
+    conn: Connection[Any], frames: Frames, parent: Frame, relation: Relation, going: sql.Composable
+) -> int:
+    """Live rows that name a parent that is ``going``, without those that something is planned for."""
+    child = frames.get(relation.child)
+    gone = sql.SQL("{} l JOIN {} w ON {} AND {}").format(parent.live, parent.temp("want"), going, parent.ours("l", "w"))
+    conn.execute(sql.SQL("SELECT FROM {} FOR UPDATE OF l").format(gone))
+    query = sql.SQL("SELECT count(*) FROM {} JOIN {} c ON {}").format(
+        gone, database.qualified(relation.child), matching("l", relation.to, "c", relation.columns)
+    )
+    if child is not None:
+        query += sql.SQL(" WHERE NOT EXISTS (SELECT FROM {} o WHERE {})").format(
+            child.temp("want"), child.ours("c", "o")
+        )
+    row = conn.execute(query).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _changes(frame: Frame, columns: Sequence[str]) -> sql.Composed:
+    """The row ``w`` of ``want`` gives the live row ``l`` other values in ``columns``. Any change may do that to
+    generated ones."""
+    if not _has(frame, columns):
+        return sql.Composed([sql.SQL("w.rj_do = 'U'")])
+    return sql.SQL("w.rj_do = 'U' AND record_image_ne(ROW({}), ROW({}))").format(
+        names(columns, "l"), names(columns, "w")
+    )
+
+
+def kept(frames: Frames, relations: Sequence[Relation]) -> tuple[Relation, ...]:
+    """Those whose columns ``want`` holds: without generated ones, which are left to the database to check."""
+    return tuple(
+        r
+        for r in relations
+        if all(name not in frames or _has(frames[name], c) for name, c in ((r.parent, r.to), (r.child, r.columns)))
+    )
+
+
+def _has(frame: Frame, columns: Sequence[str]) -> bool:
+    return set(columns) <= {c.name for c in frame.columns}
 
 
 def note_vacated(conn: Connection[Any], frames: Frames, relations: Sequence[Relation]) -> None:

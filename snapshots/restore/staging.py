@@ -26,15 +26,16 @@ TEMP_BUFFERS = "128MB"
 
 @contextmanager
 def transaction(conn: Connection[Any], *, repeatable: bool = False) -> Iterator[None]:
-    """One transaction with settled output. Refuses a connection that is already in one: its end would not be ours."""
+    """One transaction with settled output, whatever the database's defaults: what waits for a lock must see what was
+    committed meanwhile. Refuses a connection that is already in one: its end would not be ours."""
     if conn.info.transaction_status != pq.TransactionStatus.IDLE:
         raise Refused("The connection is inside a transaction; commit or roll back before comparing with a point.")
     with suppress(errors.InvalidParameterValue, errors.FeatureNotSupported), conn.transaction():
         # Only before a session's first temporary table; later it stays as it is.
         conn.execute(sql.SQL("SET temp_buffers = {}").format(sql.Literal(TEMP_BUFFERS)))
     with conn.transaction():
-        if repeatable:
-            conn.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        level = sql.SQL("REPEATABLE READ" if repeatable else "READ COMMITTED")
+        conn.execute(sql.SQL("SET TRANSACTION ISOLATION LEVEL {}, READ WRITE").format(level))
         settle(conn)
         yield
 

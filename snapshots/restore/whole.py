@@ -87,13 +87,13 @@ def _filled(
 @contextmanager
 def triggers_off(conn: Connection[Any], *tables: str) -> Iterator[None]:
     """The app's triggers of the tables are off inside the block, and as they were after it (role: their owner)."""
-    found = [(name, t) for name in tables for t in database.triggers(conn, name) if t.state in _ENABLE]
-    for name, trigger in found:
-        _alter(conn, name, "DISABLE TRIGGER {}", trigger.name)
+    found = [t for name in tables for t in database.triggers(conn, name) if t.state in _ENABLE]
+    for trigger in found:
+        _alter(conn, trigger.table, "DISABLE TRIGGER {}", trigger.name)
     yield
     conn.execute("SET CONSTRAINTS ALL IMMEDIATE")
-    for name, trigger in found:
-        _alter(conn, name, _ENABLE[trigger.state], trigger.name)
+    for trigger in found:
+        _alter(conn, trigger.table, _ENABLE[trigger.state], trigger.name)
 
 
 def _alter(conn: Connection[Any], table: str, change: str, trigger: str) -> None:

@@ -1,12 +1,14 @@
 -- The fence, and switching the app's own triggers: what the recoverer may have done by the owner, and nothing more.
 
--- The app's relations: everything in the schemas of journaled tables that the installer has owner's rights on.
+-- The app's relations: everything in the schemas of journaled tables that the installer has owner's rights on. A
+-- schema counts by the name too: its journaled tables may be gone, or just come back.
 CREATE OR REPLACE FUNCTION reinstate.app_relations() RETURNS TABLE (relid oid, name text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.oid, n.nspname || '.' || c.relname
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
     WHERE c.relkind IN ('r', 'p', 'v', 'f') AND n.nspname <> 'reinstate'
-        AND c.relnamespace IN (SELECT k.relnamespace FROM reinstate.journal_table j JOIN pg_class k ON k.oid = j.relid)
+        AND (c.relnamespace IN (SELECT k.relnamespace FROM reinstate.journal_table j JOIN pg_class k ON k.oid = j.relid)
+            OR n.nspname IN (SELECT split_part(j.table_name, '.', 1) FROM reinstate.journal_table j))
 $$;
 
 -- Take the role's write grants and remember them under p_ref. Returns how many grants were taken now.
@@ -63,6 +65,12 @@ BEGIN
                 SQLERRM;
         END;
     END LOOP;
+    -- A fence stands although there was nothing to take: a grant may come back with a lost table. No relation has this
+    -- name, so that lowering gives nothing for it.
+    INSERT INTO reinstate.fenced (ref, role, table_name, privilege, grantable)
+    SELECT p_ref, p_role, '-.-', 'NONE', false
+    WHERE NOT EXISTS (SELECT FROM reinstate.fenced f
+                      WHERE f.ref = p_ref AND f.role = p_role AND f.restored_at IS NULL);
     RETURN v_taken;
 END $$;
 

@@ -25,6 +25,8 @@ CREATE TABLE IF NOT EXISTS reinstate.journal_table (
 ALTER TABLE reinstate.journal_table ADD COLUMN IF NOT EXISTS capture text[] NOT NULL DEFAULT '{}',
     ADD COLUMN IF NOT EXISTS pieces int NOT NULL DEFAULT 0, ADD COLUMN IF NOT EXISTS piece text,
     ADD COLUMN IF NOT EXISTS room bigint NOT NULL DEFAULT 0, DROP COLUMN IF EXISTS signature;
+-- Whose transaction numbers the twin holds, and how far they had gone at the last good tick.
+ALTER TABLE reinstate.journal_table ADD COLUMN IF NOT EXISTS system_id text, ADD COLUMN IF NOT EXISTS seen_xid xid8;
 DROP FUNCTION IF EXISTS reinstate.shape(oid);
 ALTER SEQUENCE reinstate.journal_seq INCREMENT 2;
 -- A twin is a parent table; its rows lie in pieces that inherit from it, by the time they were written.
@@ -56,6 +58,14 @@ CREATE TABLE IF NOT EXISTS reinstate.tick (
     timeline int NOT NULL
 );
 CREATE INDEX IF NOT EXISTS tick_at ON reinstate.tick (at);
+-- A journal of an earlier version: its ticks tell. The oldest of them is as old as the oldest image.
+UPDATE reinstate.journal_table j SET
+    system_id = coalesce((SELECT t.system_id FROM reinstate.tick t ORDER BY t.id LIMIT 1),
+                         (SELECT c.system_identifier::text FROM pg_control_system() c)),
+    seen_xid = greatest(pg_snapshot_xmax(j.installed_snapshot),
+                        (SELECT max(pg_snapshot_xmax(t.snapshot)::text::numeric)::text::xid8 FROM reinstate.tick t),
+                        (SELECT max(p.closed_xid::text::numeric)::text::xid8 FROM reinstate.piece p WHERE p.twin = j.twin))
+WHERE j.system_id IS NULL;
 CREATE TABLE IF NOT EXISTS reinstate.applied (
     recovery_id text NOT NULL,
     step text NOT NULL,
@@ -199,7 +209,7 @@ END $$;
 
 -- A piece of a twin, while it is there and its rows are seen through the twin; else NULL.
 CREATE OR REPLACE FUNCTION reinstate.piece_of(p_twin text, p_piece text) RETURNS oid
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
     SELECT i.inhrelid FROM pg_inherits i
     WHERE i.inhparent = to_regclass(format('reinstate.%I', p_twin))
         AND i.inhrelid = to_regclass(format('reinstate.%I', p_piece))
@@ -218,12 +228,26 @@ EXCEPTION WHEN undefined_table THEN
     RETURN -1;
 END $$;
 
+-- Whether a twin's transaction numbers are not this server's: the database was carried here from another one, or from
+-- a later time of this one, row by row. They would count as younger than any position, and meet real ones in time.
+-- What a tick has recorded stays so: the server's numbers grow past those of the twin.
+CREATE OR REPLACE FUNCTION reinstate.carried_over(j reinstate.journal_table) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT j.system_id IS DISTINCT FROM c.system_identifier::text
+        OR j.seen_xid > pg_snapshot_xmax(pg_current_snapshot())
+        OR EXISTS (SELECT FROM reinstate.gap g
+                   WHERE g.table_name = j.table_name AND g.kind = 'other-server' AND g.until IS NULL)
+    FROM pg_control_system() c
+$$;
+
 -- What is wrong with the journal now, without changing anything.
 -- lasting: still so. Not lasting: it was so at some time since p_since; it may be over.
 CREATE OR REPLACE FUNCTION reinstate.findings()
 RETURNS TABLE (table_name text, kind text, detail text, since timestamptz, lasting boolean)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-    WITH j AS (
+    WITH foreigner AS (
+        SELECT t.table_name, t.complete_since FROM reinstate.journal_table t WHERE reinstate.carried_over(t)
+    ), j AS (
         SELECT t.*, c.oid AS found, n.nspname || '.' || c.relname AS name_now,
                to_regclass(format('reinstate.%I', t.twin)) AS twin_oid,
                reinstate.piece_of(t.twin, t.piece) AS piece_oid,
@@ -231,6 +255,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         FROM reinstate.journal_table t
         LEFT JOIN pg_class c ON c.oid = t.relid
         LEFT JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE t.table_name NOT IN (SELECT f.table_name FROM foreigner f)
     ), leaf AS (
         SELECT j.table_name, j.good_at, r.relid, count(t.oid) FILTER (WHERE t.tgenabled = 'A') AS good,
                count(t.oid) AS all_triggers
@@ -241,6 +266,9 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         WHERE j.found IS NOT NULL
         GROUP BY j.table_name, j.good_at, r.relid
     )
+    SELECT f.table_name, 'other-server', 'its images carry the transaction numbers of another server, or of a later time'
+           ' of this one: run journal install again, which begins anew', f.complete_since, true FROM foreigner f
+    UNION ALL
     SELECT j.table_name, 'table-missing', 'the table is gone', j.good_at, true FROM j WHERE found IS NULL
     UNION ALL
     SELECT j.table_name, 'table-renamed', format('the table is called %s now: run journal install again', name_now),
@@ -330,7 +358,8 @@ BEGIN
     UPDATE reinstate.journal_table j SET lost_seen = b.lost
     FROM jsonb_to_recordset(v_before) AS b(table_name text, lost bigint)
     WHERE b.table_name = j.table_name AND b.lost IS DISTINCT FROM j.lost_seen;
-    UPDATE reinstate.journal_table j SET trigger_state = b.state, good_at = v_at
+    UPDATE reinstate.journal_table j SET trigger_state = b.state, good_at = v_at,
+        seen_xid = pg_snapshot_xmax(v_snapshot)
     FROM jsonb_to_recordset(v_before) AS b(table_name text, state text)
     WHERE b.table_name = j.table_name AND NOT EXISTS (
         SELECT FROM jsonb_to_recordset(v_found) AS f(table_name text, lasting boolean)

@@ -64,6 +64,18 @@ def test_install_of_one_table(live_desk: Desk, app_db: AppDb, capsys: pytest.Cap
     assert answered(live_desk, capsys, "status")["gaps"] == []
 
 
+def test_install_says_that_a_journal_of_another_server_begins_anew(
+    live_desk: Desk, app_db: AppDb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with psycopg.connect(app_db.installer) as conn:
+        conn.execute("UPDATE reinstate.journal_table SET system_id = '1' WHERE table_name = 'shop.orders'")
+    assert "other-server" in said(live_desk, capsys, "status", code=exits.REFUSED)
+    text = said(live_desk, capsys, "install")
+    assert text.startswith("shop.orders: its journal is of another server, or of a later time of this one: begun anew")
+    assert "shop.customers" not in text
+    said(live_desk, capsys, "status")
+
+
 def test_verify_names_what_was_missed_and_records_a_gap(
     live_desk: Desk, app_db: AppDb, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,7 +13,7 @@ from console import exits
 from ledger import kinds
 from snapshots import database
 from snapshots.journal import journal
-from snapshots.restore import diff
+from snapshots.restore import checks, diff, lost_table
 from tests.conftest import AppDb
 from tests.console.desk import Desk
 from tests.snapshots import point_desk
@@ -208,3 +208,63 @@ def test_what_makes_no_sense_is_told(
 
 def test_a_table_nobody_declared(desk: Desk, point: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert "not in the catalogue" in _said(desk, capsys, "diff", "--table", "shop.nothing", code=exits.REFUSED)
+
+
+class Killed(BaseException):
+    """The process is gone at this point."""
+
+
+def _die(*_: Any) -> None:
+    raise Killed
+
+
+def test_a_lost_table_whose_restore_was_killed_is_finished_by_the_next(
+    desk: Desk, point: str, app_db: AppDb, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = point_desk.image(app_db, *NAMES)
+    point_desk.write(app_db, "DROP TABLE shop.orders CASCADE", "DELETE FROM shop.customers WHERE id = 1")
+    with monkeypatch.context() as patch:
+        patch.setattr(lost_table, "_finished", _die)
+        with pytest.raises(Killed):
+            desk.run("restore", "--table", "shop.orders", "--yes")
+    assert kinds.DATA_APPLIED not in [e.kind for e in desk.entries()]
+    assert "cut short" not in _said(desk, capsys, "restore", "--table", "shop.orders", "--dry-run", code=exits.NOTHING)
+    said = _said(desk, capsys, "restore", "--table", "shop.orders", "--yes", code=exits.NOTHING)
+    assert "was cut short: finishing it" in said
+    assert "orders_customer_id_fkey of shop.orders does not hold" in said
+    planned, applied = (
+        next(e for e in desk.entries() if e.kind == kind) for kind in (kinds.DATA_PLANNED, kinds.DATA_APPLIED)
+    )
+    assert (applied.recovery, applied.body["counts"]) == (planned.recovery, {"shop.orders": {"insert": 200}})
+    with psycopg.connect(app_db.superuser) as conn:
+        assert conn.execute("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'reinstate_lost%'").fetchone() == (0,)
+    assert "cut short" not in _said(desk, capsys, "restore", "--yes")
+    assert point_desk.image(app_db, *NAMES) == before
+
+
+def test_views_of_a_restore_that_was_killed_follow_with_the_next(
+    desk: Desk, point: str, app_db: AppDb, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_desk.write(app_db, "CREATE MATERIALIZED VIEW shop.sums AS SELECT sum(total) AS s FROM shop.orders", *WRECK)
+    with monkeypatch.context() as patch:
+        patch.setattr(checks, "refresh", _die)
+        with pytest.raises(Killed):
+            desk.run("restore", "--yes")
+    said = _said(desk, capsys, "restore", "--yes", code=exits.NOTHING)
+    assert "materialised view shop.sums is stale" in said
+    assert [e.body["counts"]["shop.orders"]["update"] for e in desk.entries() if e.kind == kinds.DATA_APPLIED] == [30]
+
+
+def test_what_cannot_be_finished_does_not_stand_in_the_way(
+    desk: Desk, point: str, app_db: AppDb, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point_desk.write(app_db, "DROP TABLE shop.orders CASCADE")
+    with monkeypatch.context() as patch:
+        patch.setattr(lost_table, "_finished", _die)
+        with pytest.raises(Killed):
+            desk.run("restore", "--table", "shop.orders", "--yes")
+    with psycopg.connect(app_db.installer) as other:
+        other.execute("SELECT pg_advisory_lock(hashtextextended('reinstate.lost', 0))")
+        said = _said(desk, capsys, "restore", "--yes", code=exits.NOTHING)
+    assert "stays unfinished: Another restore of lost tables runs" in said
+    assert "was cut short: finishing it" in _said(desk, capsys, "restore", "--yes", code=exits.NOTHING)

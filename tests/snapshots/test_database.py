@@ -9,6 +9,7 @@ import pytest
 from snapshots import database, position
 from snapshots.errors import Refused, Unreachable
 from snapshots.model import ColumnInfo, TableSpec
+from snapshots.restore.whole import triggers_off
 
 pytestmark = pytest.mark.postgres
 
@@ -140,6 +141,52 @@ def test_tables_are_completed_from_the_database(schema: Any) -> None:
         assert [(t.name, t.state) for t in database.triggers(conn, "public.kids")] == [
             ("one", "O"), ("three", "O"), ("two", "O"),
         ]  # fmt: skip
+
+
+PARTED = """
+CREATE TABLE public.parted (id int, n int) PARTITION BY RANGE (id);
+CREATE TABLE public.parted_low PARTITION OF public.parted FOR VALUES FROM (0) TO (10);
+CREATE TABLE public.parted_high PARTITION OF public.parted FOR VALUES FROM (10) TO (30) PARTITION BY RANGE (id);
+CREATE TABLE public.parted_top PARTITION OF public.parted_high FOR VALUES FROM (10) TO (30);
+CREATE TRIGGER every AFTER INSERT ON public.parted FOR EACH ROW EXECUTE FUNCTION public.f();
+CREATE TRIGGER own AFTER INSERT ON public.parted_low FOR EACH ROW EXECUTE FUNCTION public.f();
+CREATE TRIGGER middle AFTER INSERT ON public.parted_high FOR EACH ROW EXECUTE FUNCTION public.f();
+CREATE TRIGGER whole AFTER INSERT ON public.parted_low EXECUTE FUNCTION public.f();
+"""
+
+
+def test_a_trigger_of_one_partition_is_seen_and_cannot_be_suppressed(schema: Any) -> None:
+    """A trigger for statements on a partition never fires for what is written through the table."""
+    with psycopg.connect(schema.installer) as owner:
+        owner.execute(PARTED.encode())
+    with database.connect(schema.capturer, purpose="test") as conn:
+        found = [(t.name, t.state, t.table) for t in database.triggers(conn, "public.parted")]
+        assert found == [
+            ("every", "O", "public.parted"), ("middle", "O", "public.parted_high"), ("own", "O", "public.parted_low"),
+        ]  # fmt: skip
+        (spec,) = database.tables(conn, [declared(name="public.parted", triggers={"every": "suppress"})])
+        assert spec.undeclared_triggers == ("middle (on public.parted_high)", "own (on public.parted_low)")
+        assert spec.suppress == ("every",)
+        known = {"every": "suppress", "own": "fire", "middle": "fire"}
+        (spec,) = database.tables(conn, [declared(name="public.parted", triggers=known)])
+        assert spec.undeclared_triggers == ()
+        with pytest.raises(Refused, match=r"own of public\.parted_low, a partition .* cannot be switched off"):
+            database.tables(conn, [declared(name="public.parted", triggers={**known, "own": "suppress"})])
+
+
+def test_the_owner_switches_off_what_fires_for_a_table_with_its_partitions(schema: Any) -> None:
+    states = (
+        "SELECT string_agg(tgname || tgenabled::text, ' ' ORDER BY tgname, tgrelid)"
+        " FROM pg_trigger WHERE tgname = ANY (%s)"
+    )
+    names = ["every", "middle", "own", "whole"]
+    with psycopg.connect(schema.installer) as owner:
+        owner.execute(PARTED.encode())
+        before = owner.execute(states.encode(), (names,)).fetchone()
+        with triggers_off(owner, "public.parted"):
+            row = owner.execute(states.encode(), (["middle", "own"],)).fetchone()
+            assert row == ("middleD middleD ownD",)
+        assert owner.execute(states.encode(), (names,)).fetchone() == before
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,11 @@ from point_desk import ORDERS, build, take, write
 
 from snapshots import database
 from snapshots.errors import Refused
+from snapshots.journal import journal
 from snapshots.model import TableSpec
 from snapshots.points.errors import Damaged, ShapeChanged, TableMissing
 from snapshots.restore import by_scan, diff
+from snapshots.restore.model import ActorLoss
 
 pytestmark = pytest.mark.postgres
 
@@ -97,6 +99,42 @@ def test_would_lose_names_rows_tables_and_writers(app: Any, tmp_path: Path) -> N
     ]
     assert "wf_intake (2 transactions)" in loss.sentence()
     assert "3 edited" in loss.sentence()
+
+
+def test_the_work_of_each_actor_is_what_counting_one_by_one_gives(app: Any, tmp_path: Path) -> None:
+    """Runs, tables and open transactions do not make two of one, and what one of them wrote to another table is not
+    asked for."""
+    clerk = app.role("wf_intake")
+    write(app, "GRANT USAGE ON SCHEMA shop TO wf_intake", "GRANT ALL ON ALL TABLES IN SCHEMA shop TO wf_intake")
+    with psycopg.connect(clerk) as across:
+        across.execute("UPDATE shop.orders SET total = 1 WHERE id = 50")
+        point, store = take(app, tmp_path)
+        across.execute("SELECT set_config('reinstate.run', 'r1', true)")
+        across.execute("UPDATE shop.customers SET email = email || '.' WHERE id < 4")
+        across.execute("SELECT set_config('reinstate.run', 'r2', true)")
+        across.execute("DELETE FROM shop.orders WHERE id = 60")
+    write(
+        app,
+        "UPDATE shop.orders SET total = 7 WHERE id < 9",
+        "INSERT INTO shop.orders (customer_id, total) VALUES (1, 1)",
+    )
+    write(app, "UPDATE shop.customers SET email = 'x' || email WHERE id = 9")
+    for tables in (["shop.orders"], ["shop.customers", "shop.orders"], ["shop.log"]):
+        with database.connect(app.recoverer, purpose="test") as conn:
+            loss = diff.would_lose(conn, point, store, tables)
+            seen = journal.transactions(conn, since=point.position, tables=tables)
+        by_actor = [
+            ActorLoss(
+                actor=actor,
+                transactions=len({t.xid for t in seen if t.actor == actor}),
+                images=sum(t.rows for t in seen if t.actor == actor),
+                tables=tuple(sorted({name for t in seen if t.actor == actor for name in t.tables})),
+            )
+            for actor in sorted({t.actor for t in seen})
+        ]
+        assert list(loss.actors) == by_actor
+        assert loss.journaled
+        assert len(by_actor) == (0 if tables == ["shop.log"] else 2)
 
 
 def test_would_lose_without_journal_says_that_nobody_knows(app_db: Any, tmp_path: Path) -> None:

@@ -123,6 +123,8 @@ def test_what_an_undo_cannot_see_any_more_is_said_by_every_kind_of_selection(app
 
         assert gone(runs=(RunRef(actor="installer", run="R7"),)) == gone(xids=(row[0],)) == 9
         assert gone(runs=(RunRef(actor="installer", run=None, xids=(row[0],)),)) == 9
+        assert gone(runs=(RunRef(actor="", run="R7"),)) == 9, "an empty actor is anybody"
+        assert gone(runs=(RunRef(actor="", run="R8"),)) == 0
         assert gone(runs=(RunRef(actor="installer", run="R8"), RunRef(actor="clerk", run="R7"))) == 0
         assert gone(actors=("installer",), only=("shop.mails",)) == 1
         assert gone(since=first.position) == 13

@@ -235,3 +235,10 @@ def test_partitions_and_keys_of_several_columns(app_db: Any, tmp_path: Path, fin
         desk.write("UPDATE events_2 SET note = 'past it' WHERE id IN (32, 5)")
         (found,) = missed(desk, point, tmp_path, spec)
         assert (found.kind, found.rows, found.keys) == ("update", 2, (("5", "2026-02-20"), ("32", "2026-02-02")))
+
+
+def test_a_journal_of_another_server_is_not_audited(desk: Desk, tmp_path: Path) -> None:
+    point = take(desk, tmp_path)
+    desk.ddl("UPDATE reinstate.journal_table SET system_id = '1'")
+    with pytest.raises(Refused, match="is of another server"):
+        missed(desk, point, tmp_path)

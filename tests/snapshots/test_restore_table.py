@@ -50,6 +50,16 @@ PARTS = (
     " FROM generate_series(1, 60) n",
     "GRANT SELECT ON shop.visits, shop.visits_old, shop.visits_old_a, shop.visits_rest TO capturer",
     "GRANT ALL ON shop.visits TO recoverer",
+    "CREATE TABLE shop.bills (id int PRIMARY KEY, visit int, at date, CONSTRAINT of_visit FOREIGN KEY (visit, at)"
+    " REFERENCES shop.visits)",
+    "INSERT INTO shop.bills SELECT id, id, at FROM shop.visits",
+    "ALTER TABLE shop.visits ADD customer bigint DEFAULT 1 CONSTRAINT of_customer REFERENCES shop.customers,"
+    " ADD before int, ADD before_at date, ADD CONSTRAINT of_before FOREIGN KEY (before, before_at)"
+    " REFERENCES shop.visits",
+)
+KEYS = (
+    "SELECT conrelid::regclass::text, conname::text, convalidated FROM pg_constraint"
+    " WHERE contype = 'f' AND conparentid = 0 ORDER BY 1, 2"
 )
 
 
@@ -113,8 +123,10 @@ def test_partitions_come_back_as_they_were(app: Any, tmp_path: Path) -> None:
     write(app, *PARTS)
     described, before = _definitions(app, "shop.visits"), image(app, "shop.visits", "shop.visits_old_a")
     point, store = take(app, tmp_path, tables=[VISITS])
-    write(app, "DROP TABLE shop.visits")
-    lost_table.restore(app.installer, point, store, [VISITS], workers=3)
+    keys = _rows(app, KEYS)
+    write(app, "DROP TABLE shop.visits CASCADE")
+    done = lost_table.restore(app.installer, point, store, [VISITS], workers=3)
+    assert (done.unvalidated, _rows(app, KEYS)) == ((), keys)
     assert image(app, "shop.visits", "shop.visits_old_a") == before
     now = _definitions(app, "shop.visits")
     names = [[i.pop("name") for r in d[0]["relations"] for i in r["indexes"]] for d in (now, described)]
@@ -129,6 +141,20 @@ def test_a_reference_that_does_not_hold_is_named_and_stays_unproven(app: Any, tm
     done = lost_table.restore(app.installer, point, store, [CUSTOMERS])
     assert done.unvalidated == (("shop.orders", "orders_customer_id_fkey"),)
     assert _rows(app, "SELECT convalidated FROM pg_constraint WHERE conname = 'orders_customer_id_fkey'") == [(False,)]
+
+
+def test_a_partitioned_table_whose_reference_does_not_hold_comes_back(app: Any, tmp_path: Path) -> None:
+    write(app, *PARTS)
+    point, store = take(app, tmp_path, tables=[VISITS])
+    write(
+        app,
+        "DROP TABLE shop.visits CASCADE",
+        "DELETE FROM shop.orders WHERE customer_id = 1",
+        "DELETE FROM shop.customers WHERE id = 1",
+    )
+    done = lost_table.restore(app.installer, point, store, [VISITS])
+    assert done.rows == {"shop.visits": 60}
+    assert done.unvalidated == (("shop.visits", "of_customer"),)
 
 
 def test_an_emptied_table_is_filled(app: Any, tmp_path: Path) -> None:
