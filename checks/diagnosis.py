@@ -7,7 +7,7 @@ recovery points until it finds one from before the damage, and puts the answer t
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -39,6 +39,7 @@ def diagnose(
     points: Sequence[RecoveryPoint],
     offset_s: Offset = None,
     undone: Collection[tuple[str, str | None]] = (),
+    ids: Mapping[str, str] | None = None,
 ) -> Diagnosis:
     """What went wrong, since when, and every run it went wrong in; role: capturer.
 
@@ -46,7 +47,9 @@ def diagnose(
     may have used it (``version-unknown``): undone and replayed, a good one leaves what it had left. ``points`` may
     come in any order; unverified ones are ignored. ``offset_s``: platform minus database clock. Times in the answer
     are the database's. ``undone`` are runs (workflow, id) that were undone after an earlier incident of the same
-    version: they are no part of this one. Raises ``Undiagnosed`` when the evidence does not single out a version.
+    version: they are no part of this one. ``ids`` are the workflows' ids in the platform by catalogue key, where the
+    caller can tell renamed ones; by default they are found by name. Raises ``Undiagnosed`` when the evidence does not
+    single out a version.
     """
     chosen = relevant(findings)
     passed_over: list[str] = []
@@ -54,7 +57,7 @@ def diagnose(
     failure: Undiagnosed | None = None
     attempts: Sequence[RecoveryPoint | None] = verified or [None]
     for point in attempts:
-        case = _Case(conn, app, platform, findings=chosen, point=point, offset_s=offset_s)
+        case = _Case(conn, app, platform, findings=chosen, point=point, offset_s=offset_s, ids=ids)
         try:
             verdict = case.verdict()
         except Undiagnosed as error:
@@ -124,6 +127,7 @@ def interrupted(
     since: Position | datetime,
     contained_at: datetime | None = None,
     offset_s: Offset = None,
+    ids: Mapping[str, str] | None = None,
 ) -> tuple[BadRun, ...]:
     """Runs of ``workflows`` that ended before their end (error, canceled, crashed) at or after ``since``, whatever
     their version: what they wrote is half done; role: capturer. Of those that ended by themselves before
@@ -131,7 +135,7 @@ def interrupted(
     start = since.at if isinstance(since, Position) else since
     with conn.transaction():
         reach = since if isinstance(since, Position) else start - LONGEST_RUN
-        record = read(conn, app, platform, since=reach, offset_s=offset_s)
+        record = read(conn, app, platform, since=reach, offset_s=offset_s, ids=ids)
     margin = timedelta(seconds=_width(record))
     found = []
     for key in sorted(workflows):
@@ -159,13 +163,16 @@ class _Case:
         findings: Sequence[Finding],
         point: RecoveryPoint | None,
         offset_s: Offset,
+        ids: Mapping[str, str] | None,
     ) -> None:
         self.app, self.platform, self.findings, self.point = app, platform, findings, point
         with conn.transaction():
             since = point.position if point else None
             raw = violations(conn, findings, since=since)
             before = {w.workflow: w.version_hash for w in point.workflows} if point else {}
-            self.record: Record = read(conn, app, platform, since=since or EPOCH, offset_s=offset_s, before=before)
+            self.record: Record = read(
+                conn, app, platform, since=since or EPOCH, offset_s=offset_s, before=before, ids=ids
+            )
         self.violations: tuple[Violation, ...] = authored(raw, self.record)
         self.first_write = _first_writes(self.record)
 

@@ -69,18 +69,21 @@ class Record:
         return at - timedelta(seconds=sum(self.offset_s) / 2) if at else None
 
 
-def workflow_ids(app: App, platform: Platform) -> dict[str, str]:
-    """Platform id by catalogue key, found by name. Raises ``Undiagnosed`` if a name is not there exactly once."""
+def workflow_ids(app: App, platform: Platform, known: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Platform id by catalogue key: as ``known``, for who can tell renamed ones, else by name. Raises ``Undiagnosed``
+    for one that is not known, or whose name is not there exactly once."""
     by_name: dict[str, list[str]] = {}
     for info in platform.workflows():
         by_name.setdefault(info.name, []).append(info.id)
+    named = {w.key: by_name.get(w.name, []) for w in app.workflows}
+    ids = {key: found[0] for key, found in named.items() if len(found) == 1} if known is None else known
     for workflow in app.workflows:
-        if (n := len(by_name.get(workflow.name, []))) != 1:
+        if workflow.key not in ids:
             raise Undiagnosed(
-                f"workflow {workflow.key}: {n} workflows named {workflow.name!r} in the platform. "
-                "Correct the name in the catalogue or in the platform"
+                f"workflow {workflow.key}: {len(named[workflow.key])} workflows named {workflow.name!r} in the "
+                "platform. Correct the name in the catalogue or in the platform"
             )
-    return {w.key: by_name[w.name][0] for w in app.workflows}
+    return {key: ids[key] for key in named}
 
 
 def read(
@@ -91,14 +94,15 @@ def read(
     since: Position | datetime,
     offset_s: Offset = None,
     before: Mapping[str, str] | None = None,
+    ids: Mapping[str, str] | None = None,
 ) -> Record:
     """Transactions of the app's workflow roles after ``since``, all runs of that time, and who wrote what. ``before``
-    are the versions that the workflows used at ``since``, as far as known."""
+    are the versions that the workflows used at ``since``, as far as known; ``ids`` as in :func:`workflow_ids`."""
     # The journal first: a run that only starts in between can then be no missing candidate.
     transactions = journal.transactions(conn, since=since, with_keys=platform.capabilities.names_written_rows)
     start = since.at if isinstance(since, Position) else since
     earliest = min((t.first_at for t in transactions), default=start)
-    ids = workflow_ids(app, platform)
+    ids = workflow_ids(app, platform, ids)
     runs_since = max(min(earliest, start), EPOCH + LONGEST_RUN) - LONGEST_RUN if start > EPOCH else None
     runs = {key: tuple(platform.runs(id_, since=runs_since)) for key, id_ in ids.items()}
     everything = [r for own in runs.values() for r in own]

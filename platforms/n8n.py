@@ -13,12 +13,12 @@ What is particular to it:
   is not published: what is called has to be active before its callers. Saving is not refused.
 - ``retrigger`` takes runs that did not succeed, goes on at the node that failed, and answers when the run has ended.
 - Deleting a workflow, so closing a private entry too, deletes its runs. History keeps unpublished content for a day.
+- An archived workflow counts as deleted: it neither runs nor can be published, and a new one may have its name.
 """
 
 from __future__ import annotations
 
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
@@ -28,7 +28,6 @@ import httpx
 
 from platforms import canonical, n8n_data, n8n_entry, n8n_outline, n8n_secrets
 from platforms.base import (
-    EVENT_HEADER,
     Capabilities,
     Credential,
     Definition,
@@ -49,10 +48,10 @@ from platforms.http import server_time
 from platforms.n8n_client import Conflict, N8nClient, Unknown
 from platforms.n8n_credentials import CredentialBook
 from platforms.n8n_secrets import content_hash
-from platforms.n8n_versions import Identity, VersionBook
+from platforms.n8n_sent import SentBook
+from platforms.n8n_versions import VersionBook
 from platforms.n8n_webhooks import answering, webhook_addresses
 
-IN_FLIGHT = frozenset(state for state in RunState if state.in_flight)
 RECENT_VERSIONS = 10
 """Versions whose webhook addresses are asked too when a pause is checked: the last live one is not named any more."""
 
@@ -79,9 +78,7 @@ class N8n:
         self._longest_run = longest_run
         self._book = VersionBook(self._client)
         self._credentials = CredentialBook(self._client)
-        self._lock = threading.Lock()
-        self._newest: dict[str, int] = {}
-        self._sent: dict[tuple[str, str], int] = {}
+        self._sent = SentBook(self._client)
 
     def __repr__(self) -> str:
         return f"N8n({self._client.base})"
@@ -118,7 +115,7 @@ class N8n:
 
     def workflows(self) -> list[WorkflowInfo]:
         listed = self._client.pages("workflows", "/workflows", params={"excludePinnedData": "true"})
-        return [n8n_data.info_of(w) for w in listed if not n8n_entry.is_private(w["name"])]
+        return [n8n_data.info_of(w) for w in listed if not (w.get("isArchived") or n8n_entry.is_private(w["name"]))]
 
     # Versions
 
@@ -177,7 +174,8 @@ class N8n:
         )
 
     def deactivate(self, workflow_id: str) -> None:
-        self._client.call(f"deactivation of workflow {workflow_id}", "POST", f"/workflows/{workflow_id}/deactivate")
+        what, path = f"deactivation of workflow {workflow_id}", f"/workflows/{workflow_id}/deactivate"
+        n8n_data.not_archived(what, self._client.call(what, "POST", path))
 
     def ingress_paused(self, workflow_id: str) -> bool:
         workflow = self._workflow(workflow_id)
@@ -202,7 +200,7 @@ class N8n:
         wanted = frozenset(states) or frozenset(RunState)
         found: dict[str, Mapping[str, Any]] = {}
         filters = {"workflowId": workflow_id} if workflow_id else {}
-        for query in self._queries(wanted, since):
+        for query in n8n_data.run_queries(wanted, since - self._longest_run if since else None):
             params = {**filters, **query}
             listed = {str(e["id"]): e for e in self._client.pages("runs", "/executions", params=params)}
             self._book.learn(listed, params)
@@ -286,9 +284,9 @@ class N8n:
         if "items" in event and "body" not in event:
             raise Permanent(f"event {idempotency_key}: several items at once cannot be replayed through n8n")
         what = f"replay of event {idempotency_key}"
-        before = self._before(entry, idempotency_key)
+        before = self._sent.before(entry, idempotency_key)
         path = n8n_entry.entry_path(entry.address, event.get("trigger"))
-        headers = {EVENT_HEADER: idempotency_key}
+        headers = n8n_data.key_header(idempotency_key)
         deadline = time.monotonic() + self._send_timeout_s
         try:
             answer = self._client.post_webhook(path, n8n_entry.payload(event), headers, timeout_s=self._send_timeout_s)
@@ -302,10 +300,10 @@ class N8n:
         patience = time.monotonic() + 5
         run: Run | None = None
         while time.monotonic() < (deadline if run else patience):
-            found = (r for key, r in self._keyed(entry, after=before, page=5) if key == idempotency_key)
+            found = (r for key, r in self._sent.keyed(entry, after=before, page=5) if key == idempotency_key)
             run = next(found, run)
             if run:
-                self._remember(entry, idempotency_key, run)
+                self._sent.remember(entry, idempotency_key, run)
                 if not run.state.in_flight:
                     return run
             time.sleep(POLL_S)
@@ -315,7 +313,7 @@ class N8n:
 
     def sent(self, entry: PrivateEntry) -> dict[str, list[Run]]:
         by_key: dict[str, list[Run]] = {}
-        for key, run in sorted(self._keyed(entry, after=0), key=lambda pair: int(pair[1].id)):
+        for key, run in sorted(self._sent.keyed(entry, after=0), key=lambda pair: int(pair[1].id)):
             by_key.setdefault(key, []).append(run)
         return by_key
 
@@ -325,7 +323,8 @@ class N8n:
     # Parts
 
     def _workflow(self, workflow_id: str) -> dict[str, Any]:
-        return self._client.get(f"workflow {workflow_id}", f"/workflows/{workflow_id}")
+        what = f"workflow {workflow_id}"
+        return n8n_data.not_archived(what, self._client.get(what, f"/workflows/{workflow_id}"))
 
     def _contents(self, workflow: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         """What n8n has of a workflow, secrets and all: saved, live, then its history, newest first."""
@@ -333,15 +332,6 @@ class N8n:
         if workflow.get("activeVersionId"):
             yield workflow["activeVersion"]
         yield from self._book.contents(str(workflow["id"]))
-
-    def _queries(self, wanted: frozenset[RunState], since: datetime | None) -> list[dict[str, str]]:
-        """n8n's plain list leaves running ones out, so each state in flight is asked for, in an order in which a run
-        that moves on meanwhile is met later at the latest."""
-        queries = [{"status": "new"}, {"status": "waiting"}, {"status": "running"}] if wanted & IN_FLIGHT else []
-        if not wanted - IN_FLIGHT:
-            return [*queries, {"status": "waiting"}]
-        after = {"startedAfter": (since - self._longest_run).isoformat()} if since else {}
-        return [*queries, after]
 
     def _copy(
         self, version: Version, name: str, wanted: Callable[[Mapping[str, Any]], dict[str, Any]]
@@ -354,15 +344,21 @@ class N8n:
         return copy
 
     def _copies(self, name: str, wanted: Callable[[Mapping[str, Any]], dict[str, Any]]) -> list[dict[str, Any]]:
-        """Open copies of this name, the first to be used. Changed ones are removed."""
+        """Open copies of this name, the first to be used. Changed ones are removed; archived ones come back, since
+        their runs tell what they were sent."""
         listed = self._client.pages("private entries", "/workflows", params={"name": name, "excludePinnedData": "true"})
         sound = []
         for copy in [w for w in listed if w["name"] == name]:
             if content_hash(copy) == content_hash(wanted(copy)):
-                sound.append(copy)
+                sound.append(self._unarchived(copy))
             else:
                 self._remove(str(copy["id"]))
         return sorted(sound, key=lambda w: (not w["active"], w["createdAt"], w["id"]))
+
+    def _unarchived(self, copy: dict[str, Any]) -> dict[str, Any]:
+        if not copy.get("isArchived"):
+            return copy
+        return self._client.call(f"private entry {copy['id']}", "POST", f"/workflows/{copy['id']}/unarchive")
 
     def _make_copy(self, version: Version, copy: Mapping[str, Any]) -> dict[str, Any]:
         source = self._workflow(version.workflow_id)
@@ -387,41 +383,6 @@ class N8n:
             return True
 
         self._wait(gone, f"private entry {workflow_id}: n8n did not remove it in time; try again")
-
-    def _keyed(self, entry: PrivateEntry, *, after: int, page: int = 50) -> Iterator[tuple[str, Run]]:
-        """Runs of the entry younger than run ``after`` with their keys, newest first: ended and waiting ones, then
-        running ones, then again what ended between the two questions."""
-        seen: set[str] = set()
-        for query in ({}, {"status": "running"}, {}):
-            params = {"workflowId": entry.workflow_id, "includeData": "true", "ignoreDataSizeLimit": "true", **query}
-            for execution in self._client.pages("replayed runs", "/executions", limit=page, params=params):
-                run_id = str(execution["id"])
-                if int(run_id) <= after:
-                    break
-                if run_id in seen:
-                    continue
-                seen.add(run_id)
-                identity = Identity(hash=entry.version_hash, platform_version=None)
-                detail = n8n_data.detail_of(execution, n8n_data.run_of(execution, identity))
-                if key := n8n_data.key_of(detail.event):
-                    yield key, detail.run
-
-    def _before(self, entry: PrivateEntry, key: str) -> int:
-        """A run number that every earlier run of the key is not above, and the one to be sent is: n8n counts up."""
-        with self._lock:
-            base = self._newest.get(entry.workflow_id)
-        if base is None:
-            base = 0
-            for query in ({"status": "running"}, {}):
-                answer = self._client.get("runs", "/executions", workflowId=entry.workflow_id, limit=1, **query)
-                base = max([base, *(int(execution["id"]) for execution in answer["data"])])
-        with self._lock:
-            base = self._newest.setdefault(entry.workflow_id, base)
-            return max(base, self._sent.get((entry.workflow_id, key), 0))
-
-    def _remember(self, entry: PrivateEntry, key: str, run: Run) -> None:
-        with self._lock:
-            self._sent[entry.workflow_id, key] = int(run.id)
 
     def _wait(self, done: Callable[[], bool], late: str) -> None:
         deadline = time.monotonic() + self._publish_timeout_s

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
+from urllib.parse import quote, unquote
 
 from platforms.base import EVENT_HEADER, Definition, Run, RunDetail, RunState, Version, WorkflowInfo
 from platforms.canonical import NODE_FIELDS, SETTING_DEFAULTS, settings_hash
+from platforms.n8n_client import Unknown
 from platforms.n8n_entry import is_entry
 from platforms.n8n_secrets import content_hash, without
 from platforms.n8n_versions import Identity
@@ -19,6 +21,11 @@ WRITABLE_NODE_FIELDS = (
     *NODE_FIELDS,
     *("id", "webhookId", "position", "notes", "notesInFlow", "credentials", "customTelemetryTags"),
 )
+
+
+IN_FLIGHT: Final = frozenset(state for state in RunState if state.in_flight)
+PLAIN_IN_KEY: Final = "!\"#$&'()*+,/:;<=>?@[\\]^`{|}"
+"""Every sign that a header takes and ``quote`` would encode, but ``%``, which marks what is encoded."""
 
 
 def instant(text: str | None) -> datetime | None:
@@ -62,6 +69,23 @@ def info_of(workflow: Mapping[str, Any]) -> WorkflowInfo:
         updated_at=instant(workflow.get("updatedAt")),
         live=workflow.get("activeVersionId"),
     )
+
+
+def not_archived(what: str, workflow: dict[str, Any]) -> dict[str, Any]:
+    """``workflow``, unless it is archived: then it is gone, and ``Unknown`` is raised as for a deleted one."""
+    if workflow.get("isArchived"):
+        raise Unknown(f"{what}: it is archived in n8n; bring it back there, or let it be made again")
+    return workflow
+
+
+def run_queries(wanted: frozenset[RunState], started_after: datetime | None) -> list[dict[str, str]]:
+    """What to ask for runs of these states, ended ones from ``started_after`` on. n8n's plain list leaves running ones
+    out, so each state in flight is asked for, in an order in which a run that moves on meanwhile is met later at the
+    latest."""
+    queries = [{"status": "new"}, {"status": "waiting"}, {"status": "running"}] if wanted & IN_FLIGHT else []
+    if not wanted - IN_FLIGHT:
+        return [*queries, {"status": "waiting"}]
+    return [*queries, {"startedAfter": started_after.isoformat()} if started_after else {}]
 
 
 def run_of(execution: Mapping[str, Any], identity: Identity) -> Run:
@@ -121,6 +145,12 @@ def event_of(data: Mapping[str, Any], nodes: Mapping[str, Any]) -> dict[str, Any
     return _replayed(event) if is_entry(trigger) else {**event, "trigger": trigger}
 
 
+def key_header(key: str) -> dict[str, str]:
+    """The header that carries an idempotency key to a private entry. Headers take printable ASCII: the rest, blanks
+    included, goes percent-encoded."""
+    return {EVENT_HEADER: quote(key, safe=PLAIN_IN_KEY)}
+
+
 def key_of(event: Mapping[str, Any] | None) -> str | None:
     """The idempotency key a replayed event carries."""
     headers = (event or {}).get("headers") or {}
@@ -147,7 +177,8 @@ def _replayed(entry_event: Mapping[str, Any]) -> dict[str, Any]:
     """The original event out of what the private entry received, with the key among its headers."""
     original = dict((entry_event.get("body") or {}).get("event") or {})
     key = (entry_event.get("headers") or {}).get(EVENT_HEADER)
-    return {**original, "headers": {**(original.get("headers") or {}), EVENT_HEADER: key}}
+    headers = {**(original.get("headers") or {}), EVENT_HEADER: key and unquote(key)}
+    return {**original, "headers": headers}
 
 
 def _items(tries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]] | None:

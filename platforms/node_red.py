@@ -21,7 +21,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
@@ -151,7 +150,7 @@ class NodeRed:
 
     def credentials(self, workflow_id: str) -> list[Credential]:
         flows, found = self._tab(workflow_id)
-        return node_red_credentials.credentials_of(flows, found, self._held)
+        return node_red_credentials.credentials_of(flows, found, self._client.credentials)
 
     def activate(self, workflow_id: str, platform_version: str | None = None) -> None:
         if platform_version:
@@ -212,7 +211,7 @@ class NodeRed:
         what = f"private entry of workflow {version.workflow_id}"
         entry_id = node_red_entry.copy_id(version)
         fresh, durable = secrets.token_hex(20), self._durable()
-        self._refuse_own_credentials(what, version)
+        node_red_credentials.refuse_own(what, version.definition, self._client.credentials)
 
         def change(flows: Flows) -> Flows:
             if not durable and node_red_entry.remembers(flows, entry_id):
@@ -244,7 +243,7 @@ class NodeRed:
         if not names:
             raise Permanent(f"workflow {version.workflow_id}: no link leads into the tab; give it a link in node")
         callee_id = node_red_entry.callee_id(version)
-        self._refuse_own_credentials(what, version)
+        node_red_credentials.refuse_own(what, version.definition, self._client.credentials)
 
         def change(flows: Flows) -> Flows:
             others = node_red_data.without_tab(flows, callee_id)
@@ -352,24 +351,6 @@ class NodeRed:
             if methods is not None:
                 return method in methods
         return self._client.alive(what, str(source["id"]))
-
-    def _held(self, kind: str, node_id: str) -> Mapping[str, Any]:
-        """What Node-RED tells of a node's credentials: nothing where settings.js has ``disableEditor``."""
-        path = f"/credentials/{quote('-'.join(kind.split()), safe='')}/{quote(node_id, safe='')}"
-        try:
-            answer = self._client.call(f"credentials of node {node_id}", "GET", path)
-        except Unknown:
-            return {}
-        return answer if isinstance(answer, dict) else {}
-
-    def _refuse_own_credentials(self, what: str, version: Version) -> None:
-        for node in version.definition["nodes"]:
-            kind = str(node.get("type"))
-            if node_red_credentials.may_hold(node) and any(self._held(kind, str(node["id"])).values()):
-                raise Permanent(
-                    f"{what}: node {node.get('name') or node['id']} ({kind}) has credentials of its own, which no copy "
-                    "can get from Node-RED; move them to a config node or an environment variable"
-                )
 
     def _reads_back(self) -> bool:
         """While nobody can be asked, no: then no event is sent a second time."""

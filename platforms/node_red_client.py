@@ -131,6 +131,15 @@ class NodeRedClient(HttpClient):
         found = self.decoded(what, response)
         return found if isinstance(found, list) else []
 
+    def credentials(self, kind: str, node_id: str) -> Mapping[str, Any]:
+        """What Node-RED tells of a node's credentials: nothing where settings.js has ``disableEditor``."""
+        path = f"/credentials/{quote('-'.join(kind.split()), safe='')}/{quote(node_id, safe='')}"
+        try:
+            answer = self.call(f"credentials of node {node_id}", "GET", path)
+        except Unknown:
+            return {}
+        return answer if isinstance(answer, dict) else {}
+
     def refused(self, what: str, response: httpx.Response) -> Permanent | Retryable:
         status, cause = response.status_code, message_of(response)
         if status in (401, 403):

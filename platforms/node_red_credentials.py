@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from platforms.base import Credential, CredentialState
+from platforms.base import Credential, CredentialState, Definition, Permanent
 from platforms.node_red_client import Flows
 from platforms.node_red_data import SUBFLOW, definition_of, is_flow_node
 from platforms.node_red_entry import CORE, LISTENERS, QUIET
@@ -61,6 +61,17 @@ def credentials_of(flows: Flows, tab: Mapping[str, Any], asked: Asked) -> list[C
         if secrets:
             found[node_id] = _credential(node, kind, secrets)
     return list(found.values())
+
+
+def refuse_own(what: str, definition: Definition, asked: Asked) -> None:
+    """Raise ``Permanent`` for a definition of which a copy would lack credentials."""
+    for node in definition["nodes"]:
+        kind = str(node.get("type"))
+        if may_hold(node) and any(asked(kind, str(node["id"])).values()):
+            raise Permanent(
+                f"{what}: node {node.get('name') or node['id']} ({kind}) has credentials of its own, which no copy "
+                "can get from Node-RED; move them to a config node or an environment variable"
+            )
 
 
 def _credential(node: Mapping[str, Any], kind: str, secrets: Mapping[str, bool]) -> Credential:

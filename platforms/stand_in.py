@@ -5,6 +5,9 @@ failed if the answer was an error. What had no answer when the workflow was paus
 flight, is *canceled*; the ingress keeps its event. What is not seen through the ingress (schedules, messages) is no
 run here: attribution calls such writes unattributed, and containment relies on the fence for them. Runs of private
 copies never pass the ingress: by their ids the platform itself is asked.
+
+Only a workflow that was found inactive, or that was known and is gone, has dropped something: whoever sent an event
+that was dropped sends it again. Events of a workflow that cannot be told are left alone.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from platforms.base import Permanent, Platform, Run, RunDetail, RunState
+from platforms.base import Permanent, Platform, Run, RunDetail, RunState, WorkflowInfo
 from platforms.wrapper import Wrapper
 
 NO_ANSWER = {
@@ -83,14 +86,19 @@ class EventLog(Protocol):
     def drop(self, event_id: str, why: str) -> object: ...
 
 
-class StandIn(Wrapper):
-    """``platform`` with runs from ``log``. ``keys`` gives the catalogue's key by the workflow's name in the platform.
-    Stands aside where the platform lists its runs itself. ``capabilities`` stay the platform's own."""
+Locate = Callable[[Sequence[WorkflowInfo]], Mapping[str, WorkflowInfo | None]]
+"""Which of the listed workflows is which, by the catalogue's key: ``None`` for one that was known and is gone, and
+without those that cannot be told."""
 
-    def __init__(self, platform: Platform, log: EventLog, keys: Mapping[str, str]) -> None:
+
+class StandIn(Wrapper):
+    """``platform`` with runs from ``log``. Stands aside where the platform lists its runs itself. ``capabilities`` stay
+    the platform's own."""
+
+    def __init__(self, platform: Platform, log: EventLog, locate: Locate) -> None:
         super().__init__(platform)
         self._log = log
-        self._keys = keys
+        self._locate = locate
         self._key_of: dict[str, str] = {}
         self._needed = not platform.capabilities.executions
 
@@ -140,11 +148,12 @@ class StandIn(Wrapper):
             raise Permanent(f"run {run_id}: {self.kind} cannot stop it; pause its workflow")
 
     def _drop_what_a_pause_dropped(self, events: Sequence[Passed]) -> bool:
-        """Whether an event was in flight in a workflow that is paused by now, on a platform that drops those."""
+        """Whether an event was in flight in a workflow that is paused or gone now, on a platform that drops those."""
         if not self.capabilities.drops_in_flight:
             return False
-        active = {self._keys[w.name] for w in self._platform.workflows() if w.active and w.name in self._keys}
-        dropped = [e for e in events if e.state == "passing" and e.workflow not in active]
+        located = self._located()
+        inactive = {key for key, info in located.items() if info is None or not info.active}
+        dropped = [e for e in events if e.state == "passing" and e.workflow in inactive]
         for event in dropped:
             self._log.drop(event.id, "the pause dropped it")
         return bool(dropped)
@@ -155,9 +164,12 @@ class StandIn(Wrapper):
         except LookupError:
             return None
 
+    def _located(self) -> Mapping[str, WorkflowInfo | None]:
+        return self._locate(self._platform.workflows())
+
     def _ids(self) -> dict[str, str]:
         """Ids of the platform by key, and the other way round for later."""
-        ids = {self._keys[w.name]: w.id for w in self._platform.workflows() if w.name in self._keys}
+        ids = {key: info.id for key, info in self._located().items() if info is not None}
         self._key_of |= {platform_id: key for key, platform_id in ids.items()}
         return ids
 
@@ -181,4 +193,4 @@ def _run(event: Passed, workflow_id: str) -> Run:
     )
 
 
-_IMPLEMENTS: Callable[[Platform, EventLog, Mapping[str, str]], Platform] = StandIn
+_IMPLEMENTS: Callable[[Platform, EventLog, Locate], Platform] = StandIn

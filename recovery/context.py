@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -75,24 +75,37 @@ class AppContext:
     def infos(self, *, partly: bool = False) -> dict[str, WorkflowInfo]:
         """The platform's workflows by catalogue key; one that was renamed is still the one we know. Raises when a
         declared one is missing there; ``partly`` leaves out one that we knew and that was deleted since."""
-        by_name: dict[str, list[WorkflowInfo]] = {}
         listed = self.platform.workflows()
+        located = self.located(listed)
+        for workflow in self.app.workflows:
+            if workflow.key not in located or (located[workflow.key] is None and not partly):
+                raise RecoveryError(
+                    f"workflow {workflow.key}: {sum(i.name == workflow.name for i in listed)} workflows named "
+                    f"{workflow.name!r} in the platform; correct the name in the catalogue or in the platform"
+                )
+        return {key: info for key, info in located.items() if info is not None}
+
+    def ids(self) -> dict[str, str]:
+        """The platform's ids by catalogue key, of those of :meth:`infos` that can be told."""
+        located = self.located(self.platform.workflows())
+        return {key: info.id for key, info in located.items() if info is not None}
+
+    def located(self, listed: Sequence[WorkflowInfo]) -> dict[str, WorkflowInfo | None]:
+        """Which of the platform's workflows is which, by catalogue key: the only one of its name; of several, the one
+        that we knew; of none, the one that we knew and that was renamed, ``None`` when that one is gone. Without those
+        that cannot be told."""
+        by_name: dict[str, list[WorkflowInfo]] = {}
         for info in listed:
             by_name.setdefault(info.name, []).append(info)
-        found = {}
+        found: dict[str, WorkflowInfo | None] = {}
         for workflow in self.app.workflows:
-            matches = by_name.get(workflow.name, [])
-            if not matches:
-                last = history.newest(self, workflow.key)
-                matches = [i for i in listed if last is not None and not last.gone and i.id == last.platform_id]
-                if partly and not matches and last is not None:
-                    continue
-            if len(matches) != 1:
-                raise RecoveryError(
-                    f"workflow {workflow.key}: {len(matches)} workflows named {workflow.name!r} in the platform; "
-                    "correct the name in the catalogue or in the platform"
-                )
-            found[workflow.key] = matches[0]
+            named = by_name.get(workflow.name, [])
+            if len(named) == 1:
+                found[workflow.key] = named[0]
+            elif (last := history.newest(self, workflow.key)) is not None:
+                known = next((i for i in listed if not last.gone and i.id == last.platform_id), None)
+                if known is not None or not named:
+                    found[workflow.key] = known
         return found
 
     def roles(self, keys: frozenset[str] | set[str] | tuple[str, ...]) -> tuple[str, ...]:
@@ -120,8 +133,12 @@ def open_app(catalog_path: Path, app_key: str | None = None, home: Path | None =
     adapter = open_platform(app.platform.kind, secrets.resolve(app.platform.url, env_file), api_key)
     home.mkdir(parents=True, exist_ok=True, mode=0o700)
     events = open_queue(app, home, env_file)
+
+    def locate(listed: Sequence[WorkflowInfo]) -> dict[str, WorkflowInfo | None]:
+        return ctx.located(listed)
+
     if events is not None:
-        adapter = StandIn(adapter, events, {w.name: w.key for w in app.workflows})
+        adapter = StandIn(adapter, events, locate)
 
     def spans() -> dict[str, tuple[Span, ...]]:
         return ctx.book.spans()  # read from the ledger, which the context opens

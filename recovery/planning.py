@@ -183,6 +183,7 @@ def select(
         workflows=frozenset(contained),
         since=diagnosis.first_bad_at,
         contained_at=contained_since(ctx, incident),
+        ids={key: info.id for key, info in infos.items()},
     )
     connection.rollback()
     undone = earlier.undone(ctx, connection)

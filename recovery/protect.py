@@ -66,6 +66,7 @@ def protect(
         ctx.platform,
         ctx.store,
         app=ctx.app.key,
+        ids=ctx.ids(),
         verify=verify,
         base=base,
         method=chosen,

@@ -125,7 +125,7 @@ def fresh(kind: str = "contract") -> str:
     return f"{kind}-{next(NUMBERS)}"
 
 
-def eventually(look: Callable[[], T], *, within_s: float = 15) -> T:
+def eventually(look: Callable[[], T], *, within_s: float = 90) -> T:
     """The first true result of ``look``, asked again more and more rarely."""
     deadline, wait_s = time.monotonic() + within_s, 0.01
     while not (found := look()):

@@ -174,7 +174,7 @@ def test_a_publish_that_stays_a_draft_shows_in_what_is_live(scene: Scene) -> Non
 
 
 def test_a_stopped_run_that_completes_after_all_shows_in_its_effect(scene: Scene) -> None:
-    made = scene.workflow("v1", wait_s=scene.short_s)
+    made = scene.workflow("v1", wait_s=4 * scene.short_s)
     if not (scene.can.shows_in_flight and scene.can.stops_runs):
         with pytest.raises(Permanent):
             scene.platform.stop("999999999")

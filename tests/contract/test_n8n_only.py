@@ -198,7 +198,7 @@ def test_a_secret_typed_into_a_node_stays_in_n8n_and_is_used(n8n_scene: Any) -> 
     assert platform.run_detail(run.id).outputs["Echo"] == [{"seen": hush}]
     platform.close_private_entry(entry)
     n8n_scene.bench.paths[workflow_id] = path
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 90
     while not n8n_scene.bench.call(workflow_id, {"n": 2}):  # going live takes n8n a moment
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -206,3 +206,16 @@ def test_a_secret_typed_into_a_node_stays_in_n8n_and_is_used(n8n_scene: Any) -> 
         assert time.monotonic() < deadline
         time.sleep(0.05)
     assert [r.version_hash for r in own] == [good.hash]
+
+
+def test_an_archived_workflow_is_gone_and_another_may_have_its_name(n8n_scene: Any) -> None:
+    made = n8n_scene.workflow("v1")
+    old = n8n_scene.content(made.id)
+    assert n8n_scene.bench.api.post(f"/workflows/{made.id}/archive").status_code == 200
+    for ask in (n8n_scene.platform.draft_version, n8n_scene.platform.deactivate, n8n_scene.platform.activate):
+        with pytest.raises(Permanent, match="archived"):
+            ask(made.id)
+    new = n8n_scene.put(old, made.name)
+    assert [w.id for w in n8n_scene.platform.workflows() if w.name == made.name] == [new.id]
+    assert n8n_scene.bench.api.post(f"/workflows/{made.id}/unarchive").status_code == 200
+    assert n8n_scene.platform.hashes(n8n_scene.content(made.id)) == n8n_scene.platform.hashes(old)

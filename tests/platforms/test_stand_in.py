@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from ingress.errors import QueueUnreachable
 from ingress.model import Event, State
 from ingress.queue import Queue
-from platforms.base import Permanent, RunState
+from platforms.base import Permanent, RunState, WorkflowInfo
 from platforms.fake import FLOW_ENGINE, FakePlatform
 from platforms.stand_in import StandIn
 
@@ -26,8 +26,14 @@ class Desk:
     def __init__(self, folder: Path) -> None:
         self.fake = FakePlatform(capabilities=FLOW_ENGINE)
         self.ids = {name: self.fake.add(definition(name), active=True) for name in ("Intake", "Payment", "Other")}
+        self.untold: set[str] = set()
         self.queue = Queue(folder / "events.sqlite", app="shop")
-        self.platform = StandIn(self.fake, self.queue, {"Intake": "intake", "Payment": "payment"})
+        self.platform = StandIn(self.fake, self.queue, self.locate)
+
+    def locate(self, listed: Sequence[WorkflowInfo]) -> dict[str, WorkflowInfo | None]:
+        """By the ids, as who follows renames."""
+        by_id = {info.id: info for info in listed}
+        return {name.lower(): by_id.get(self.ids[name]) for name in ("Intake", "Payment") if name not in self.untold}
 
     def event(self, workflow: str = "intake", status: int | None = None) -> Event:
         got = self.queue.record(
@@ -137,6 +143,31 @@ def test_a_pause_that_drops_ends_what_was_in_flight_and_its_event_is_kept(desk: 
     assert (again.id, again.retry_of, again.state) == (copy.id, flying.id, RunState.SUCCESS)
 
 
+def test_a_renamed_workflow_drops_nothing_and_keeps_its_runs(desk: Desk) -> None:
+    done, flying = desk.event(status=200), desk.event()
+    desk.fake.save(desk.ids["Intake"], definition("Intake v2"))
+    assert [r.id for r in desk.platform.runs(states=IN_FLIGHT)] == [flying.id]
+    assert [r.id for r in desk.platform.runs(desk.ids["Intake"])] == [done.id, flying.id]
+    assert desk.platform.latest_run(desk.ids["Intake"]) == flying.id
+    desk.platform.deactivate(desk.ids["Intake"])
+    assert desk.platform.runs(states=IN_FLIGHT) == []
+
+
+def test_what_a_deleted_workflow_had_in_flight_is_dropped(desk: Desk) -> None:
+    flying, other = desk.event(), desk.event("payment")
+    desk.fake.delete(desk.ids["Intake"])
+    assert [r.id for r in desk.platform.runs(states=IN_FLIGHT)] == [other.id]
+    assert desk.queue.event(flying.id).state is State.DROPPED
+
+
+def test_a_workflow_that_cannot_be_told_drops_nothing(desk: Desk) -> None:
+    flying, other = desk.event(), desk.event("payment")
+    desk.untold.add("Intake")
+    desk.platform.deactivate(desk.ids["Intake"])
+    assert [r.id for r in desk.platform.runs(states=IN_FLIGHT)] == [other.id], "it is no workflow's run"
+    assert desk.queue.event(flying.id).state is State.PASSING
+
+
 def test_what_cannot_be_stopped_says_so_until_its_workflow_is_paused(desk: Desk) -> None:
     flying = desk.event()
     with pytest.raises(Permanent, match="pause its workflow"):
@@ -158,7 +189,7 @@ def test_after_a_crash_of_the_ingress_nothing_looks_in_flight(desk: Desk, tmp_pa
 def test_it_stands_aside_where_the_platform_lists_its_runs(desk: Desk) -> None:
     fake = FakePlatform()
     own = fake.add(definition("Intake"), active=True)
-    platform = StandIn(fake, desk.queue, {"Intake": "intake"})
+    platform = StandIn(fake, desk.queue, lambda listed: {"intake": listed[0]})
     desk.event(status=200)
     run = fake.call(own, {"body": {}, "headers": {}})
     assert [r.id for r in platform.runs(own)] == [run.id]
