@@ -59,6 +59,8 @@ class Trigger(Model):
     event_key: str | None = None
     event_time: str | None = None
     replay: Literal["once", "discard"] = "once"
+    replay_timeout_s: float = Field(default=60.0, gt=0)
+    """A replayed run, or a canary's, that goes on for longer once its answer was waited for is stopped."""
     during_pause: Literal["replay", "discard", "reject"] = "replay"
     """What the ingress does with events that come while the workflow is paused: keep them and send them afterwards,
     once and in order; take and only record them; or turn them away, so that the sender tries again."""

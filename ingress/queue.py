@@ -14,16 +14,14 @@ from os import PathLike
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection, RowMapping
+from sqlalchemy.engine import Connection
 
-from ingress.database import Database, event, event_of, hold, hold_of, route
-from ingress.errors import UnknownEvent, WrongState
-from ingress.model import OPEN, REACHED, WAITING, Event, Hold, Person, Policy, Route, State
-from ingress.people import Mention, mention
+from ingress.database import Database, event, event_of, hold, route
+from ingress.errors import WrongState
+from ingress.model import OPEN, WAITING, Event, Policy, Route, State
+from ingress.reading import PAGE, Reading
 
 CREDENTIALS: Final = frozenset({"authorization", "proxy-authorization", "cookie"})
-PAGE: Final = 500
-HANDLED: Final = (State.PASSED, State.SENT, State.DONE)
 
 KEPT_AS: Final[dict[str, State]] = {
     "replay": State.HELD,
@@ -32,13 +30,12 @@ KEPT_AS: Final[dict[str, State]] = {
 }
 
 
-class Queue:
+class Queue(Reading):
     """The events of one app. ``url`` is a path (SQLite) or a PostgreSQL address. ``owner`` names the process that
     passes events on. Safe to share between threads and processes. Raises ``QueueUnreachable``."""
 
     def __init__(self, url: str | PathLike[str], *, app: str = "", owner: str = "") -> None:
-        self._db = Database(url)
-        self._app = app
+        super().__init__(Database(url), app)
         self._owner = owner
 
     @property
@@ -167,11 +164,11 @@ class Queue:
         """Called at a start: what earlier processes passed on and had no answer to is ``cut``. Returns the ids."""
         with self._db.writing() as conn:
             found = conn.execute(
-                self._events()
-                .where(event.c.state == State.PASSING)
+                sa.select(event.c.id)
+                .where(event.c.app == self._app, event.c.state == State.PASSING)
                 .where(sa.or_(event.c.owner != self._owner, event.c.owner.is_(None)))
-            ).mappings()
-            ids = [str(row["id"]) for row in found.all()]
+            )
+            ids = [str(event_id) for event_id in found.scalars().all()]
             for event_id in ids:
                 why = "the ingress stopped before the answer came"
                 self._change(conn, event_id, state=State.CUT, why=why, answered_at=datetime.now(UTC))
@@ -203,22 +200,11 @@ class Queue:
         """End the hold, unless events are held. Returns whether the workflow is free."""
         with self._db.writing() as conn:
             self._db.lock(conn, self._app, workflow)
-            waiting = self._events().where(event.c.workflow == workflow, event.c.state == State.HELD)
-            if conn.execute(waiting.limit(1)).first() is not None:
+            waiting = sa.select(event.c.id).where(event.c.app == self._app, event.c.workflow == workflow)
+            if conn.execute(waiting.where(event.c.state == State.HELD).limit(1)).first() is not None:
                 return False
             conn.execute(sa.delete(hold).where(hold.c.app == self._app, hold.c.workflow == workflow))
             return True
-
-    def holds(self) -> dict[str, Hold]:
-        """The held workflows."""
-        with self._db.reading() as conn:
-            rows = conn.execute(sa.select(hold).where(hold.c.app == self._app)).mappings()
-            return {h.workflow: h for h in map(hold_of, rows)}
-
-    def held(self, *workflows: str, limit: int | None = None) -> list[Event]:
-        """The events of these workflows (of all) that wait, in the order in which they are sent."""
-        query = self._events().where(event.c.state.in_(WAITING)).order_by(event.c.place, event.c.seq).limit(limit)
-        return self._list(query.where(event.c.workflow.in_(workflows)) if workflows else query)
 
     def begin(self, event_id: str) -> Event:
         """A kept event is about to be sent. Raises ``WrongState`` when it does not wait."""
@@ -253,78 +239,6 @@ class Queue:
             self._change(conn, event_id, state=state, **gone)
             return self._one(conn, event_id)
 
-    # Reading
-
-    def event(self, event_id: str) -> Event:
-        """Raises ``UnknownEvent``."""
-        with self._db.reading() as conn:
-            return self._one(conn, event_id)
-
-    def starting(self, prefix: str) -> list[Event]:
-        """The events whose id begins so (at most a few)."""
-        return self._list(self._events().where(event.c.id.startswith(prefix, autoescape=True)).limit(3))
-
-    def passed(
-        self, workflow: str | None = None, since: datetime | None = None, until: datetime | None = None
-    ) -> list[Event]:
-        """Events that the platform got, or may have got: those passed on before ``until`` whose answer came at or
-        after ``since`` or has not come, by the time at which they were passed on."""
-        query = self._events().where(event.c.forwarded_at.is_not(None), event.c.state.in_([*REACHED, State.DONE]))
-        if workflow is not None:
-            query = query.where(event.c.workflow == workflow)
-        if since is not None:
-            query = query.where(sa.or_(event.c.answered_at.is_(None), event.c.answered_at >= since))
-        if until is not None:
-            query = query.where(event.c.forwarded_at < until)
-        return self._list(query.order_by(event.c.forwarded_at, event.c.seq))
-
-    def in_flight(self, workflow: str | None = None) -> list[Event]:
-        """Events that were passed on and not answered yet."""
-        query = self._events().where(event.c.state.in_([State.PASSING, State.SENDING]))
-        query = query.where(event.c.forwarded_at.is_not(None)).order_by(event.c.forwarded_at, event.c.seq)
-        return self._list(query if workflow is None else query.where(event.c.workflow == workflow))
-
-    def latest(self, workflow: str) -> str | None:
-        """The id of the event that was passed on last."""
-        with self._db.reading() as conn:
-            return conn.execute(
-                sa.select(event.c.id)
-                .where(event.c.app == self._app, event.c.workflow == workflow, event.c.forwarded_at.is_not(None))
-                .order_by(event.c.forwarded_at.desc(), event.c.seq.desc())
-                .limit(1)
-            ).scalar_one_or_none()
-
-    def handled(self, workflow: str, key: str) -> Event | None:
-        """An event of that key which the platform took and did not refuse."""
-        query = self._events().where(event.c.workflow == workflow, event.c.key == key, event.c.state.in_(HANDLED))
-        found = self._list(query.where(sa.or_(event.c.status.is_(None), event.c.status < 400)).limit(1))
-        return found[0] if found else None
-
-    def unsure(self, workflow: str, key: str) -> bool:
-        """Whether an event of that key may have run, and no person has found out yet: the same key must not be sent
-        as if it were new."""
-        query = self._events().where(event.c.workflow == workflow, event.c.key == key)
-        return bool(self._list(query.where(event.c.state == State.UNKNOWN).limit(1)))
-
-    def events(
-        self, *, states: Iterable[State] = (), workflow: str | None = None, limit: int | None = None
-    ) -> list[Event]:
-        """The newest events in these states (any), in order of arrival."""
-        query = self._events().order_by(event.c.seq.desc()).limit(limit)
-        if wanted := list(states):
-            query = query.where(event.c.state.in_(wanted))
-        if workflow is not None:
-            query = query.where(event.c.workflow == workflow)
-        return self._list(query)[::-1]
-
-    def counts(self) -> dict[State, int]:
-        """How many events stand where."""
-        with self._db.reading() as conn:
-            rows = conn.execute(
-                sa.select(event.c.state, sa.func.count()).where(event.c.app == self._app).group_by(event.c.state)
-            ).all()
-        return {State(state): int(number) for state, number in rows}
-
     def prune(self, before: datetime) -> int:
         """Forget events that came before and have ended. Returns how many."""
         with self._db.writing() as conn:
@@ -334,20 +248,6 @@ class Queue:
                 .where(event.c.state.not_in(OPEN))
             )
             return int(gone.rowcount)
-
-    def of_person(self, value: str) -> Person:
-        """The events that name a person by ``value``. Reads all of them, a page at a time."""
-        found: dict[str, list[str]] = {"ended": [], "open": [], "inside": []}
-        after = 0
-        while page := self._list(self._events().where(event.c.seq > after).order_by(event.c.seq).limit(PAGE)):
-            after = page[-1].seq
-            for one in page:
-                how = mention(one, value)
-                if how is Mention.INSIDE:
-                    found["inside"].append(one.id)
-                elif how is Mention.VALUE:
-                    found["open" if one.state in OPEN else "ended"].append(one.id)
-        return Person(**{name: tuple(ids) for name, ids in found.items()})
 
     def forget(self, ids: Sequence[str]) -> int:
         """Remove these events, but for those that have not ended. Returns how many went."""
@@ -363,13 +263,6 @@ class Queue:
 
     # Ways in
 
-    def routes(self) -> tuple[Route, ...]:
-        with self._db.reading() as conn:
-            rows = conn.execute(
-                sa.select(route).where(route.c.app == self._app).order_by(route.c.path, route.c.method)
-            ).mappings()
-            return tuple(Route(**{n: r[n] for n in ("workflow", "method", "path", "event_key")}) for r in rows)
-
     def set_routes(self, routes: Iterable[Route]) -> None:
         """From now on these are the ways in, for all processes."""
         with self._db.writing() as conn:
@@ -380,27 +273,6 @@ class Queue:
                 conn.execute(sa.insert(route).values(app=self._app, **values))
 
     # Parts
-
-    def _events(self) -> sa.Select[Any]:
-        return sa.select(event).where(event.c.app == self._app)
-
-    def _list(self, query: sa.Select[Any]) -> list[Event]:
-        with self._db.reading() as conn:
-            return [event_of(row) for row in conn.execute(query).mappings()]
-
-    def _row(self, conn: Connection, event_id: str) -> RowMapping:
-        row = conn.execute(self._events().where(event.c.id == event_id)).mappings().first()
-        if row is None:
-            raise UnknownEvent(f"event {event_id}: the queue does not hold it; see `reinstate events list`")
-        return row
-
-    def _one(self, conn: Connection, event_id: str) -> Event:
-        return event_of(self._row(conn, event_id))
-
-    def _hold(self, conn: Connection, workflow: str) -> Hold | None:
-        row = conn.execute(sa.select(hold).where(hold.c.app == self._app, hold.c.workflow == workflow)).mappings()
-        found = row.first()
-        return hold_of(found) if found is not None else None
 
     def _insert(self, conn: Connection, values: dict[str, Any], credentials: Sequence[Sequence[str]]) -> Event:
         event_id = uuid.uuid4().hex

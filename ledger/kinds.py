@@ -81,7 +81,8 @@ BODY_FIELDS: Final[dict[str, str]] = {
     EVENTS_RELEASED: "workflows [key], sent n, repeated n, failed [event id], unknown [event id], "
     "by_workflow {key: n}, recorded_only {discarded | rejected: n}, seconds",
     EVENT_BEGUN: "workflow, event (key), attempt n: written before it is sent",
-    EVENT_ENDED: "workflow, event (key), outcome (done | failed | not-sent), run?, why?: how what began ended",
+    EVENT_ENDED: "workflow, event (key), outcome (done | failed | not-sent | running), run?, why?: "
+    "how what began ended, or that it arrived and its run goes on",
     EVENT_UNKNOWN: "workflow, event (key), run?, why: it may or may not have run; a person must look",
     EVENT_SETTLED: "workflow, event (key), by, reason, done (bool): a person looked",
     EVENT_DISCARDED: "workflow, event (key), by, reason: a held event that a person does not want sent",

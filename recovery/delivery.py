@@ -17,7 +17,7 @@ from typing import Final
 
 from ledger import kinds
 from ledger.entry import Entry
-from platforms.base import NotSent, Permanent, Retryable, Run, RunState
+from platforms.base import NotSent, Permanent, Platform, Retryable, Run, RunState
 from recovery.context import AppContext
 from recovery.errors import StepFailed, one_line
 
@@ -27,8 +27,10 @@ WAIT_S: Final = 0.5
 LOOKUP_S = 5.0
 """How long a run may take to show after its answer was lost."""
 END_S = 60.0
-"""How long a run may take before it is stopped."""
+"""How long a run that goes on is waited for."""
 POLL_S: Final = 0.1
+FORGETS: Final = ("saveDataSuccessExecution", "saveDataErrorExecution")
+"""Settings of a workflow, as n8n names them, that make the platform forget its runs once they ended."""
 KINDS: Final = (kinds.EVENT_BEGUN, kinds.EVENT_ENDED, kinds.EVENT_UNKNOWN, kinds.EVENT_SETTLED)
 
 
@@ -36,6 +38,8 @@ class Outcome(StrEnum):
     DONE = "done"
     FAILED = "failed"
     """It ran, and failed."""
+    RUNNING = "running"
+    """It arrived, and its run goes on; only of live deliveries, which stop no run."""
     UNKNOWN = "unknown"
     """It may have run or not; a person must look."""
     MISSED = "missed"
@@ -44,13 +48,15 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Delivered:
-    """How an event ended. ``there``: an earlier attempt had done it. ``status``: HTTP status where one came back."""
+    """How an event ended. ``there``: an earlier attempt had done it. ``status``: HTTP status where one came back.
+    ``stopped``: after so many seconds its run was stopped by us."""
 
     outcome: Outcome
     run: Run | None = None
     status: int | None = None
     there: bool = False
     why: str = ""
+    stopped: float | None = None
 
 
 Send = Callable[[], Delivered | Run]
@@ -68,7 +74,15 @@ class Past(StrEnum):
     BEGUN = "begun"
     DONE = "done"
     FAILED = "failed"
+    RUNNING = "running"
     UNKNOWN = "unknown"
+
+
+STANDS: Final[dict[str, Past]] = {
+    Outcome.DONE: Past.DONE,
+    Outcome.FAILED: Past.FAILED,
+    Outcome.RUNNING: Past.RUNNING,
+}
 
 
 def past(entries: Sequence[Entry]) -> dict[tuple[str, str], Past]:
@@ -87,7 +101,7 @@ def _after(entry: Entry) -> Past:
         return Past.UNKNOWN
     if entry.kind == kinds.EVENT_SETTLED:
         return Past.DONE if entry.body.get("done") else Past.NEVER
-    return {"done": Past.DONE, "failed": Past.FAILED}.get(str(entry.body.get("outcome")), Past.NEVER)
+    return STANDS.get(str(entry.body.get("outcome")), Past.NEVER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +111,7 @@ class _Sending:
     look_up: LookUp | None
     known: frozenset[str]
     end_s: float | None
+    live: bool
     take_back: TakeBack
 
 
@@ -145,26 +160,29 @@ class Courier:
         sent_before: bool = True,
         known: frozenset[str] = frozenset(),
         end_s: float | None = None,
+        live: bool = False,
         repeats_taken_back: bool = False,
         take_back: TakeBack = lambda _: None,
     ) -> Delivered:
         """Send the event unless it ran already; never twice. ``key`` names it over all attempts. ``look_up`` is None
         where the platform cannot be asked; ``kept`` False where it may have forgotten a run that ended.
         ``sent_before`` False spares the look before the first attempt; runs in ``known`` do not count. A run gets
-        ``end_s`` (``END_S``) to end. With ``repeats_taken_back`` an event that can be looked up is sent again when
-        nothing shows, and a lost answer without a run is ``MISSED``, not unknown. ``take_back`` undoes what a failed
-        run did before it is on record that it failed. Raises ``NotSent`` when the platform cannot be reached, what
-        ``send`` raises as ``Permanent``, and what waiting for the end raises: the event stays begun then."""
-        sending = _Sending(workflow, key, look_up, known, end_s, take_back)
+        ``end_s`` (``END_S``) to end, then it is stopped. ``live``: the runs are production's own: none is stopped, one
+        that goes on is ``RUNNING``, and what is on record as failed is not sent again. With ``repeats_taken_back`` an
+        event that can be looked up is sent again when nothing shows, and a lost answer without a run is ``MISSED``,
+        not unknown. ``take_back`` undoes what a failed run did before it is on record that it failed. Raises
+        ``NotSent`` when the platform cannot be reached, what ``send`` raises as ``Permanent``, and what waiting for
+        the end raises: the event stays begun then."""
+        sending = _Sending(workflow, key, look_up, known, end_s, live, take_back)
         stands = self.past(workflow, key)
         if stands is Past.DONE:
-            there = self._found(sending, within_s=0.0)
-            done = there is not None and there.outcome is Outcome.DONE
-            return replace(there, there=True) if there and done else Delivered(outcome=Outcome.DONE, there=True)
+            return Delivered(outcome=Outcome.DONE, run=_witness(_shown(sending)), there=True)
         again = repeats_taken_back and look_up is not None
         if sent_before or stands is not Past.NEVER:
             if (found := self._found(sending, within_s=0.0 if again else LOOKUP_S)) is not None:
                 return replace(self._over(sending, found, noted=stands is not Past.NEVER), there=True)
+            if live and stands in (Past.FAILED, Past.RUNNING):
+                return Delivered(outcome=Outcome(stands), there=True, why="so it is on record; no run of it shows")
             if stands is Past.UNKNOWN:
                 return Delivered(outcome=Outcome.UNKNOWN, there=True, why="listed as unknown before")
             shows = look_up is not None and kept and self._ctx.platform.capabilities.shows_in_flight
@@ -192,7 +210,7 @@ class Courier:
         except Retryable as lost:
             return self._lost(sending, lost, again=again)
         try:
-            how = sent if isinstance(sent, Delivered) else of_run(ended(self._ctx, sent, sending.end_s))
+            how = sent if isinstance(sent, Delivered) else self._ended_as(sending, sent)
         except Permanent as error:
             if sending.look_up is not None:
                 raise
@@ -227,22 +245,25 @@ class Courier:
         return send()
 
     def _found(self, sending: _Sending, *, within_s: float) -> Delivered | None:
-        """The event's run once it shows and has ended; a good one if there are several. None where nobody can be
-        asked."""
+        """The event's run once it shows and has ended; a good one if there are several, else one that goes on. None
+        where nobody can be asked."""
         if sending.look_up is None:
             return None
         deadline = time.monotonic() + within_s
-        while not (runs := [r for r in sending.look_up() if r.id not in sending.known]):
+        while not (runs := _shown(sending)):
             if time.monotonic() >= deadline:
                 return None
             time.sleep(POLL_S)
-        ends = [of_run(ended(self._ctx, r, sending.end_s)) for r in runs]
-        return next((e for e in reversed(ends) if e.outcome is Outcome.DONE), ends[-1])
+        ends = [self._ended_as(sending, r) for r in runs]
+        best = {e.outcome: e for e in ends}
+        return best.get(Outcome.DONE) or best.get(Outcome.RUNNING) or ends[-1]
+
+    def _ended_as(self, sending: _Sending, run: Run) -> Delivered:
+        return waited(self._ctx, run, sending.end_s, stops=not sending.live)
 
     def _ended(self, workflow: str, key: str, how: Delivered) -> None:
-        stands = Past.DONE if how.outcome is Outcome.DONE else Past.FAILED
         run = how.run.id if how.run else None
-        self._note(kinds.EVENT_ENDED, workflow, key, stands, outcome=str(how.outcome), run=run)
+        self._note(kinds.EVENT_ENDED, workflow, key, STANDS[how.outcome], outcome=str(how.outcome), run=run)
 
     def _unknown(self, workflow: str, key: str, why: str) -> Delivered:
         self._note(kinds.EVENT_UNKNOWN, workflow, key, Past.UNKNOWN, why=why)
@@ -256,22 +277,44 @@ class Courier:
         self._past[workflow, key] = stands
 
 
-def ended(ctx: AppContext, run: Run, end_s: float | None = None) -> Run:
-    """The run once it ended; one that has not after ``end_s`` (``END_S``) is stopped where the platform can. Raises
-    ``StepFailed`` where it cannot."""
+def _shown(sending: _Sending) -> list[Run]:
+    """The event's runs, as far as the platform shows any now."""
+    return [r for r in sending.look_up() if r.id not in sending.known] if sending.look_up is not None else []
+
+
+def _witness(runs: Sequence[Run]) -> Run | None:
+    """The run by which an event is done: one that succeeded, else one that goes on. Pure."""
+    good = [r for r in runs if r.state is RunState.SUCCESS]
+    return next(reversed(good or [r for r in runs if r.state.in_flight]), None)
+
+
+def waited(ctx: AppContext, run: Run, end_s: float | None = None, *, stops: bool = True) -> Delivered:
+    """How the run stands for its event once it ended. One that has not after ``end_s`` (``END_S``) is stopped where the
+    platform can, and told as ``stopped``; without ``stops`` it is left alone, and ``RUNNING``. Raises ``StepFailed``
+    where it should be stopped and cannot."""
     patience = END_S if end_s is None else end_s
     deadline = time.monotonic() + patience
+    stopped = None
     while run.state.in_flight:
         if time.monotonic() > deadline:
+            if not stops:
+                return Delivered(outcome=Outcome.RUNNING, run=run, why=f"its run still went on after {patience:g} s")
             if not ctx.platform.capabilities.stops_runs:
                 raise StepFailed(
                     f"run {run.id}: it has not ended after {patience:.0f} s; wait for it, then run this again"
                 )
             ctx.platform.stop(run.id)
+            stopped = patience
             deadline += patience
         time.sleep(POLL_S)
         run = ctx.platform.run_detail(run.id).run
-    return run
+    # It may have ended by itself just before it was told to.
+    return replace(of_run(run), stopped=stopped if run.state is RunState.CANCELED else None)
+
+
+def ended(ctx: AppContext, run: Run, end_s: float | None = None) -> Run:
+    """The run once it ended; see :func:`waited`, which stops it when it takes too long."""
+    return waited(ctx, run, end_s).run or run
 
 
 def of_run(run: Run) -> Delivered:
@@ -279,11 +322,19 @@ def of_run(run: Run) -> Delivered:
     return Delivered(outcome=Outcome.DONE if run.state is RunState.SUCCESS else Outcome.FAILED, run=run)
 
 
+def keeps_runs(platform: Platform, workflow_id: str) -> bool:
+    """Whether the platform keeps the workflow's runs once they ended, as far as its live definition says."""
+    live = platform.live_version(workflow_id)
+    settings = platform.outline(live.definition).settings if live is not None else {}
+    return not any(settings.get(name) == "none" for name in FORGETS)
+
+
 def retrigger(
     ctx: AppContext, workflow: str, run_id: str, *, incident: str | None = None, recovery: str | None = None
 ) -> Delivered:
-    """Run the event of a failed run again, in the workflow itself, once: a new run shows by its ``retry_of``. Raises
-    ``Permanent`` where the platform cannot."""
+    """Run the event of a failed run again, in the workflow itself, once: a new run shows by its ``retry_of``. One that
+    takes long is left to itself: asked again, this tells how it ended. Raises ``Permanent`` where the platform
+    cannot."""
     if not ctx.platform.capabilities.retriggers:
         raise Permanent(f"run {run_id}: {ctx.platform.kind} cannot run it again; replay its event instead")
     old = ctx.platform.run_detail(run_id).run
@@ -296,7 +347,8 @@ def retrigger(
         return ctx.platform.retrigger(run_id)
 
     courier = Courier(ctx, incident=incident, recovery=recovery)
-    return courier.deliver(workflow=workflow, key=f"retry:{run_id}", send=send, look_up=look_up)
+    kept = keeps_runs(ctx.platform, old.workflow_id)
+    return courier.deliver(workflow=workflow, key=f"retry:{run_id}", send=send, look_up=look_up, kept=kept, live=True)
 
 
 def unknown(ctx: AppContext) -> list[Entry]:

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ingress.model import Event, State
 from ingress.queue import CREDENTIALS
+from ingress.reading import Brief
 from ledger import kinds
 from platforms.base import RunState
 from recovery import delivery, held
@@ -44,7 +45,7 @@ def listing(
 ) -> list[Listed]:
     """Events in these states, oldest first. Unknown ones of replays and retries stand only in the record."""
     wanted = tuple(states)
-    queued = ctx.events.events(states=wanted, workflow=workflow, limit=limit) if ctx.events is not None else []
+    queued = ctx.events.briefs(states=wanted, workflow=workflow, limit=limit) if ctx.events is not None else []
     found = [_listed(e) for e in queued]
     if State.UNKNOWN in wanted or not wanted:
         names = {held.name(e) for e in queued}
@@ -65,7 +66,7 @@ def listing(
     return sorted(found, key=lambda e: e.at)
 
 
-def _listed(event: Event) -> Listed:
+def _listed(event: Brief) -> Listed:
     return Listed(
         id=event.id,
         workflow=event.workflow,
@@ -122,12 +123,7 @@ def masked(value: Any) -> Any:
 
 def waiting(ctx: AppContext, workflows: Iterable[str]) -> dict[str, int]:
     """How many events wait, by workflow."""
-    chosen = tuple(workflows)
-    found = ctx.events.held(*chosen) if ctx.events is not None else []
-    counts: dict[str, int] = {}
-    for event in found:
-        counts[event.workflow] = counts.get(event.workflow, 0) + 1
-    return counts
+    return ctx.events.waiting(*workflows) if ctx.events is not None else {}
 
 
 def release(ctx: AppContext, workflows: Iterable[str], *, say: Say) -> Released:

@@ -15,7 +15,7 @@ from checks.model import Diagnosis, Finding
 from incidents import record
 from incidents.record import Incident, Status
 from ledger.lease import held
-from recovery import alerts, earlier
+from recovery import alerts, earlier, relapses
 from recovery.containment import Contained, Say, contain, is_proven, quiet, recorded
 from recovery.context import AppContext
 from recovery.errors import Refused
@@ -23,6 +23,7 @@ from snapshots.model import Position
 from snapshots.points import points
 
 PAUSES = ("contain.started", "contain.proven", "contain.failed", "resume.begun")
+LEFT = "not contained: the catalogue leaves that to a person; run `reinstate contain {}`"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +77,7 @@ def handle(ctx: AppContext, findings: Sequence[Finding], *, since: Position, say
     contained = None
     if not ctx.app.autonomy.contain:
         if opened:
-            say(f"not contained: the catalogue leaves that to a person; run `reinstate contain {' '.join(culprits)}`")
+            say(LEFT.format(" ".join(culprits)))
     elif not paused(ctx, incident.id, culprits):
         contained = contain(ctx, culprits, incident=incident.id, say=say)
     found, why = None, None
@@ -116,16 +117,24 @@ def at_work(ctx: AppContext) -> bool:
 
 
 def finish_begun(ctx: AppContext, *, say: Say = quiet) -> Caught | None:
-    """Do what an earlier process began and did not finish: prove the pause of the open incident, diagnose it.
-    ``None`` when nothing is left to do. Raises what containment raises when the pause is again not proven."""
+    """Do what an earlier process began and did not finish: prove the pause of the open incident, also after a relapse,
+    and diagnose it. ``None`` when nothing is left to do. Raises what containment raises when the pause is again not
+    proven."""
     incident = record.find_open(ctx.ledger, ctx.app.key)
-    if incident is None or at_work(ctx) or incident.status in (Status.RECOVERING, Status.RECOVERED):
+    if incident is None or at_work(ctx):
+        return None
+    relapses.end_last(ctx, incident.id)
+    relapse = relapses.unproven(ctx, incident.id)
+    if relapse is None and incident.status in (Status.RECOVERING, Status.RECOVERED):
         return None
     contained = None
     if ctx.app.autonomy.contain and owed(ctx, incident):
         say(f"incident {incident.id}: its pause is not proven yet; containing again")
         contained = contain(ctx, incident.workflows, incident=incident.id, say=say)
-    if not incident.findings or (contained is None and looked_at(ctx, incident.id)):
+    elif relapse is not None:
+        say(LEFT.format(" ".join(incident.workflows)))
+    # A relapse without new damage says nothing against the diagnosis.
+    if not incident.findings or ((contained is None or relapse is not None) and looked_at(ctx, incident.id)):
         if contained is None:
             return None
         return Caught(incident=incident.id, findings=(), contained=contained, diagnosis=None)
@@ -139,11 +148,19 @@ def finish_begun(ctx: AppContext, *, say: Say = quiet) -> Caught | None:
 
 
 def owed(ctx: AppContext, incident: Incident) -> bool:
-    """Whether a pause was begun, or should have been, and is not proven."""
+    """Whether a pause was begun, or should have been, and is not proven. A relapse undoes what was proven before it."""
     steps = ctx.ledger.entries(incident=incident.id, kinds=PAUSES)
     if not steps:
         return bool(incident.findings) and incident.status is Status.OPEN
-    return steps[-1].kind in ("contain.started", "contain.failed")
+    return relapses.unproven(ctx, incident.id) is not None or steps[-1].kind in ("contain.started", "contain.failed")
+
+
+def waiting(ctx: AppContext) -> bool:
+    """Whether somebody contains a relapse, so that one must look whether that ends."""
+    incident = record.find_open(ctx.ledger, ctx.app.key)
+    if incident is None or relapses.unproven(ctx, incident.id) is None:
+        return False
+    return ctx.app.autonomy.contain or at_work(ctx)
 
 
 def looked_at(ctx: AppContext, incident: str) -> bool:
@@ -168,6 +185,7 @@ def diagnose(
                 findings,
                 points=points.listing(ctx.store, ctx.app.key).points,
                 undone=undone,
+                ids=ctx.ids(),
             )
         except Undiagnosed as error:
             ctx.ledger.append("incident.undiagnosed", app=ctx.app.key, incident=incident, body={"why": str(error)})

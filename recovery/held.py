@@ -23,11 +23,12 @@ from ingress import request as wire
 from ingress.errors import IngressError
 from ingress.model import Event, Hold, Route, State
 from ingress.queue import Queue
+from ingress.reading import Brief
 from ledger import kinds
 from platforms.base import EntryKind, NotSent, Retryable, Run
 from recovery import events, replayed
 from recovery.context import AppContext
-from recovery.delivery import Courier, Delivered, Outcome
+from recovery.delivery import Courier, Delivered, Outcome, keeps_runs
 from recovery.errors import one_line
 
 ANSWER_S = 300.0
@@ -41,10 +42,13 @@ PAGE = 50
 AT_ONCE = 8
 BREATH_S = 0.02
 COUNTING = threading.Lock()
-FORGETS = ("saveDataSuccessExecution", "saveDataErrorExecution")
-"""Settings of a workflow, as n8n names them, that make the platform forget its runs once they ended."""
 
-STATE_OF = {Outcome.DONE: State.SENT, Outcome.FAILED: State.FAILED, Outcome.UNKNOWN: State.UNKNOWN}
+STATE_OF = {
+    Outcome.DONE: State.SENT,
+    Outcome.RUNNING: State.SENT,
+    Outcome.FAILED: State.FAILED,
+    Outcome.UNKNOWN: State.UNKNOWN,
+}
 
 Say = Callable[[str], None]
 
@@ -170,8 +174,8 @@ class Release:
         how: dict[str, Any] = {"limits": httpx.Limits(max_keepalive_connections=0), "transport": self.transport}
         with httpx.Client(timeout=httpx.Timeout(ANSWER_S, connect=10.0), trust_env=False, **how) as self._client:
             holds = self.queue.holds()
-            for event in self.queue.held(*self.workflows):
-                if event.state is State.SENDING:  # by a process that died
+            while begun := self.queue.sending(*self.workflows, limit=PAGE):  # by a process that died
+                for event in begun:
                     self._one(event, holds.get(event.workflow), done)
             paused, since, going = list(self.workflows), datetime.now(UTC), Going()
             with going.pool:
@@ -186,7 +190,7 @@ class Release:
                     going.breathe()
                     if time.monotonic() - said > SAID_EVERY_S:
                         said = time.monotonic()
-                        self.say(f"sent {done.sent} held events; {len(self.queue.held(*paused))} wait")
+                        self.say(f"sent {done.sent} held events; {sum(self.queue.waiting(*paused).values())} wait")
             going.check()
         done.seconds = round(time.monotonic() - began, 3)
         return done
@@ -217,6 +221,7 @@ class Release:
                 look_up=partial(self._look_up, begun) if readable else None,
                 kept=self._keeps_runs(event.workflow),
                 sent_before=sent_before,
+                live=True,
             )
         except NotSent as error:
             self.queue.finish(event.id, State.HELD, why=one_line(error))
@@ -253,9 +258,7 @@ class Release:
     def _keeps_runs(self, workflow: str) -> bool:
         """Whether the platform keeps the workflow's runs once they ended, as far as its live definition says."""
         if workflow not in self._keeping:
-            live = self.ctx.platform.live_version(self._infos[workflow].id)
-            settings = self.ctx.platform.outline(live.definition).settings if live is not None else {}
-            self._keeping[workflow] = not any(settings.get(name) == "none" for name in FORGETS)
+            self._keeping[workflow] = keeps_runs(self.ctx.platform, self._infos[workflow].id)
         return self._keeping[workflow]
 
     def _wait_for_turn(self, workflow: str, hold: Hold | None) -> None:
@@ -314,7 +317,7 @@ class Release:
         return found
 
 
-def name(event: Event) -> str:
+def name(event: Event | Brief) -> str:
     """What the record calls an event of the queue."""
     return event.id if event.key is None else f"{event.id}:{event.key}"
 
@@ -368,6 +371,5 @@ def release(
 
 def recorded_only(queue: Queue, workflows: Collection[str], incident: str | None) -> dict[str, int]:
     """How many events the pause discarded and turned away."""
-    found = queue.events(states=[State.DISCARDED, State.REJECTED])
-    mine = [e for e in found if e.workflow in workflows and e.incident == incident]
-    return {str(s): sum(e.state is s for e in mine) for s in (State.DISCARDED, State.REJECTED)}
+    found = queue.counts_of(incident, workflows)
+    return {str(s): found.get(s, 0) for s in (State.DISCARDED, State.REJECTED)}

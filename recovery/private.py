@@ -99,8 +99,21 @@ def children(ctx: AppContext, private: Private, run: Run) -> list[tuple[str, Run
         for child in ctx.platform.runs(copy.workflow_id):
             begun, first, last = child.started_at, run.started_at, run.stopped_at
             if begun is not None and (first is None or begun >= first) and (last is None or begun <= last):
-                found.append((key, ended(ctx, child)))
+                found.append((key, ended(ctx, child, limit_s(ctx, key))))
     return found
+
+
+def limit_s(ctx: AppContext, workflow: str) -> float:
+    """How many seconds a run of its copy may go on before it is stopped."""
+    return ctx.app.workflow(workflow).trigger.replay_timeout_s
+
+
+def too_long(run: Run, workflow: str, stopped: float) -> str:
+    """Why a run of its copy was stopped, for people."""
+    return (
+        f"run {run.id} went on for more than {stopped:g} s, so Reinstate stopped it; if it needs longer, raise "
+        f"`trigger.replay_timeout_s` of workflow {workflow} in the catalogue"
+    )
 
 
 def _refuse_circle(key: str, above: tuple[str, ...]) -> None:

@@ -172,7 +172,7 @@ def go_live(ctx: AppContext, workflow: str, platform_id: str, wanted: Version) -
             answered = False
             if attempt == TRIES - 1:
                 raise
-        live = _wait_live(ctx, platform_id, wanted, LIVE_S if answered else LOST_S)
+        live = wait_live(ctx, platform_id, lambda v: same(ctx, v, wanted), LIVE_S if answered else LOST_S)
         if live is not None and same(ctx, live, wanted):
             return True
         if answered:
@@ -189,6 +189,16 @@ def go_live(ctx: AppContext, workflow: str, platform_id: str, wanted: Version) -
         "publish it in the platform's editor, or deactivate the workflow and run this again",
         outcome=Outcome.DRAFT_ONLY,
     )
+
+
+def wait_live(ctx: AppContext, platform_id: str, fits: Callable[[Version], bool], seconds: float) -> Version | None:
+    """What is live once it fits, or whatever it is when time is up."""
+    deadline = time.monotonic() + seconds
+    while True:
+        live = ctx.platform.live_version(platform_id)
+        if (live is not None and fits(live)) or time.monotonic() > deadline:
+            return live
+        time.sleep(POLL_S)
 
 
 def served(ctx: AppContext, workflow: str, platform_id: str, say: Say) -> bool:
@@ -298,16 +308,6 @@ def _outcome(ctx: AppContext, platform_id: str, wanted: Version) -> Outcome:
     if live is None:
         return Outcome.SAVED
     return Outcome.LIVE if same(ctx, live, wanted) else Outcome.DRAFT_ONLY
-
-
-def _wait_live(ctx: AppContext, platform_id: str, wanted: Version, seconds: float) -> Version | None:
-    """What is live once it is the wanted version, or whatever it is when time is up."""
-    deadline = time.monotonic() + seconds
-    while True:
-        live = ctx.platform.live_version(platform_id)
-        if (live is not None and same(ctx, live, wanted)) or time.monotonic() > deadline:
-            return live
-        time.sleep(POLL_S)
 
 
 def _settings(ctx: AppContext, wanted: Version) -> str:

@@ -14,15 +14,13 @@ from checks.model import Finding
 from incidents import record
 from ledger import kinds
 from platforms.base import Version
-from recovery import definitions, dependents, earlier, history, outline, publishing, verification, windows
+from recovery import definitions, dependents, earlier, history, outline, publishing, relapses, verification, windows
 from recovery.containment import Say, contain, live_before, lower_fence, not_on_record, recorded
 from recovery.context import AppContext
 from recovery.errors import NothingToRecover, Refused, Relapse, StepFailed
 from recovery.plan import Plan
 from snapshots.model import Position
 
-LIVE_S = 15.0
-POLL_S = 0.1
 NAMED = re.compile(r"\b[0-9a-f]{8,64}\b")
 """A version in the reason of an override: the beginning of its hash."""
 
@@ -174,7 +172,7 @@ def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: fl
         platform_id, version = targets[workflow]
         wanted = as_now(ctx, what, workflow)
         ctx.platform.activate(platform_id, version)
-        live = wait_live(ctx, platform_id, wanted)
+        live = _live(ctx, platform_id, wanted)
         if live is None or live.hash != wanted:
             found = "nothing" if live is None else f"version {live.hash[:12]}"
             why = f"{workflow} runs {found} instead of version {wanted[:12]}"
@@ -188,10 +186,12 @@ def stage(ctx: AppContext, what: Resumption, members: Sequence[str], watch_s: fl
 
 
 def target(ctx: AppContext, what: Resumption, workflow: str, say: Say) -> tuple[str, str | None]:
-    """What to activate: the platform's id of the workflow, and its name of the version; ``None`` for what is saved.
+    """What to activate: the platform's id of the workflow, and its name of the version; ``None`` where the platform has
+    no names for versions: there it is what is saved.
 
-    The saved content may be newer than the wanted version: it must not go live by our hand. Where the platform has no
-    name for the wanted version, or no longer has the workflow, our own history saves it again."""
+    What is saved may be newer than the wanted version, or become so while a stage waits: it must not go live by our
+    hand. Where the platform does not have the wanted version, or no longer has the workflow, our own history saves it
+    again."""
     if workflow not in what.wanted:
         raise StepFailed(
             f"{not_on_record(ctx, workflow, what.incident)}; save the right one with `reinstate workflow publish "
@@ -199,12 +199,8 @@ def target(ctx: AppContext, what: Resumption, workflow: str, say: Say) -> tuple[
         )
     wanted = as_now(ctx, what, workflow)
     info = ctx.infos(partly=True).get(workflow)
-    if info is not None:
-        if ctx.platform.draft_version(info.id).hash == wanted:
-            return info.id, None
-        for version in ctx.platform.versions(info.id):
-            if version.hash == wanted and version.platform_version is not None:
-                return info.id, version.platform_version
+    if info is not None and (found := activatable(ctx, info.id, wanted)) is not None:
+        return info.id, found.platform_version
     kept = history.load(ctx, what.wanted[workflow], workflow=workflow)
     if kept is None:
         where = "no longer in the platform" if info is None else "neither saved nor in the platform's history"
@@ -223,8 +219,21 @@ def target(ctx: AppContext, what: Resumption, workflow: str, say: Say) -> tuple[
         recovery=what.recovery,
         say=say,
     )
+    if (found := activatable(ctx, done.platform_id, done.version)) is None:
+        raise StepFailed(
+            f"workflow {workflow}: somebody saved another version just after {done.version[:12]} was saved again from "
+            "our own history; stop them, then go on"
+        )
     say(f"{workflow} holds version {kept.hash[:12]} again, from our own history")
-    return done.platform_id, None
+    return done.platform_id, found.platform_version
+
+
+def activatable(ctx: AppContext, platform_id: str, wanted: str) -> Version | None:
+    """The wanted version as the platform can make it live: what is saved, else one that it kept under a name."""
+    if (draft := ctx.platform.draft_version(platform_id)).hash == wanted:
+        return draft
+    kept = ctx.platform.versions(platform_id)
+    return next((v for v in kept if v.hash == wanted and v.platform_version is not None), None)
 
 
 def as_now(ctx: AppContext, what: Resumption, workflow: str) -> str:
@@ -232,14 +241,8 @@ def as_now(ctx: AppContext, what: Resumption, workflow: str) -> str:
     return definitions.expected(ctx, workflow, what.wanted[workflow])
 
 
-def wait_live(ctx: AppContext, platform_id: str, wanted: str) -> Version | None:
-    """The live version once it is the wanted one, or whatever it is when time is up."""
-    deadline = time.monotonic() + LIVE_S
-    while True:
-        live = ctx.platform.live_version(platform_id)
-        if (live is not None and live.hash == wanted) or time.monotonic() > deadline:
-            return live
-        time.sleep(POLL_S)
+def _live(ctx: AppContext, platform_id: str, wanted: str) -> Version | None:
+    return publishing.wait_live(ctx, platform_id, lambda found: found.hash == wanted, publishing.LIVE_S)
 
 
 def watch(ctx: AppContext, what: Resumption, since: Position, seconds: float, say: Say) -> list[Finding]:
@@ -259,7 +262,8 @@ def watch(ctx: AppContext, what: Resumption, since: Position, seconds: float, sa
 
 def relapse(ctx: AppContext, what: Resumption, why: str, say: Say, *, damage: bool) -> NoReturn:
     """Contain again and say so. The recovery is over: what it proved no longer holds. ``damage``: detectors found
-    rows, so that the diagnosis is out of date too."""
+    rows, so that the diagnosis is out of date too. What a process that dies here leaves undone, the watcher does
+    (:func:`recovery.handling.finish_begun`)."""
     next_step = (
         "run `reinstate diagnose`, then recover again"
         if damage
@@ -267,11 +271,7 @@ def relapse(ctx: AppContext, what: Resumption, why: str, say: Say, *, damage: bo
     )
     say(f"relapse: {why}; containing again")
     body = {"findings": [why], "workflows": list(what.contained), "damage": damage}
-    ctx.ledger.append("relapse", app=ctx.app.key, incident=what.incident, recovery=what.recovery, body=body)
-    if what.recovery is not None:
-        over = {"by": "reinstate", "reason": f"relapse: {why}"}
-        ctx.ledger.append(
-            "recovery.abandoned", app=ctx.app.key, incident=what.incident, recovery=what.recovery, body=over
-        )
+    entry = ctx.ledger.append("relapse", app=ctx.app.key, incident=what.incident, recovery=what.recovery, body=body)
+    relapses.end(ctx, entry)
     contain(ctx, what.contained, incident=what.incident, say=say)
     raise Relapse(f"app {ctx.app.key}: {why}; it was contained again: {next_step}")

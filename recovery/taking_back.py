@@ -30,7 +30,8 @@ def let_in(ctx: AppContext, plan: Plan, found: Iterable[Compensation], but: Coll
     """Contained workflows that do these inverses may write, for that alone. ``but`` may already."""
     through = {c.through for c in found if c.action == "do" and c.through is not None}
     reached = private.reach(ctx, through, partial(known_good, ctx, plan), plan.contained) if through else []
-    fenced = sorted((set(reached) & set(plan.contained)) - set(but))
+    free = ctx.roles(tuple(but))  # fencing a role again that others share would stop them too
+    fenced = sorted(k for k in set(reached) & set(plan.contained) if ctx.app.workflow(k).role not in free)
     if not fenced:
         yield
         return

@@ -18,6 +18,7 @@ import psycopg
 from checks import confirm, detectors
 from checks.model import Finding
 from incidents import record
+from ledger import kinds
 from platforms.base import PlatformError
 from recovery import handling
 from recovery.containment import Say, quiet
@@ -141,7 +142,7 @@ class Watcher:
         head = self.ctx.ledger.head()[0]
         if head == self.read_to:
             return
-        self.read_to = head
+        before, self.read_to = self.read_to, head
         found = record.find_open(self.ctx.ledger, self.ctx.app.key)
         if found is None:
             if self.incident is not None:
@@ -150,6 +151,8 @@ class Watcher:
                 while len(self.recent) > 1:
                     self.recent.popleft()
             return
+        if self.ctx.ledger.entries(incident=found.id, kinds=[kinds.RELAPSE], after_seq=before):
+            self.retry_at = time.monotonic()  # who contains it may die of that
         if found.id != self.incident:
             known = {str(f.get("detector")) for f in found.findings}
             self.memory = confirm.Memory(acted=frozenset(known), since=found.opened_at)
@@ -195,6 +198,8 @@ class Watcher:
         self.retry_at, self.retry_s = None, FIRST_WAIT_S
         if caught is not None:
             yield caught
+        elif handling.waiting(self.ctx):
+            self.retry_at = time.monotonic() + FIRST_WAIT_S
 
     def unproven(self, error: Exception, findings: Sequence[Finding]) -> Caught:
         """Say it, and when it is tried again."""

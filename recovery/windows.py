@@ -1,7 +1,8 @@
 """When the recovery itself lets fenced roles write: replay and canary, recorded so that nothing else can hide there.
 
-Each lowering and raising is a ledger entry with the journal position at that moment. A process that dies in between
-leaves the window open until the fence is raised again, which the next run does first.
+Each lowering and raising is a ledger entry with the journal position at that moment. Windows of other workflows may lie
+inside one another. A process that dies in between leaves the window open until the same workflows are fenced again,
+which the next run does.
 """
 
 from __future__ import annotations
@@ -99,16 +100,16 @@ def resuming_since(
 def allowed(ctx: AppContext, connection: psycopg.Connection, incident: str) -> frozenset[int]:
     """Transactions of roles that the recovery had let through at that time."""
     found: set[int] = set()
-    opened: tuple[Position, Sequence[str]] | None = None
+    opened: dict[tuple[str, ...], Position] = {}
     for entry in ctx.ledger.entries(incident=incident, kinds=[LOWERED, RAISED]):
-        here = decode(dict(entry.body["position"]))
-        if entry.kind == LOWERED and opened is None:
-            opened = here, ctx.roles(tuple(entry.body["workflows"]))
-        elif entry.kind == RAISED and opened is not None:
-            found |= written(connection, opened[0], opened[1]) - written(connection, here, opened[1])
-            opened = None
-    if opened is not None:
-        found |= written(connection, opened[0], opened[1])
+        here, workflows = decode(dict(entry.body["position"])), tuple(entry.body["workflows"])
+        if entry.kind == LOWERED:
+            opened.setdefault(workflows, here)
+        elif (since := opened.pop(workflows, None)) is not None:
+            roles = ctx.roles(workflows)
+            found |= written(connection, since, roles) - written(connection, here, roles)
+    for workflows, since in opened.items():
+        found |= written(connection, since, ctx.roles(workflows))
     return frozenset(found)
 
 

@@ -195,8 +195,8 @@ def events_retry(
 ) -> None:
     """Run the event of a failed run again, once, in its workflow as it is now. Asked twice, it runs once.
 
-    Where the platform's answer is lost, the new run is looked up. Exit code 5 when nobody knows.
-    Example: `reinstate events retry 4711`.
+    Where the platform's answer is lost, the new run is looked up. Exit code 5 when nobody knows, and while it is
+    still running: it is left alone, so ask again later. Example: `reinstate events retry 4711`.
     """
     from recovery import events_kept
     from recovery.delivery import Outcome
@@ -208,8 +208,9 @@ def events_retry(
     with opened(catalog, app) as ctx:
         done = events_kept.retry(ctx, run)
     new = done.run.id if done.run else None
-    said = f"run {run}: " + ("it had been run again before" if done.there else "run again") + f", {done.outcome}"
+    how = "still running; ask again later" if done.outcome is Outcome.RUNNING else done.outcome
+    said = f"run {run}: " + ("it had been run again before" if done.there else "run again") + f", {how}"
     result = {"run": run, "new_run": new, "outcome": str(done.outcome), "there": done.there, "why": done.why}
     output.emit(result, as_json=as_json, text=said + (f" (run {new})" if new else ""))
-    if done.outcome is Outcome.UNKNOWN:
+    if done.outcome in (Outcome.UNKNOWN, Outcome.RUNNING):
         raise typer.Exit(exits.REFUSED)

@@ -59,5 +59,6 @@ def verdict(delivered: Delivered) -> Attempt:
         return Attempt(result=Result.DONE, facts=facts)
     if delivered.outcome is Outcome.FAILED:
         what = f"its run {delivered.run.id} ended as {delivered.run.state}" if delivered.run else "its run failed"
+        what += "" if delivered.stopped is None else f": Reinstate stopped it after {delivered.stopped:g} s (timeout_s)"
         return Attempt(result=Result.REFUSED, why=what, sure=True, facts=facts)
     return Attempt(result=Result.UNKNOWN, why=delivered.why, facts=facts)

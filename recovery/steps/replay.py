@@ -99,7 +99,7 @@ def undo_repeats(
     for workflow, copy in copies.items():
         sent = ctx.platform.sent(copy.entry)
         for event in (e for e in plan.events if e.workflow == workflow):
-            runs = [ended(ctx, r) for r in sent.get(event_key(plan, event), [])]
+            runs = [ended(ctx, r, private.limit_s(ctx, workflow)) for r in sent.get(event_key(plan, event), [])]
             for run in (r for r in runs if UNDOING + r.id in undone):
                 # A process that died just after the undo had not come to what the run did outside its rows.
                 take_back_outside(ctx, plan, copy, run)
@@ -133,7 +133,7 @@ def send_once(
     """Make sure one run of the event succeeded, unless the event itself is at fault. What failed attempts wrote is
     undone, also those of a killed process; ``begun`` is from before the first of them."""
     key = event_key(plan, event)
-    attempts = [ended(ctx, r) for r in earlier]
+    attempts = [ended(ctx, r, private.limit_s(ctx, event.workflow)) for r in earlier]
     for attempt in attempts:
         if attempt.state is not RunState.SUCCESS:
             mine = own_writes(ctx, connection, copy, attempt, begun)
@@ -148,6 +148,7 @@ def send_once(
             "ask the sender to send it again once the app is back, and enter it by hand until then"
         )
     run: Run | None = None
+    stopped: float | None = None
     known = frozenset(r.id for r in earlier)
 
     def send() -> Run:
@@ -174,6 +175,7 @@ def send_once(
             look_up=look_up if reads_back else None,
             sent_before=False,
             known=known,
+            end_s=private.limit_s(ctx, event.workflow),
             repeats_taken_back=True,
             take_back=take_back,
         )
@@ -183,12 +185,12 @@ def send_once(
             return Done.THERE if done.there else Done.REPLAYED
         if done.outcome is Outcome.UNKNOWN:
             return Done.UNKNOWN
-        run = done.run
+        run, stopped = done.run, done.stopped
         known |= {run.id} if run is not None else set()
     again = None if run is None else told(ctx, run)
     if again is not None and refused_alike(original, again):
         return Done.REFUSED
-    how = "the platform never ran it" if again is None else failure(again)
+    how = "the platform never ran it" if again is None else failure(again, event.workflow, stopped)
     cause = "settle the unknown events (`reinstate events list`)" if courier.unknown else "mend the cause"
     raise StepFailed(
         f"event {event.key} of {event.workflow}: it failed {ATTEMPTS} times through the known-good version ({how}); "
@@ -217,8 +219,10 @@ def refused_alike(first: RunDetail, again: RunDetail) -> bool:
     return True
 
 
-def failure(detail: RunDetail) -> str:
+def failure(detail: RunDetail, workflow: str, stopped: float | None) -> str:
     """How a run failed, without the platform's own words: they may quote row values."""
+    if stopped is not None:
+        return private.too_long(detail.run, workflow, stopped)
     answered = "" if detail.status is None else f", answered {detail.status}"
     return f"run {detail.run.id} ended as {detail.run.state}{answered}; see the run in the platform"
 

@@ -19,9 +19,10 @@ from console import exits
 from estate import ports
 from ingress.model import Event, State
 from ingress.queue import Queue
-from platforms.base import Platform
+from platforms.base import Platform, Run, RunState
 from platforms.fake import EVERYTHING
-from recovery import context
+from recovery import context, events_kept
+from recovery.delivery import Delivered, Outcome
 from tests.console.desk import APP, Answering, Desk
 from tests.ingress.upstream import Upstream
 
@@ -136,6 +137,25 @@ def test_unknown_events_are_settled_by_a_person(
     assert [queue.event(e.id).state for e in (first, second)] == [State.DONE, State.HELD]
     assert events_desk.run("events", "list") == exits.OK
     assert events_desk.run("events", "settle", first.id, "--done") == exits.NOTHING
+
+
+def test_a_retry_that_goes_on_is_named_and_not_called_done(
+    events_desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    goes_on = Run(id="4712", workflow_id="w1", state=RunState.RUNNING, started_at=None, stopped_at=None)
+    monkeypatch.setattr(
+        events_kept, "retry", lambda *_: Delivered(outcome=Outcome.RUNNING, run=goes_on, why="it goes on")
+    )
+    assert events_desk.run("events", "retry", "4711", "--yes") == exits.REFUSED
+    assert "run 4711: run again, still running; ask again later (run 4712)" in capsys.readouterr().out
+    assert events_desk.run("events", "retry", "4711", "--yes", "--json") == exits.REFUSED
+    assert printed(capsys) == {
+        "run": "4711",
+        "new_run": "4712",
+        "outcome": "running",
+        "there": False,
+        "why": "it goes on",
+    }
 
 
 def test_releasing_needs_something_held_and_an_active_workflow(

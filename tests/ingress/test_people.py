@@ -11,7 +11,8 @@ import pytest
 
 from ingress.model import Event, Person, State
 from ingress.people import Mention, mention
-from ingress.queue import PAGE, Queue
+from ingress.queue import Queue
+from ingress.reading import PAGE
 
 ANN = "ann@example.com"
 JSON = (("content-type", "application/json"),)

@@ -212,3 +212,29 @@ def test_the_way_with_the_fewest_open_parts_is_taken() -> None:
     assert route_of(ways, "POST", "/shops/south") is open_way
     assert route_of(ways, "GET", "/shops/south") is None
     assert route_of(ways, "POST", "/shops") is None
+
+
+def test_what_waits_is_counted_and_listed_without_its_content(opened: Open) -> None:
+    queue, other = opened(), opened(app="other")
+    queue.hold("intake", "replay", incident="INC-1")
+    queue.hold("payment", "replay", incident="INC-2")
+    queue.hold("audit", "discard", incident="INC-1")
+    other.hold("intake", "replay", incident="INC-9")
+    begun, _, _ = take(queue, "1"), take(queue, "2"), take(other, "3")
+    take(queue, "4", workflow="payment")
+    dropped = take(queue, "5", workflow="audit")
+    queue.begin(begun.id)
+    assert queue.waiting() == {"intake": 2, "payment": 1}
+    assert queue.waiting("payment", "audit") == {"payment": 1}
+    assert queue.incidents("intake", "audit") == {"INC-1"}
+    assert queue.incidents() == {"INC-1", "INC-2"}
+    assert queue.counts_of("INC-1", ["audit"]) == {State.DISCARDED: 1}
+    assert queue.counts_of(None, ["audit"]) == {}
+    assert [e.id for e in queue.sending("intake")] == [begun.id]
+    assert queue.sending("payment") == []
+    listed = queue.briefs(states=[State.DISCARDED, State.SENDING])
+    assert [(e.id, e.key, e.state, e.received_at) for e in listed] == [
+        (begun.id, "1", State.SENDING, begun.received_at),
+        (dropped.id, "5", State.DISCARDED, dropped.received_at),
+    ]
+    assert [e.key for e in queue.briefs(workflow="intake", limit=1)] == ["2"]

@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from checks import suites
-from recovery import delivery, outline, resuming, session
+from recovery import delivery, outline, publishing, session
 from recovery.plan import Plan
 from tests.conftest import AppDb, PgServer, drop_app_db, make_app_db
 from tests.recovery import kiosk as scene
@@ -88,7 +88,7 @@ def kiosk(
     monkeypatch.setattr(suites, "run", scene.passing)
     monkeypatch.setattr(outline, "STAGE_WATCH_S", 0.0)
     monkeypatch.setattr(outline, "FINAL_WATCH_S", 0.0)
-    monkeypatch.setattr(resuming, "LIVE_S", 0.2)
+    monkeypatch.setattr(publishing, "LIVE_S", 0.2)
     monkeypatch.setattr(delivery, "LOOKUP_S", 0.3)
     yield made
     made.fake.close()

@@ -56,7 +56,9 @@ class Desk:
             for k, n in WORKFLOWS.items()
         }
         self.queue = Queue(self.folder / "events.sqlite", app="kiosk")
-        self.base: Platform = StandIn(self.fake, self.queue, {n: k for k, n in WORKFLOWS.items()})
+        self.base: Platform = StandIn(
+            self.fake, self.queue, lambda listed: {i.name.lower(): i for i in listed if i.name in WORKFLOWS.values()}
+        )
         self.writing = threading.Lock()
         self.late: list[threading.Thread] = []
         self.order: list[str] = []
@@ -64,11 +66,13 @@ class Desk:
 
     def work(self, _: Any, event: Mapping[str, Any], run: str) -> dict[str, Any]:
         body = event["body"]
-        if body.get("fails"):
+        if body.get("fails") is True:
             raise ValueError("refused on purpose")
         with self.writing:
             self.database.execute("INSERT INTO effect VALUES (%s, %s)", (body["event"], run))
             self.order.append(body["event"])
+        if body.get("fails"):
+            raise ValueError("failed on purpose, with its row written")
         return {"Work": [{}]}
 
     def open(self) -> AppContext:
@@ -106,8 +110,8 @@ class Desk:
             raise Killed
         sent = {"headers": dict(request.headers), "query": {}, "body": {}}
         sent["body"] = httpx.Response(200, content=request.content).json()
-        if strike == "fails":
-            sent["body"]["fails"] = True
+        if strike in ("fails", "fails, killed later"):
+            sent["body"]["fails"] = "late"
         own = self.ids[request.url.path.strip("/")]
         if strike == "slow":
             later = threading.Timer(0.03, self.call, (own, sent))
@@ -128,7 +132,7 @@ class Desk:
             return httpx.Response(504)
         if strike == "killed after":
             raise Killed
-        if strike == "killed later":
+        if strike in ("killed later", "fails, killed later"):
             self.killed = True
         return httpx.Response(status, json={})
 

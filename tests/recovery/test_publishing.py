@@ -154,8 +154,9 @@ def test_a_resume_does_not_bring_back_a_version_that_calls_an_id_which_is_gone(d
         incident="INC-1", recovery=None, contained=(), active_before=(), wanted={"intake": before}
     )
     ctx = drafts.ctx()
-    assert resuming.target(ctx, what, "intake", lambda _: None) == (drafts.ids["intake"], None)
+    chosen = resuming.target(ctx, what, "intake", lambda _: None)
     saved = drafts.fake.draft_version(drafts.ids["intake"])
+    assert chosen == (drafts.ids["intake"], saved.platform_version)
     assert resuming.as_now(ctx, what, "intake") == saved.hash != before
     assert called(saved.definition) == drafts.id_of("payment")
 

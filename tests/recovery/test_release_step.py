@@ -21,6 +21,7 @@ from ledger import kinds
 from platforms.base import RunState
 from platforms.fake import EntryClosed
 from recovery import events_kept, held, resuming
+from recovery.errors import StepFailed
 from tests.recovery.kiosk import Kiosk, expected, order
 
 pytestmark = pytest.mark.postgres
@@ -103,3 +104,30 @@ def test_what_an_earlier_recovery_replayed_is_not_sent_by_whoever_releases(
     assert sum(r is not None and r["body"]["event"] == "2" for r in runs) == 1, (
         "the first time, through the bad version"
     )
+
+
+def test_what_a_recovery_that_stopped_may_have_replayed_is_listed_not_sent(
+    kiosk: Kiosk, wrecked: str, with_ingress: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sender of a replayed event tries again meanwhile, the replay stops at another event, and a person resumes."""
+    queue, real = with_ingress, kiosk.intake
+    held.hold(kiosk.open(), ["intake", "payment"], wrecked)
+    for event in (order("2", damages="h1"), order("9", sku="jam")):
+        keep(queue, event)
+
+    def failing(content: Mapping[str, Any], event: Mapping[str, Any], run: str) -> dict[str, Any]:
+        if event["body"]["event"] == "3":
+            raise ValueError("refused on purpose")
+        return real(content, event, run)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(kiosk.fake.handlers, "Intake", failing)
+        with pytest.raises(StepFailed, match="event 3 of intake"):
+            kiosk.recover(wrecked)
+    resuming.resume(kiosk.open(), wrecked, by="ada", override="looked", say=lambda _: None)
+    assert {e.key: e.state for e in queue.events()} == {"2": State.UNKNOWN, "9": State.SENT}
+    ran = [(kiosk.fake.run_detail(r.id).event or {})["body"]["event"] for r in kiosk.fake.runs(kiosk.ids["intake"])]
+    assert ran.count("2") == 1, "the first time, through the bad version"
+    (unknown,) = events_kept.listing(kiosk.open(), states=[State.UNKNOWN])
+    events_kept.settle(kiosk.open(), unknown.id, done=True, by="ada", reason="o-2 is there")
+    assert queue.event(unknown.id).state is State.DONE

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from catalog.models import App
 from platforms.base import Permanent, PrivateEntry, Retryable, Run, RunDetail, RunState
 from platforms.fake import EVERYTHING, FLOW_ENGINE, Suspend
 from platforms.faulty import Fault, FaultKind
@@ -183,7 +184,7 @@ def refusals(kiosk: Kiosk) -> Plan:
 def behind_an_ingress(kiosk: Kiosk) -> None:
     kept = dict(kiosk.fake._runs.by_id)
     kiosk.fake._can = dataclasses.replace(FLOW_ENGINE, reads_back_events=True)
-    standing = StandIn(kiosk.fake, Kept(kept), {"Intake": "intake", "Payment": "payment"})
+    standing = StandIn(kiosk.fake, Kept(kept), lambda listed: {info.name.lower(): info for info in listed})
     kiosk.platform = Retrying(standing, first_wait_s=0.001, longest_wait_s=0.002)
 
 
@@ -258,6 +259,65 @@ def test_a_replay_that_takes_long_is_waited_for_where_the_ingress_knows_only_eve
         waker.join()
     assert len(wakers) == 2
     assert successes(kiosk, undone) == [1, 1, 1]
+
+
+def limited(kiosk: Kiosk, limit_s: float) -> None:
+    values = kiosk.app.model_dump()
+    values["workflows"][0]["trigger"]["replay_timeout_s"] = limit_s
+    kiosk.app = App.model_validate(values)
+
+
+def sleeping(kiosk: Kiosk, patch: pytest.MonkeyPatch, *, only: str | None = None) -> None:
+    real = kiosk.intake
+
+    def sleep(content: Mapping[str, Any], event: Mapping[str, Any], run: str) -> dict[str, Any]:
+        if only in (None, event["body"].get("order")):
+            raise Suspend(lambda: real(content, event, run))
+        return real(content, event, run)
+
+    patch.setitem(kiosk.fake._runs.handlers, "Intake", sleep)  # type: ignore[arg-type]
+
+
+STOPPED = (
+    r"run \d+ went on for more than 0\.05 s, so Reinstate stopped it; if it needs longer, raise "
+    r"`trigger\.replay_timeout_s` of workflow intake"
+)
+
+
+def test_a_replay_beyond_its_limit_is_stopped_and_says_by_whom(
+    kiosk: Kiosk, undone: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(kiosk, 0.05)
+    sleeping(kiosk, monkeypatch)
+    with pytest.raises(StepFailed, match=STOPPED):
+        kiosk.run(undone)
+    assert not [d for d in kiosk.fake._runs.by_id.values() if d.run.state.in_flight]
+
+
+def test_a_replay_within_its_limit_is_waited_for(kiosk: Kiosk, undone: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "END_S", 0.05)
+    limited(kiosk, 20)
+    real, wakers = kiosk.intake, list[threading.Timer]()
+
+    def slow(content: Mapping[str, Any], event: Mapping[str, Any], run: str) -> dict[str, Any]:
+        wakers.append(threading.Timer(0.5, kiosk.fake.resume, (run,)))
+        wakers[-1].start()
+        raise Suspend(lambda: real(content, event, run))
+
+    monkeypatch.setitem(kiosk.fake._runs.handlers, "Intake", slow)  # type: ignore[arg-type]
+    assert replayed(kiosk, undone)["replayed"] == 3
+    for waker in wakers:
+        waker.join()
+    assert successes(kiosk, undone) == [1, 1, 1]
+
+
+def test_a_canary_beyond_the_limit_is_stopped_and_says_by_whom(
+    kiosk: Kiosk, undone: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited(kiosk, 0.05)
+    sleeping(kiosk, monkeypatch, only="canary")
+    with pytest.raises(VerificationFailed, match="canary of intake: " + STOPPED):
+        kiosk.run(undone)
 
 
 def detail(

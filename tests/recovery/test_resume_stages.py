@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from checks import suites
 from checks.model import ExpectationResult, SuiteReport
 from platforms.faulty import Fault, FaultKind, Faulty
 from platforms.retrying import Retrying
-from recovery import history, publishing, resuming, session
+from recovery import history, publishing, resuming, session, windows
 from recovery.errors import NothingToRecover, Refused, Relapse, StepFailed, VerificationFailed
 from recovery.plan import Plan
 from recovery.verification import verify
@@ -83,6 +84,61 @@ def test_an_edit_of_the_published_definition_before_the_resume_does_not_go_live(
     kiosk.fake.save(kiosk.ids["intake"], definition("Intake", "edited meanwhile"))
     session.step(kiosk.home, "kiosk", planned.recovery_id, "resume:1")
     assert kiosk.live("intake") == "good"
+
+
+def edited_while_the_stage_begins(kiosk: Kiosk, workflow: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody saves a draft after the versions were looked up and before they are made live."""
+    real = windows.resuming_since
+
+    def meanwhile(*given: Any) -> Any:
+        kiosk.fake.save(kiosk.ids[workflow], definition(workflow.capitalize(), "edited meanwhile"))
+        return real(*given)
+
+    monkeypatch.setattr(windows, "resuming_since", meanwhile)
+
+
+def test_what_is_saved_while_a_stage_begins_does_not_go_live(
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiosk.run(planned, until="resume:1")
+    edited_while_the_stage_begins(kiosk, "intake", monkeypatch)
+    session.step(kiosk.home, "kiosk", planned.recovery_id, "resume:1")
+    assert kiosk.live("intake") == "good"
+    assert kiosk.fake.draft_version(kiosk.ids["intake"]).hash != planned.publications[0].to_version
+
+
+def test_nor_does_it_in_place_of_what_our_own_history_saved_again(
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiosk.run(planned, until="resume:2")
+    forget(kiosk)
+    edited_while_the_stage_begins(kiosk, "payment", monkeypatch)
+    session.step(kiosk.home, "kiosk", planned.recovery_id, "resume:2")
+    assert kiosk.live("payment") == "good"
+
+
+def test_a_draft_that_replaces_what_our_own_history_saved_again_is_not_resumed(
+    kiosk: Kiosk, planned: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kiosk.run(planned, until="resume:2")
+    forget(kiosk)
+    real = publishing.publish
+
+    def then_edited(*given: Any, **more: Any) -> Any:
+        done = real(*given, **more)
+        forget(kiosk)
+        return done
+
+    monkeypatch.setattr(publishing, "publish", then_edited)
+    with pytest.raises(StepFailed, match="somebody saved another version"):
+        session.step(kiosk.home, "kiosk", planned.recovery_id, "resume:2")
+    assert kiosk.live("payment") is None
+
+
+def test_a_platform_without_versions_makes_live_what_is_saved(kiosk: Kiosk, planned: Plan) -> None:
+    kiosk.fake._can = replace(kiosk.fake._can, keeps_versions=False)
+    kiosk.run(planned)
+    assert (kiosk.live("intake"), kiosk.live("payment")) == ("good", "good")
 
 
 def test_an_edit_of_the_published_definition_is_drift_when_the_recovery_goes_on(kiosk: Kiosk, planned: Plan) -> None:

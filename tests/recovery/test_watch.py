@@ -12,7 +12,7 @@ import pytest
 
 from incidents import record
 from platforms.faulty import Fault, FaultKind
-from recovery import alerts, handling, keeping, manual, session, watch
+from recovery import alerts, handling, keeping, manual, resuming, session, watch
 from recovery.context import AppContext
 from recovery.errors import Refused
 from recovery.handling import Caught
@@ -349,6 +349,30 @@ def test_a_recovery_at_work_is_not_disturbed(kiosk: Kiosk) -> None:
             watching.rounds()
             assert kinds(watching.ctx) == before
         watching.until(lambda: "incident.joined" in kinds(watching.ctx))
+
+
+@pytest.mark.parametrize("damage", [True, False])
+def test_a_relapse_whose_process_dies_is_contained_by_a_running_watcher(
+    kiosk: Kiosk, wrecked: str, monkeypatch: pytest.MonkeyPatch, damage: bool
+) -> None:
+    plan = kiosk.plan(wrecked)
+
+    def killed(*_: Any, **__: Any) -> Any:
+        raise KilledError
+
+    with Watching(kiosk) as watching:
+        with watching.ctx.ledger.lease("kiosk", "recovery"):
+            kiosk.run(plan, until="watch")
+            monkeypatch.setattr(resuming, "contain", killed)
+            what = resuming.of_plan(watching.ctx, plan)
+            with pytest.raises(KilledError):
+                resuming.relapse(watching.ctx, what, "it is wrong", watching.said.append, damage=damage)
+            watching.rounds()
+            assert kiosk.live("intake") == "good"
+        watching.until(lambda: watching.caught)
+    (caught,) = watching.caught
+    assert (caught.contained is not None, caught.incident) == (True, wrecked)
+    assert (kiosk.live("intake"), kiosk.may_write("intake")) == (None, False)
 
 
 def test_new_damage_elsewhere_widens_the_pause_and_outdates_the_plan(kiosk: Kiosk) -> None:
