@@ -55,13 +55,13 @@ else
 endif
 
 test-live-one:
-	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(LANE_ONE)
+	$(BIN)/python -m pytest -vv -m "live and not loop" --timeout=1800 --durations=15 $(LANE_ONE)
 
 test-live-two:
-	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(LANE_TWO)
+	$(BIN)/python -m pytest -vv -m "live and not loop" --timeout=1800 --durations=15 $(LANE_TWO)
 
 test-live-three:
-	$(BIN)/python -m pytest -vv -m "live and not loop" --durations=15 $(addprefix --ignore=,$(LANE_ONE) $(LANE_TWO))
+	$(BIN)/python -m pytest -vv -m "live and not loop" --timeout=1800 --durations=15 $(addprefix --ignore=,$(LANE_ONE) $(LANE_TWO))
 
 test-soak: $(STAMP) ## The data engine against its model, 20,000 steps
 	$(BIN)/python -m pytest -vv -m soak --durations=5

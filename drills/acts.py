@@ -20,7 +20,7 @@ from drills.scorecard import Control
 from incidents import record
 
 READY_S: Final = 90.0
-PAUSED_S: Final = 60.0
+PAUSED_S: Final = 240.0
 DETECT_S: Final = 120.0
 FRESH_S: Final = 2.0
 ALARM_S: Final = 2.0

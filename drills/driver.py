@@ -164,7 +164,8 @@ class Driver:
         """Whether the changed workflow is out of production: order intake by its answers, which are what a sender
         knows; another by what n8n says twice."""
         if self.mode.workflow == INTAKE:
-            return self._refused()
+            # A busy n8n may refuse for a while as it publishes; it says "active" meanwhile.
+            return self._refused() and not await self._active()
         for _ in range(2):
             if await self._active():
                 return False

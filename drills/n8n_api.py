@@ -16,7 +16,8 @@ from drills.errors import PlatformRefused
 
 PAGE = 100
 BUSY = 409
-BUSY_PATIENCE_S = 15.0
+BUSY_PATIENCE_S = 180.0
+"""n8n that was killed while it published a workflow leaves it alone until its lease of two minutes is over."""
 OVERLOADED = 503
 OVERLOADED_PATIENCE_S = 60.0
 

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from playwright.sync_api import BrowserContext, ViewportSize, sync_playwright
+from playwright.sync_api import BrowserContext, ViewportSize, expect, sync_playwright
 
 NAMES: Final = ("chromium", "chromium-browser", "google-chrome")
 VIEWPORT: Final[ViewportSize] = {"width": 1280, "height": 900}
-PATIENCE_MS: Final = 20_000
+PATIENCE_MS: Final = 60_000
 INSTALL_S: Final = 900
 FLAGS: Final = (
     "--disable-gpu",
@@ -85,6 +85,7 @@ def browser() -> Iterator[BrowserContext]:
             )
             context.set_default_timeout(PATIENCE_MS)
             context.set_default_navigation_timeout(PATIENCE_MS)
+            expect.set_options(timeout=PATIENCE_MS)  # it does not take the context's
             try:
                 yield context
             finally:

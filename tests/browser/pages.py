@@ -34,7 +34,7 @@ def until(what: str, look: Callable[[], bool], *, seconds: float, instead: Calla
         try:
             if look():
                 return
-        except Error:  # the page is being drawn anew
+        except (Error, AssertionError):  # the page is being drawn anew
             if time.monotonic() > deadline:
                 raise
         if time.monotonic() > deadline:

@@ -20,9 +20,9 @@ from tests.browser import strangers
 from tests.browser.pages import Prefect, until
 from tests.live import service
 
-pytestmark = [pytest.mark.live, pytest.mark.browser, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.live, pytest.mark.browser, pytest.mark.timeout(1800)]
 
-MADE_S: Final = 500.0
+MADE_S: Final = 1200.0
 """Most of it is what `make` installs."""
 CONTAINED_S: Final = 240.0
 PLAN_S: Final = 240.0

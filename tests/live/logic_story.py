@@ -54,7 +54,7 @@ SETTLE_S = 0.3
 T = TypeVar("T")
 
 
-def eventually(look: Callable[[], T], what: str, *, within_s: float = 30.0) -> T:
+def eventually(look: Callable[[], T], what: str, *, within_s: float = 180.0) -> T:
     """The first true result of ``look``."""
     deadline = time.monotonic() + within_s
     while not (found := look()):
@@ -329,7 +329,7 @@ def tell(stage: Stage, folder: Path) -> Story:
         after = time.monotonic()
         eventually(lambda: senders.served(story.effects(), since=after) >= 4, "served by the good version")
         senders.finish()
-        eventually(lambda: not story.owed(senders, story.unknown(ctx)), "\n".join(story.owed(senders)), within_s=15)
+        eventually(lambda: not story.owed(senders, story.unknown(ctx)), "\n".join(story.owed(senders)))
         assert story.ask("SELECT note FROM {s}.orders WHERE event = %s", lost) == [("called back",)]
         assert story.ask("SELECT count(*) FROM {s}.orders WHERE status = 'lost' OR total >= 1000") == [(0,)]
         return story

@@ -15,7 +15,7 @@ import httpx
 
 EVERY_S = 0.15
 AGAIN_S = 0.4
-PATIENCE_S = 45.0
+PATIENCE_S = 180.0
 
 Answer = Literal["accepted", "refused", "lost"]
 

@@ -237,12 +237,12 @@ def wreck(driver: drill.LineProcess) -> None:
     driver.send("start")
     driver.wait_event("paused", timeout_s=120)
     driver.send("dump before")
-    driver.wait_event("dumped", timeout_s=60)
+    driver.wait_event("dumped", timeout_s=240)
 
 
 def verdict(driver: drill.LineProcess) -> dict[str, Any]:
     """What the judge says at the end."""
-    driver.wait_event("resumed", timeout_s=60)
+    driver.wait_event("resumed", timeout_s=240)
     driver.send("fresh 2")
     driver.wait_event("fresh-over", timeout_s=60)
     driver.send("finish 60")

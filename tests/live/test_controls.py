@@ -162,7 +162,7 @@ def test_a_publish_that_stays_a_draft_is_noticed_and_contained_again(
     wreck: Wreck, monkeypatch: pytest.MonkeyPatch, faulty: Injector
 ) -> None:
     platform = faulty(Fault(kind=FaultKind.DRAFT_ONLY_PUBLISH, times=None))
-    monkeypatch.setattr("recovery.resuming.LIVE_S", 2.0)
+    monkeypatch.setattr("recovery.publishing.LIVE_S", 2.0)
     with wreck.opened() as ctx:
         intake = ctx.infos()["order-intake"].id
         ctx.platform.activate(intake)  # the bad version was live before the containment

@@ -91,7 +91,7 @@ class Shop:
 
     def send(self, path: str, body: dict[str, Any]) -> None:
         url = f"{self.estate.addresses.n8n_url}/webhook/{path}"
-        eventually(lambda: httpx.post(url, json=body, timeout=10).status_code == 200, f"{path} is never taken")
+        eventually(lambda: httpx.post(url, json=body, timeout=60).status_code == 200, f"{path} is never taken")
 
     def count(self, query: str) -> int:
         with psycopg.connect(self.estate.addresses.superuser_dsn(APP)) as admin:
@@ -104,7 +104,7 @@ class Shop:
         if words[0] == "reinstate":
             words[:1] = [sys.executable, "-m", "console"]
         return subprocess.run(
-            words, env=self.environment, cwd=folder, capture_output=True, text=True, timeout=240, check=False
+            words, env=self.environment, cwd=folder, capture_output=True, text=True, timeout=900, check=False
         )
 
 
@@ -181,7 +181,7 @@ def test_an_app_of_webhooks_and_a_database_has_a_verified_point_by_following_the
     seconds = time.monotonic() - began
     with capsys.disabled():
         print(f"\nfrom nothing to a verified point in {seconds:.1f} s")
-    assert seconds < 300
+    assert seconds < 900
     point = points.latest_verified(Store(str(shop.home / "store")), APP)
     assert point is not None
     assert {t.name: t.rows for t in point.tables} == {
@@ -239,7 +239,7 @@ def test_discovery_of_the_live_order_desk_says_what_a_person_wrote(estate: Runni
         sent += [("status-change", world.status(order.row, "packed").body), ("tidy-up", world.tidy_up().body)]
     for path, body in sent:
         url = f"{at.n8n_url}/webhook/{path}"
-        eventually(lambda u=url, b=body: httpx.post(u, json=b, timeout=10).status_code == 200, f"{path}: never taken")
+        eventually(lambda u=url, b=body: httpx.post(u, json=b, timeout=60).status_code == 200, f"{path}: never taken")
     with N8nApi(at.n8n_url, at.n8n_api_key) as api:
         eventually(lambda: api.in_flight() == 0, "runs never end")
     arguments = (
@@ -249,7 +249,7 @@ def test_discovery_of_the_live_order_desk_says_what_a_person_wrote(estate: Runni
     ran = subprocess.run(
         [sys.executable, "-m", "console", *shlex.split(arguments)],
         env={**os.environ, "REINSTATE_HOME": str(estate.home)},
-        capture_output=True, text=True, timeout=240, check=False,
+        capture_output=True, text=True, timeout=900, check=False,
     )  # fmt: skip
     assert ran.returncode == exits.OK, ran.stdout + ran.stderr
     assert_equal(load(tmp_path).apps[0], load(EXAMPLE).apps[0])

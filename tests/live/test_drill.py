@@ -62,7 +62,7 @@ def test_a_drill_passes_as_a_flow_and_leaves_only_its_scorecard(home: Path, esta
     at = estate.addresses
     server = {"PREFECT_API_URL": at.prefect_api_url, "PREFECT_API_AUTH_STRING": at.prefect_auth}
     ran = subprocess.run(
-        [sys.executable, "-c", DRILL], env=surroundings(home, **server), capture_output=True, text=True, timeout=540,
+        [sys.executable, "-c", DRILL], env=surroundings(home, **server), capture_output=True, text=True, timeout=1500,
         check=False,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr

@@ -80,5 +80,5 @@ def test_killed_at_every_point_it_ends_as_planned_and_nothing_runs_twice(
         after = time.monotonic()
         eventually(lambda: senders.served(story.effects(), since=after) >= 2, "served by the good version")
         senders.finish()
-        eventually(lambda: not story.owed(senders, story.unknown(ctx)), "\n".join(story.owed(senders)), within_s=15)
+        eventually(lambda: not story.owed(senders, story.unknown(ctx)), "\n".join(story.owed(senders)))
         assert ctx.ledger.verify() == []

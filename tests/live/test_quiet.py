@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from drills.scorecard import Control, Scorecard
-from drills.scoring import score
+from drills.scoring import CONTROL_EVENTS, score
 from tests.live.wreck import Wreck
 
 pytestmark = [pytest.mark.live, pytest.mark.controls]
@@ -18,7 +18,7 @@ def test_a_harmless_version_and_a_burst_are_not_contained(made: Wreck) -> None:
     assert made.control is not None
     assert made.control.acted is None  # nothing contained, no incident, every workflow still active
     assert made.control.wrong_fields == 0
-    assert made.control.events >= 200
+    assert made.control.events >= CONTROL_EVENTS
     assert not any(code.startswith("control") for code in card(made, made.control).red)
 
 

@@ -69,7 +69,7 @@ def test_it_comes_up_behind_its_password_and_once_however_often_it_is_started(ho
         second.close()
         assert "reinstate down" in (home / "up.err").read_text().splitlines()[-1]
         assert first.stop(signal.SIGINT) == exits.OK
-        assert first_took(first, home) <= 15
+        assert first_took(first, home) <= service.STOP_S
         assert service.left(home) == []
     with service.up(home) as again, service.Prefect(home) as prefect:
         names, automations, on = deployed(prefect)
@@ -77,7 +77,7 @@ def test_it_comes_up_behind_its_password_and_once_however_often_it_is_started(ho
         assert on == {"protect": False, "drill": True, "maintain": True}
         assert "kept as it was left" in json.dumps(again.heard)
         assert again.stop(signal.SIGTERM) == exits.OK
-        assert first_took(again, home) <= 15
+        assert first_took(again, home) <= service.STOP_S
         assert service.left(home) == []
 
 
@@ -129,7 +129,7 @@ def test_an_anomaly_ends_at_the_oracle_with_one_approval(home: Path, tmp_path: P
         assert waiting["parameters"]["trigger"] == "event"
         assert waiting["name"] == f"recover {service.APP} both #1"
         told_s = first_running(prefect, waiting) - announced(home)
-        assert told_s <= 30, "an event is answered at all; how fast is for the benchmark"
+        assert told_s <= 300, "an event is answered at all; how fast is for the benchmark"
         twice(prefect, home)
         prefect.answer(waiting, decision="approve", by="ada", reason="", plan=service.plan_hash(home))
         ended = prefect.wait("Recovered", "Failed", "Crashed", timeout_s=300)
@@ -137,8 +137,8 @@ def test_an_anomaly_ends_at_the_oracle_with_one_approval(home: Path, tmp_path: P
         found = service.verdict(driver)
         assert (found["wrong_fields_after"], found["legit_events_lost"], found["legit_edits_lost"]) == (0, 0, 0)
         assert found["rows_damaged"] > 0
-        handled = [r for r in prefect.runs() if r["id"] != waiting["id"]]
-        assert [r["state_type"] for r in handled] == ["COMPLETED"], "the second event did nothing"
+        [second] = [r for r in prefect.runs() if r["id"] != waiting["id"]]
+        assert prefect.ended(second, timeout_s=180)["state_type"] == "COMPLETED", "the second event did nothing"
         assert len(service.entries(home, "recovery.started")) == 1
 
 
@@ -149,7 +149,7 @@ def twice(prefect: service.Prefect, home: Path) -> None:
     occurred = datetime.now().astimezone().isoformat()
     event = {"event": "reinstate.incident.contained", "occurred": occurred, "resource": resource, "payload": payload}
     prefect.post("/events", [{**event, "id": "9d7c6c1e-0000-4000-8000-000000000001"}])
-    service.until(lambda: len(prefect.runs()) == 2, timeout_s=30, what="the second run")
+    service.until(lambda: len(prefect.runs()) == 2, timeout_s=180, what="the second run")
 
 
 def announced(home: Path) -> float:
