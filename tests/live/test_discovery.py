@@ -181,7 +181,7 @@ def test_an_app_of_webhooks_and_a_database_has_a_verified_point_by_following_the
     seconds = time.monotonic() - began
     with capsys.disabled():
         print(f"\nfrom nothing to a verified point in {seconds:.1f} s")
-    assert seconds < 900
+    assert seconds < 600
     point = points.latest_verified(Store(str(shop.home / "store")), APP)
     assert point is not None
     assert {t.name: t.rows for t in point.tables} == {
