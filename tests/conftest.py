@@ -130,10 +130,10 @@ def drop_app_db(app: AppDb) -> None:
         app.server.drop_role(role)
 
 
-@pytest.fixture(scope="session")
-def pg() -> Iterator[PgServer]:
-    """A throw-away server; it and its directory are gone at the end of the session."""
-    folder = Path(tempfile.mkdtemp(prefix="reinstate-test-"))
+@contextmanager
+def throwaway_server(prefix: str) -> Iterator[PgServer]:
+    """A server; it and its directory are gone at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=prefix))
     cluster = Cluster(
         folder,
         superuser_password=f"test-{SUPERUSER}",
@@ -147,6 +147,12 @@ def pg() -> Iterator[PgServer]:
     finally:
         cluster.stop()
         shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def pg() -> Iterator[PgServer]:
+    with throwaway_server("reinstate-test-") as server:
+        yield server
 
 
 @pytest.fixture

@@ -177,7 +177,8 @@ def left(done: Done) -> list[str]:
     stale = done.applied.detail.get("stale", ()) if done.applied else ()
     return [
         *(
-            f"{name} of {table} does not hold for the rows there are; correct them, then validate it"
+            f"{name} of {table} does not hold for the rows there are; "
+            "correct them, then validate it, or add it where it is missing"
             for table, name in keys
         ),
         *(f"materialised view {view} is stale: its owner must refresh it" for view in stale),

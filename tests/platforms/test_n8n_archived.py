@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -79,16 +79,6 @@ class Host:
 @pytest.fixture
 def host() -> Host:
     return Host()
-
-
-@pytest.fixture
-def n8n(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[N8n]:
-    real = httpx.Client
-    transport = httpx.MockTransport(host.answer)
-    monkeypatch.setattr(httpx, "Client", lambda **options: real(**{**options, "transport": transport}))
-    platform = N8n("http://n8n.test", "key")
-    yield platform
-    platform.close()
 
 
 def intake() -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -40,16 +39,6 @@ class Host:
 @pytest.fixture
 def host() -> Host:
     return Host()
-
-
-@pytest.fixture
-def n8n(host: Host, monkeypatch: pytest.MonkeyPatch) -> Iterator[N8n]:
-    real = httpx.Client
-    transport = httpx.MockTransport(host.answer)
-    monkeypatch.setattr(httpx, "Client", lambda **options: real(**{**options, "transport": transport}))
-    platform = N8n("http://n8n.test", "key")
-    yield platform
-    platform.close()
 
 
 ENTRY = PrivateEntry(workflow_id="copy", source_workflow_id="w", version_hash="h", address="token")

@@ -1,9 +1,7 @@
 """A journal that a logical copy carried to another server says so, is good for no position, and begins anew."""
 
 import os
-import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -14,14 +12,13 @@ import pytest
 from journal_desk import ORDERS, Desk, open_desk
 
 from estate.estate import default_cache
-from estate.postgres import FAST_AND_UNSAFE, SUPERUSER, Cluster
 from estate.postgres_programs import DEFAULT_VERSION, installation
 from snapshots import database
 from snapshots.errors import Incomplete, Refused
 from snapshots.journal import journal, ticks
 from snapshots.model import JournalTx, Position
 from snapshots.restore import diff
-from tests.conftest import AppDb, PgServer, drop_app_db, make_app_db
+from tests.conftest import AppDb, PgServer, drop_app_db, make_app_db, throwaway_server
 
 pytestmark = pytest.mark.postgres
 NAME = "public.orders"
@@ -94,20 +91,8 @@ def test_it_is_no_good_until_it_begins_anew(desk: Desk, copied: str) -> None:
 
 @pytest.fixture
 def other_server() -> Iterator[PgServer]:
-    folder = Path(tempfile.mkdtemp(prefix="reinstate-other-"))
-    cluster = Cluster(
-        folder,
-        superuser_password=f"test-{SUPERUSER}",
-        settings=FAST_AND_UNSAFE,
-        version=int(os.environ.get("REINSTATE_TEST_POSTGRES") or DEFAULT_VERSION),
-        cache=default_cache(),
-    )
-    try:
-        cluster.start()
-        yield PgServer(cluster=cluster)
-    finally:
-        cluster.stop()
-        shutil.rmtree(folder)
+    with throwaway_server("reinstate-other-") as server:
+        yield server
 
 
 def copy_over(source: AppDb, target: AppDb, folder: Path) -> None:
